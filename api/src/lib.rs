@@ -1,0 +1,10 @@
+//! The vocabulary of the cluster: what a resource is, what an error is, how names, selectors, quantities and times read.
+//!
+//! Everything here is plain data and pure functions. Objects travel as canonical JSON bytes or, where they are being changed,
+//! as [`serde_json::Value`]; there are no typed structs per kind, so that built-in kinds and custom ones are the same thing.
+
+pub mod registry;
+pub mod status;
+
+pub use registry::{Resource, Scope};
+pub use status::Status;

@@ -1,0 +1,2 @@
+//! watch
+pub struct Stream {}
