@@ -1,0 +1,49 @@
+//! What the habits need from the system's packages: installed as root on a Debian machine, named with the command elsewhere.
+
+use crate::step;
+use anyhow::{Result, bail};
+use std::{path::Path, process::Command};
+
+/// A program that must be on PATH (or under /usr/sbin) and the Debian package that brings it.
+pub struct Need {
+    pub program: &'static str,
+    pub package: &'static str,
+}
+
+/// Service proxy, test hosts and the tests' registry.
+pub const SYSTEM: &[Need] = &[Need { program: "nft", package: "nftables" }, Need { program: "ip", package: "iproute2" }];
+
+/// What only the tests need.
+pub const TESTS: &[Need] = &[Need { program: "docker-registry", package: "docker-registry" }, Need { program: "curl", package: "curl" }];
+
+/// Installs what is missing, or fails with the exact command that would.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs.iter().filter(|need| !present(need.program)).map(|need| need.package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_root() || !present("apt-get") {
+        bail!("missing on this machine: {list}\ninstall with: sudo apt-get install {list}");
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    step::run("apt-get update", &mut apt(&["update", "-q"]))?;
+    let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
+    arguments.extend(missing);
+    step::run(&format!("apt-get install {list}"), &mut apt(&arguments))
+}
+
+/// Whether a program is on PATH or in the administrator's folders.
+pub fn present(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|dir| Path::new(dir).join(program).is_file())
+}
+
+/// Whether we run as root.
+pub fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}

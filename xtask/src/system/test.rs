@@ -1,0 +1,41 @@
+//! `cargo xtask test`: what CI runs, in the order that fails soonest.
+
+use crate::{guests, packages, step};
+use anyhow::Result;
+use clap::Args;
+use std::process::Command;
+
+/// What to test.
+#[derive(Args)]
+pub struct Options {
+    /// Only this crate or folder of tests, such as `store`, `schema` or `tests`.
+    #[arg(long, value_name = "CRATE")]
+    only: Option<String>,
+    /// Words for the test runner, such as a test's name.
+    #[arg(trailing_var_arg = true)]
+    filter: Vec<String>,
+}
+
+/// Runs everything, or what was asked for.
+pub fn run(options: &Options) -> Result<()> {
+    packages::ensure(packages::SYSTEM)?;
+    packages::ensure(packages::TESTS)?;
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.current_dir(guests::root()).args(arguments);
+        command
+    };
+    if options.only.is_none() {
+        step::shown("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    }
+    let components = guests::build(false)?;
+    step::shown("build", &mut cargo(&["build", "--profile", "ci", "--locked", "--workspace", "--bins", "--tests"]))?;
+    let mut tests = cargo(&["test", "--profile", "ci", "--locked", "--no-fail-fast"]);
+    match options.only.as_deref() {
+        None => tests.arg("--workspace"),
+        Some(name @ ("coracle" | "xtask")) => tests.args(["-p", name]),
+        Some(name) => tests.arg("-p").arg(format!("coracle-{}", name.trim_end_matches('/'))),
+    };
+    tests.arg("--").args(&options.filter).env("CORACLE_GUESTS", components);
+    step::shown("test", &mut tests)
+}
