@@ -1,7 +1,10 @@
 //! The CRI-like trait between the node agent and what runs pods. Sandbox and container as plain data.
 //!
-//! SKELETON: contract; the mock for tests lives beside it.
-#![allow(unused, missing_docs)]
+//! The shape follows Kubernetes' Container Runtime Interface (sandbox, then containers in it, every call idempotent), because the agent's
+//! pod lifecycle is the same for all runtimes. It is an in-process trait and not CRI's gRPC: our runtimes are crates of this binary, and what must
+//! outlive the agent are their host and shim processes, each with a protocol of its own that fits it.
+//!
+//! [`mock`] is the runtime that the agent's tests use.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -12,11 +15,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub mod mock;
+
 /// A pod's identity; the sandbox id is its uid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodRef {
+    /// `metadata.namespace`.
     pub namespace: String,
+    /// `metadata.name`.
     pub name: String,
+    /// `metadata.uid`.
     pub uid: String,
 }
 
@@ -25,66 +33,120 @@ pub type ContainerId = String;
 /// Pod uid.
 pub type SandboxId = String;
 
+/// What a pod's containers share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxSpec {
+    /// Whose sandbox it is.
     pub pod: PodRef,
+    /// The pod's hostname.
     pub hostname: String,
     /// The pod's own address, already assigned (and routed) by the agent.
     pub ip: IpAddr,
+    /// How names resolve in the pod.
     pub dns: Dns,
+    /// The pod's labels.
     pub labels: BTreeMap<String, String>,
+    /// The pod's annotations.
     pub annotations: BTreeMap<String, String>,
     /// `<data-dir>/pods/<uid>`; the runtime may keep its own files under `runtime/` there.
     pub dir: PathBuf,
 }
 
+/// The content of the pod's resolv.conf (resolv.conf(5)); no servers: the node's own resolver.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dns {
+    /// Tried in order, port 53.
     pub servers: Vec<IpAddr>,
+    /// Suffixes tried for names with fewer dots than `ndots`.
     pub searches: Vec<String>,
+    /// Such as `ndots:5`.
     pub options: Vec<String>,
 }
 
+/// One container of a pod, everything resolved: environment, volumes on this machine's disk, image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerSpec {
+    /// The sandbox it runs in, which exists.
     pub sandbox: SandboxId,
+    /// The container's name in the pod.
     pub name: String,
+    /// Counts restarts, from 0.
     pub attempt: u32,
+    /// What to run.
     pub image: LocalImage,
     /// Empty: the image's own.
     pub command: Vec<String>,
+    /// Arguments; they replace the image's own.
     pub args: Vec<String>,
+    /// The container's environment without the image's.
     pub env: Vec<(String, String)>,
+    /// Where it starts; none: the image's own.
     pub working_dir: Option<String>,
+    /// Volumes.
     pub mounts: Vec<Mount>,
+    /// `ports` of the container.
     pub ports: Vec<Port>,
+    /// Limits to enforce and requests to weigh by.
     pub resources: Resources,
     /// CRI log file (`<time> stdout|stderr F|P <line>`), appended and rotated (`.1` …) by the runtime.
     pub log_path: PathBuf,
+    /// Size at which the log is rotated.
     pub log_max_bytes: u64,
+    /// How many files are kept, the current one included.
     pub log_max_files: u32,
     /// Time-out of one request for components that serve HTTP.
     pub request_timeout: Duration,
 }
 
+impl ContainerSpec {
+    /// The container's id: pod uid, name and attempt, which no other container ever has.
+    pub fn id(&self) -> ContainerId {
+        format!("{}/{}/{}", self.sandbox, self.name, self.attempt)
+    }
+
+    /// Its status, given its state.
+    pub fn status(&self, state: State) -> ContainerStatus {
+        ContainerStatus {
+            id: self.id(),
+            name: self.name.clone(),
+            attempt: self.attempt,
+            image: self.image.reference.clone(),
+            image_digest: self.image.digest.clone(),
+            state,
+        }
+    }
+}
+
+/// `resources` of the container, in plain units.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Resources {
+    /// Bytes.
     pub memory_limit: Option<u64>,
+    /// Thousandths of a core.
     pub cpu_limit_millis: Option<u64>,
+    /// Thousandths of a core.
     pub cpu_request_millis: Option<u64>,
 }
 
+/// A volume, already there on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mount {
+    /// The directory (or file, for `subPath`) on this machine.
     pub host_path: PathBuf,
+    /// Where the container sees it.
     pub container_path: String,
+    /// Writes are refused.
     pub read_only: bool,
 }
 
+/// A declared port.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Port {
+    /// Its name, if any.
     pub name: Option<String>,
+    /// `containerPort`.
     pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
 }
 
@@ -95,76 +157,124 @@ pub struct LocalImage {
     pub reference: String,
     /// `sha256:…` of the manifest (imageID).
     pub digest: String,
+    /// Where its bytes are.
     pub content: ImageContent,
     /// From the image's config, if it has one.
     pub entrypoint: Vec<String>,
+    /// From the image's config, if it has one.
     pub env: Vec<(String, String)>,
 }
+
+/// Where the image's bytes are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum ImageContent {
     /// A single .wasm file (component or core module) and its own `sha256:…`.
-    Wasm { path: PathBuf, digest: String },
+    Wasm {
+        /// The file.
+        path: PathBuf,
+        /// Of the file's bytes.
+        digest: String,
+    },
     /// Unpacked layers, lowest first.
-    Oci { layers: Vec<PathBuf>, config: PathBuf },
+    Oci {
+        /// Directories.
+        layers: Vec<PathBuf>,
+        /// The image's config as JSON.
+        config: PathBuf,
+    },
 }
 
+/// The life of a container; it never goes back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
+    /// Made, not started.
     Created,
+    /// Started.
     Running {
+        /// When.
         started: SystemTime,
     },
-    /// `reason` as Kubernetes writes it: Completed, Error, OOMKilled, ContainerCannotRun, StartError.
+    /// Over.
     Exited {
+        /// As of a process: 0, its own code, or 128 + signal.
         code: i32,
+        /// As Kubernetes writes it: Completed, Error, OOMKilled, ContainerCannotRun, StartError.
         reason: String,
+        /// For a human; may be empty.
         message: String,
+        /// None when it never ran.
         started: Option<SystemTime>,
+        /// When it was over.
         finished: SystemTime,
     },
 }
 
+/// What the runtime knows of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerStatus {
+    /// See [`ContainerSpec::id`].
     pub id: ContainerId,
+    /// The container's name in the pod.
     pub name: String,
+    /// Counts restarts, from 0.
     pub attempt: u32,
+    /// As the pod names it.
     pub image: String,
+    /// `sha256:…` of the manifest.
     pub image_digest: String,
+    /// Where it is in its life.
     pub state: State,
 }
 
+/// What the runtime knows of a sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SandboxStatus {
+    /// As given to [`Runtime::run_sandbox`].
     pub spec: SandboxSpec,
+    /// Containers can start in it.
     pub ready: bool,
+    /// Its containers, exited ones included until they are removed.
     pub containers: Vec<ContainerStatus>,
 }
 
+/// What happens without being asked for.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// A container is in a new state.
     Container {
+        /// Its sandbox.
         sandbox: SandboxId,
+        /// The new status.
         status: ContainerStatus,
     },
     /// Worth a Kubernetes event on the pod (type, reason, message), such as ("Warning", "MemoryLimitExceeded", …).
     Notice {
+        /// Its sandbox.
         sandbox: SandboxId,
+        /// The container's name.
         container: String,
+        /// `Normal` or `Warning`.
         kind: &'static str,
+        /// CamelCase.
         reason: String,
+        /// For a human.
         message: String,
     },
     /// The whole sandbox is gone (its host died and could not bring it back).
     SandboxLost {
+        /// Which.
         sandbox: SandboxId,
+        /// Why.
         message: String,
     },
 }
 
+/// A container's use of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
+    /// CPU time since the container started.
     pub cpu_nanos: u64,
+    /// Memory in use now.
     pub memory_bytes: u64,
 }
 
@@ -173,9 +283,24 @@ pub struct Stats {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
+    /// CamelCase.
     pub reason: String,
+    /// What was tried, on what, and the remedy.
     pub message: String,
+    /// See above.
     pub fatal: bool,
+}
+
+impl Error {
+    /// Trying again cannot help until the spec or the image changes.
+    pub fn fatal(reason: &str, message: String) -> Self {
+        Self { reason: reason.to_owned(), message, fatal: true }
+    }
+
+    /// Worth trying again, with back-off.
+    pub fn again(reason: &str, message: String) -> Self {
+        Self { reason: reason.to_owned(), message, fatal: false }
+    }
 }
 
 /// A kind of runtime. All calls are idempotent; all survive a restart of the agent (workloads do not live in it).
@@ -187,13 +312,17 @@ pub trait Runtime: Send + Sync + 'static {
     fn supports(&self, image: &LocalImage) -> Result<(), Error>;
     /// Compile or unpack, once per digest; concurrent calls share the work.
     async fn prepare(&self, image: &LocalImage) -> Result<(), Error>;
+    /// Makes what the pod's containers share.
     async fn run_sandbox(&self, spec: SandboxSpec) -> Result<(), Error>;
     /// Kills what still runs and releases everything but the directory.
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error>;
+    /// Readies a container: refuses at once what could never run.
     async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error>;
+    /// Starts it; returns once it runs (its exit may follow at once) or could not be started.
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error>;
     /// Ask to stop, then kill after `grace`. Returns once it has exited.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
+    /// Forgets an exited container (one that still runs is killed). Logs stay.
     async fn remove_container(&self, id: &ContainerId) -> Result<(), Error>;
     /// Everything that is there, for adoption after a restart.
     async fn list(&self) -> Result<Vec<SandboxStatus>, Error>;
@@ -202,6 +331,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Additional listening addresses for a sandbox: Service addresses when there is no kernel proxy (ordinary user).
     /// Replaces the previous set. Connections to `0` are served by what listens on the pod's port `1`.
     async fn set_service_listeners(&self, id: &SandboxId, listeners: Vec<(SocketAddr, u16)>) -> Result<(), Error>;
+    /// Use of the machine by container name.
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error>;
     /// Removes compiled artifacts and so on that no digest of `keep` needs.
     async fn collect_garbage(&self, keep: &[String]) -> Result<(), Error>;

@@ -1,0 +1,100 @@
+use super::*;
+use crate::{Dns, PodRef, Resources};
+use std::path::PathBuf;
+
+fn sandbox() -> SandboxSpec {
+    SandboxSpec {
+        pod: PodRef { namespace: "default".into(), name: "hello".into(), uid: "u1".into() },
+        hostname: "hello".into(),
+        ip: [10, 0, 0, 2].into(),
+        dns: Dns::default(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        dir: PathBuf::from("/nowhere"),
+    }
+}
+
+fn container(reference: &str) -> ContainerSpec {
+    ContainerSpec {
+        sandbox: "u1".into(),
+        name: "main".into(),
+        attempt: 0,
+        image: LocalImage {
+            reference: reference.into(),
+            digest: "sha256:00".into(),
+            content: ImageContent::Wasm { path: PathBuf::new(), digest: "sha256:01".into() },
+            entrypoint: Vec::new(),
+            env: Vec::new(),
+        },
+        command: Vec::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        working_dir: None,
+        mounts: Vec::new(),
+        ports: Vec::new(),
+        resources: Resources::default(),
+        log_path: PathBuf::new(),
+        log_max_bytes: 0,
+        log_max_files: 0,
+        request_timeout: Duration::from_secs(1),
+    }
+}
+
+fn state(event: Event) -> State {
+    match event {
+        Event::Container { status, .. } => status.state,
+        other => panic!("{other:?} is not about a container"),
+    }
+}
+
+#[tokio::test]
+async fn a_workload_lives_and_dies_as_it_is_told() {
+    let machine = MockRuntime::new("wasm");
+    machine.run_sandbox(sandbox()).await.unwrap();
+    let id = machine.create_container(container("hello:1")).await.unwrap();
+    assert_eq!(id, "u1/main/0");
+    machine.start_container(&id).await.unwrap();
+    machine.start_container(&id).await.unwrap();
+    assert!(matches!(state(machine.next_event().await), State::Running { .. }));
+    assert!(machine.exit(&id, 3, "Error"));
+    assert!(!machine.exit(&id, 3, "Error"), "it is gone already");
+    assert!(matches!(state(machine.next_event().await), State::Exited { code: 3, .. }));
+    assert_eq!(machine.count("start_container"), 2);
+}
+
+#[tokio::test]
+async fn another_handle_finds_what_runs() {
+    let machine = MockRuntime::new("wasm");
+    machine.run_sandbox(sandbox()).await.unwrap();
+    let id = machine.create_container(container("hello:1")).await.unwrap();
+    machine.start_container(&id).await.unwrap();
+    let after = machine.clone();
+    drop(machine);
+    let listed = after.list().await.unwrap();
+    assert!(matches!(listed[0].containers[0].state, State::Running { .. }));
+}
+
+#[tokio::test]
+async fn failures_are_counted_down_and_healed() {
+    let machine = MockRuntime::new("wasm");
+    machine.fail("run_sandbox", Some(1), Error::again("Boom", "once".into()));
+    assert!(machine.run_sandbox(sandbox()).await.is_err());
+    machine.run_sandbox(sandbox()).await.unwrap();
+    machine.fail("list", None, Error::again("Boom", "always".into()));
+    assert!(machine.list().await.is_err());
+    assert!(machine.list().await.is_err());
+    machine.heal("list");
+    assert_eq!(machine.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn images_choose_behaviour() {
+    let machine = MockRuntime::new("wasm");
+    machine.behave("job:1", Behaviour::Exits(0));
+    machine.run_sandbox(sandbox()).await.unwrap();
+    let id = machine.create_container(container("job:1")).await.unwrap();
+    machine.start_container(&id).await.unwrap();
+    assert!(matches!(state(machine.next_event().await), State::Running { .. }));
+    assert!(matches!(state(machine.next_event().await), State::Exited { code: 0, .. }));
+    assert!(machine.running().is_empty());
+}
