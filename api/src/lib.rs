@@ -3,8 +3,10 @@
 //! Everything here is plain data and pure functions. Objects travel as canonical JSON bytes or, where they are being changed,
 //! as [`serde_json::Value`]; there are no typed structs per kind, so that built-in kinds and custom ones are the same thing.
 
+pub mod names;
 pub mod registry;
+pub mod selector;
 pub mod status;
 
-pub use registry::{Resource, Scope};
+pub use registry::{Registry, Resource, Scope};
 pub use status::Status;

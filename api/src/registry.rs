@@ -3,6 +3,12 @@
 //! A row says how a kind is named and addressed; how it behaves is the generic handler's business, and what is special about it
 //! lives in `control/resources`. Rows own their strings, so that custom resources can be added while the server runs.
 
+pub mod builtin;
+mod index;
+
+pub use builtin::builtin;
+pub use index::Registry;
+
 use std::sync::Arc;
 
 /// Whether objects of a resource live in a namespace.
@@ -40,6 +46,17 @@ pub struct Subresource {
     pub verbs: Vec<Box<str>>,
 }
 
+/// Where the parts of `autoscaling/v1 Scale` lie in an object, as dotted JSON paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// Wanted count: `spec.replicas`.
+    pub spec: Box<str>,
+    /// Observed count: `status.replicas`.
+    pub status: Box<str>,
+    /// A label selector object, or for custom resources a string: `spec.selector`.
+    pub selector: Option<Box<str>>,
+}
+
 /// One row of the registry.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -67,12 +84,41 @@ pub struct Resource {
     pub selectable: Vec<Box<str>>,
     /// Columns of its table, after which the cells are computed by `control/resources`.
     pub columns: Vec<Column>,
+    /// `metadata.generation` starts at 1 and counts changes outside metadata and status.
+    pub generation: bool,
+    /// For rows with a `scale` subresource.
+    pub scale: Option<ScalePaths>,
 }
 
 impl Resource {
     /// The name under which the store, RBAC and controllers know the resource: `pods`, `deployments.apps`.
     pub fn id(&self) -> String {
         if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether objects of it are kept; reviews are only answered.
+    pub fn stored(&self) -> bool {
+        self.serves("get")
+    }
+
+    /// Whether the main resource serves a verb.
+    pub fn serves(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|v| &**v == verb)
+    }
+
+    /// A subresource by name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| &*s.name == name)
+    }
+
+    /// Whether the status is written through its own subresource only.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// Whether objects live in a namespace.
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
     }
 
     /// `v1` or `apps/v1`.

@@ -12,3 +12,6 @@ pub mod nodes;
 pub mod pipeline;
 pub mod resources;
 pub mod scheduler;
+pub mod tasks;
+
+pub use tasks::Tasks;

@@ -1,0 +1,223 @@
+//! The built-in kinds, one line each.
+//!
+//! A table rather than one constructor per kind: what is not in a row (schema, columns, validation) lives with the schema and in `control/resources`.
+
+use super::{Resource, ScalePaths, Scope, Subresource};
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const CREATE: &[&str] = &["create"];
+const STATUS: Sub = ("status", None, &["get", "patch", "update"]);
+const SCALE: Sub = ("scale", Some(("autoscaling", "v1", "Scale")), &["get", "patch", "update"]);
+
+/// (name, kind if not the row's own, verbs)
+type Sub = (&'static str, Option<(&'static str, &'static str, &'static str)>, &'static [&'static str]);
+
+#[derive(Clone, Copy)]
+struct Row {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
+    scope: Scope,
+    verbs: &'static [&'static str],
+    subs: &'static [Sub],
+    /// `path`, or `label=path`, or `label=path?value when absent`.
+    selectable: &'static [&'static str],
+    generation: bool,
+}
+
+const fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Row {
+    Row {
+        group,
+        version,
+        kind,
+        plural,
+        short: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: ALL,
+        subs: &[],
+        selectable: &[],
+        generation: false,
+    }
+}
+
+const fn cluster(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Row {
+    Row { scope: Scope::Cluster, ..row(group, version, kind, plural) }
+}
+
+const EVENT_FIELDS: &[&str] = &[
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source=source.component",
+    "type",
+];
+
+const POD_FIELDS: &[&str] = &[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork=spec.hostNetwork?false",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+];
+
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+const ROWS: &[Row] = &[
+    // core
+    Row { short: &["cm"], ..row("", "v1", "ConfigMap", "configmaps") },
+    Row { short: &["ev"], selectable: EVENT_FIELDS, ..row("", "v1", "Event", "events") },
+    Row {
+        short: &["ns"],
+        verbs: NO_COLLECTION,
+        subs: &[("finalize", None, &["update"]), STATUS],
+        selectable: &["status.phase"],
+        ..cluster("", "v1", "Namespace", "namespaces")
+    },
+    Row {
+        short: &["no"],
+        subs: &[("proxy", Some(("", "v1", "NodeProxyOptions")), PROXY), STATUS],
+        selectable: &["spec.unschedulable=spec.unschedulable?false"],
+        ..cluster("", "v1", "Node", "nodes")
+    },
+    Row {
+        short: &["po"],
+        categories: &["all"],
+        subs: &[
+            ("binding", Some(("", "v1", "Binding")), &["create"]),
+            ("eviction", Some(("policy", "v1", "Eviction")), &["create"]),
+            ("log", None, &["get"]),
+            ("proxy", Some(("", "v1", "PodProxyOptions")), PROXY),
+            STATUS,
+        ],
+        selectable: POD_FIELDS,
+        generation: true,
+        ..row("", "v1", "Pod", "pods")
+    },
+    Row { selectable: &["type"], ..row("", "v1", "Secret", "secrets") },
+    Row {
+        short: &["sa"],
+        subs: &[("token", Some(("authentication.k8s.io", "v1", "TokenRequest")), &["create"])],
+        ..row("", "v1", "ServiceAccount", "serviceaccounts")
+    },
+    Row {
+        short: &["svc"],
+        categories: &["all"],
+        subs: &[("proxy", Some(("", "v1", "ServiceProxyOptions")), PROXY), STATUS],
+        selectable: &["spec.clusterIP", "spec.type"],
+        ..row("", "v1", "Service", "services")
+    },
+    // apps
+    Row { short: &["deploy"], categories: &["all"], subs: &[SCALE, STATUS], generation: true, ..row("apps", "v1", "Deployment", "deployments") },
+    Row {
+        short: &["rs"],
+        categories: &["all"],
+        subs: &[SCALE, STATUS],
+        selectable: &["status.replicas=status.replicas?0"],
+        generation: true,
+        ..row("apps", "v1", "ReplicaSet", "replicasets")
+    },
+    // reviews
+    Row { verbs: CREATE, ..cluster("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews") },
+    Row { verbs: CREATE, ..cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews") },
+    Row { verbs: CREATE, ..row("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews") },
+    Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews") },
+    Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews") },
+    Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews") },
+    // batch
+    Row {
+        categories: &["all"],
+        subs: &[STATUS],
+        selectable: &["status.successful=status.succeeded?0"],
+        generation: true,
+        ..row("batch", "v1", "Job", "jobs")
+    },
+    // the rest
+    row("coordination.k8s.io", "v1", "Lease", "leases"),
+    Row { generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
+    cluster("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses"),
+    cluster("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
+    cluster("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
+    row("rbac.authorization.k8s.io", "v1", "Role", "roles"),
+    row("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+    Row { short: &["pc"], generation: true, ..cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses") },
+];
+
+fn boxed(list: &[&str]) -> Vec<Box<str>> {
+    list.iter().map(|&s| s.into()).collect()
+}
+
+/// The built-in rows in discovery's order: core first, groups by name.
+pub fn builtin() -> Vec<Resource> {
+    ROWS.iter()
+        .map(|row| Resource {
+            group: row.group.into(),
+            version: row.version.into(),
+            kind: row.kind.into(),
+            plural: row.plural.into(),
+            singular: row.kind.to_ascii_lowercase().into(),
+            short_names: boxed(row.short),
+            categories: boxed(row.categories),
+            scope: row.scope,
+            verbs: boxed(row.verbs),
+            subresources: row
+                .subs
+                .iter()
+                .map(|(name, kind, verbs)| {
+                    let (group, version, kind) = kind.unwrap_or((row.group, row.version, row.kind));
+                    Subresource { name: (*name).into(), gvk: (group.into(), version.into(), kind.into()), verbs: boxed(verbs) }
+                })
+                .collect(),
+            selectable: boxed(row.selectable),
+            columns: Vec::new(),
+            generation: row.generation,
+            scale: row.subs.iter().any(|(name, ..)| *name == "scale").then(|| ScalePaths {
+                spec: "spec.replicas".into(),
+                status: "status.replicas".into(),
+                selector: Some("spec.selector".into()),
+            }),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Registry;
+
+    #[test]
+    fn rows_are_found_by_each_of_their_keys() {
+        let registry = Registry::builtin();
+        let row = registry.by_path("apps", "v1", "deployments").expect("deployments");
+        assert_eq!(row.id(), "deployments.apps");
+        assert_eq!(row.api_version(), "apps/v1");
+        assert_eq!(registry.by_id("deployments.apps").expect("by id").kind, row.kind);
+        assert_eq!(registry.by_kind("", "v1", "Pod").expect("by kind").plural, "pods".into());
+        assert!(registry.by_path("apps", "v2", "deployments").is_none());
+        assert_eq!(registry.groups()[0], (String::new(), vec!["v1".to_string()]));
+    }
+
+    #[test]
+    fn rows_added_at_run_time_are_seen_by_every_clone() {
+        let registry = Registry::builtin();
+        let other = registry.clone();
+        let mut row = super::builtin().remove(0);
+        row.group = "example.com".into();
+        registry.put(row);
+        assert!(other.by_id("configmaps.example.com").is_some());
+        registry.remove("configmaps.example.com");
+        assert!(other.by_id("configmaps.example.com").is_none());
+    }
+}
