@@ -40,6 +40,10 @@ impl Client {
     pub async fn update_status(&self, resource: &str, object: Value) -> Result<Arc<Object>, Status> {
         unimplemented!()
     }
+    /// PUT of another subresource: `namespaces/finalize`. The object names itself in its metadata.
+    pub async fn update_subresource(&self, resource: &str, subresource: &str, object: Value) -> Result<Arc<Object>, Status> {
+        unimplemented!()
+    }
     /// `subresource` empty for the object itself.
     pub async fn patch(
         &self,
