@@ -1,0 +1,210 @@
+//! A one-machine cluster under test: `coracle up` in a host of its own.
+
+use crate::{Background, Host, Output, Result, binary, eventually, guest, host};
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use std::{fs, path::PathBuf, process::Command, sync::Mutex};
+use tempfile::TempDir;
+
+/// As whom the cluster runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As the user who runs the tests; in CI that is root.
+    Whole,
+    /// As an ordinary user, whatever the tests run as.
+    Unprivileged,
+}
+
+/// The user and group of an unprivileged cluster under a test that runs as root.
+const NOBODY: &str = "65534";
+
+/// A running cluster. All methods can be used from several threads.
+pub struct Cluster {
+    /// Where it runs.
+    pub host: Host,
+    mode: Mode,
+    dir: TempDir,
+    process: Mutex<Option<Background>>,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts one with the test guests imported as `hello:v1`, `web:v1` and `probe:v1`, and waits until it is ready.
+    pub fn start(mode: Mode) -> Result<Self> {
+        let cluster = Self::stopped(mode, &[])?;
+        cluster.up()?;
+        for name in ["hello", "web", "probe"] {
+            cluster.import(name, &format!("{name}:v1"))?;
+        }
+        Ok(cluster)
+    }
+
+    /// A cluster that was not started yet, with further flags for `coracle up`.
+    pub fn stopped(mode: Mode, flags: &[&str]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("coracle-test-").tempdir()?;
+        if mode == Mode::Unprivileged && host::is_root() {
+            // The build folder may be closed to other users.
+            fs::copy(binary()?, dir.path().join("coracle"))?;
+            Output::of(Command::new("chown").arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(dir.path()), "")?.ok()?;
+        }
+        let flags = flags.iter().map(ToString::to_string).collect();
+        Ok(Self { host: Host::new()?, mode, dir, process: Mutex::new(None), flags })
+    }
+
+    /// The folder that holds its data directory and kubeconfig.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_path_buf()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Its kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// A command that runs as the cluster's user on its host.
+    pub fn as_user(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        if self.mode == Mode::Unprivileged && host::is_root() {
+            let mut command = self.host.command("setpriv");
+            command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all", "--no-new-privs"]).arg(program);
+            command.env("HOME", self.dir.path());
+            return command;
+        }
+        self.host.command(program)
+    }
+
+    /// The binary, where the cluster's user can run it.
+    fn program(&self) -> Result<PathBuf> {
+        let copy = self.dir.path().join("coracle");
+        if copy.is_file() { Ok(copy) } else { binary() }
+    }
+
+    /// The command line of `coracle up`.
+    pub fn up_command(&self) -> Result<Command> {
+        let mut command = self.as_user(self.program()?);
+        command.arg("up").arg("--data-dir").arg(self.data_dir()).arg("--kubeconfig").arg(self.kubeconfig());
+        command.args(["--api-addr", "127.0.0.1:6443", "--node-name", "test-node"]).args(&self.flags);
+        Ok(command)
+    }
+
+    /// Starts it and waits for the ready line.
+    pub fn up(&self) -> Result {
+        let process = Background::start(&mut self.up_command()?)?;
+        *self.slot() = Some(process);
+        eventually("the ready line", 60, || {
+            let mut slot = self.slot();
+            let process = slot.as_mut().context("it was stopped")?;
+            let lines = process.lines();
+            ensure!(lines.iter().any(|line| line.contains("ready")) || process.running(), "coracle up ended:\n{}", lines.join("\n"));
+            ensure!(lines.iter().any(|line| line.starts_with("ready")), "no ready line:\n{}", lines.join("\n"));
+            Ok(())
+        })
+    }
+
+    /// What it printed since it was last started.
+    pub fn log(&self) -> String {
+        self.slot().as_ref().map(|process| process.lines().join("\n")).unwrap_or_default()
+    }
+
+    /// kill -9 of the control plane and agent, nothing else.
+    pub fn kill(&self) -> Result {
+        let mut slot = self.slot();
+        let process = slot.as_mut().context("not running")?;
+        process.signal("KILL")?;
+        process.wait(10)?;
+        *slot = None;
+        Ok(())
+    }
+
+    /// SIGTERM, and the exit code; what it printed stays readable in the answer.
+    pub fn terminate(&self) -> Result<(i32, Vec<String>)> {
+        let mut process = self.slot().take().context("not running")?;
+        process.signal("TERM")?;
+        let code = process.wait(60)?;
+        Ok((code, process.lines()))
+    }
+
+    /// Stops it in good order.
+    pub fn stop(self) -> Result {
+        if self.slot().is_some() {
+            let (code, lines) = self.terminate()?;
+            ensure!(code == 0, "coracle up ended with {code}:\n{}", lines.join("\n"));
+        }
+        Ok(())
+    }
+
+    /// The process id of `coracle up`.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.slot().as_ref().context("not running")?.pid())
+    }
+
+    /// Imports a guest as an image, with no registry.
+    pub fn import(&self, guest_name: &str, image: &str) -> Result {
+        let copy = self.dir.path().join(format!("{guest_name}.wasm"));
+        fs::copy(guest(guest_name)?, &copy)?;
+        self.coracle(&["image", "import", &copy.to_string_lossy(), "--name", image])?.ok().map(drop)
+    }
+
+    /// Runs the binary with its data directory.
+    pub fn coracle(&self, arguments: &[&str]) -> Result<Output> {
+        Output::of(self.as_user(self.program()?).args(arguments).arg("--data-dir").arg(self.data_dir()), "")
+    }
+
+    /// A kubectl command line for this cluster.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(std::env::var("CORACLE_KUBECTL").unwrap_or_else(|_| "kubectl".into()));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).env("KUBECTL_KUBERC", "false").env("HOME", self.dir.path());
+        command
+    }
+
+    /// Runs kubectl to its end.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+        self.kubectl_with(arguments, "")
+    }
+
+    /// Runs kubectl with something on its standard input.
+    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<Output> {
+        Output::of(&mut self.kubectl_command(arguments), input)
+    }
+
+    /// Applies manifests.
+    pub fn apply(&self, manifests: &str) -> Result<String> {
+        self.kubectl_with(&["apply", "-f", "-"], manifests)?.ok()
+    }
+
+    /// One object, or a list, as JSON.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let mut words = vec!["get", "-o", "json"];
+        words.extend(arguments);
+        Ok(serde_json::from_str(&self.kubectl(&words)?.ok()?)?)
+    }
+
+    /// A namespace for one case, so that cases do not meet.
+    pub fn namespace(&self, name: &str) -> Result<String> {
+        self.kubectl(&["create", "namespace", name])?.ok()?;
+        Ok(name.to_string())
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Background>> {
+        self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Cluster {
+    /// Whatever happened, no host process of the cluster stays: they all carry its data directory on their command line or as their root.
+    fn drop(&mut self) {
+        *self.slot() = None;
+        let data = self.data_dir();
+        let data = data.to_string_lossy();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&words).contains(data.as_ref()) {
+                let _ = Output::of(Command::new("kill").arg("-KILL").arg(entry.file_name()), "");
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A real OCI registry: Debian's docker-registry on a host's loopback.
+
+use crate::{Background, Host, Result, eventually};
+use std::fs;
+use tempfile::TempDir;
+
+/// A registry that serves plain http on `127.0.0.1:PORT`; ended when dropped.
+pub struct Registry {
+    /// `127.0.0.1:PORT`.
+    pub address: String,
+    _process: Background,
+    _dir: TempDir,
+}
+
+impl Registry {
+    /// Starts one on `host`.
+    pub fn start(host: &Host, port: u16) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let address = format!("127.0.0.1:{port}");
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}, delete: {{enabled: true}}}}\nhttp: {{addr: {address}}}\n",
+            dir.path().display()
+        );
+        let file = dir.path().join("config.yml");
+        fs::write(&file, config)?;
+        let process = Background::start(host.command("docker-registry").arg("serve").arg(&file))?;
+        eventually("the registry answers", 20, || host.get(&format!("http://{address}/v2/")))?;
+        Ok(Self { address, _process: process, _dir: dir })
+    }
+}
