@@ -4,9 +4,11 @@
 //! as [`serde_json::Value`]; there are no typed structs per kind, so that built-in kinds and custom ones are the same thing.
 
 pub mod names;
+pub mod quantity;
 pub mod registry;
 pub mod selector;
 pub mod status;
+pub mod time;
 
 pub use registry::{Registry, Resource, Scope};
 pub use status::Status;

@@ -1,8 +1,8 @@
-//! The habits of this repository as code: `cargo xtask demo | test | guests `.
+//! The habits of this repository as code: `cargo xtask demo | test | guests | schema`.
 
 mod guests;
 mod packages;
-
+mod schema;
 mod step;
 mod system;
 
@@ -27,6 +27,11 @@ enum Task {
         #[arg(long)]
         debian: bool,
     },
+    /// Rewrite the facts table of `schema/facts` from a Kubernetes source tree.
+    Schema {
+        /// Root of the tree: holds `api/openapi-spec` and `staging/src/k8s.io`.
+        tree: std::path::PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -34,5 +39,6 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(options) => system::demo::run(&options),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
+        Task::Schema { tree } => schema::run(&tree),
     }
 }
