@@ -1,0 +1,119 @@
+//! What can go wrong below redb: files in use, a disk that fills, writes that fail.
+
+use crate::Error;
+use redb::{Database, DatabaseError, StorageBackend};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Free bytes below which writes are refused: what is in flight (16 MiB), one flush of the state, and the pages redb copies for both.
+pub(crate) const RESERVE: u64 = 32 << 20;
+
+/// What to do when a write to the log or the state failed. The default ends the process; tests put another in its place, which must not return to business.
+#[derive(Clone)]
+pub struct Fatal(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl Fatal {
+    /// Calls `act` with the reason instead of ending the process. The store takes no further writes afterwards.
+    pub fn new(act: impl Fn(&str) + Send + Sync + 'static) -> Fatal {
+        Fatal(Arc::new(act))
+    }
+
+    pub(crate) fn die(&self, reason: &str) {
+        (self.0)(reason);
+    }
+}
+
+impl Default for Fatal {
+    fn default() -> Fatal {
+        Fatal::new(|reason| {
+            tracing::error!("{reason}; ending the process, nothing unacknowledged is lost: free space or repair the disk, then start again");
+            eprintln!("coracle: {reason}; ending the process: free space or repair the disk, then start again");
+            std::process::exit(74);
+        })
+    }
+}
+
+impl std::fmt::Debug for Fatal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fatal")
+    }
+}
+
+/// How many bytes are free for us in the filesystem of a directory.
+pub(crate) type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + Sync>;
+
+/// Asks the filesystem.
+pub(crate) fn free_space() -> FreeSpace {
+    Arc::new(|dir| {
+        let stat = rustix::fs::statvfs(dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    })
+}
+
+/// Refuses writes while there still is room to finish what has begun.
+pub(crate) struct Reserve {
+    pub dir: PathBuf,
+    pub free: FreeSpace,
+}
+
+impl Reserve {
+    /// Deletions may go on into half of the reserve, so that a full cluster can be emptied.
+    pub fn admit(&self, only_deletes: bool) -> Result<(), Error> {
+        let need = if only_deletes { RESERVE / 2 } else { RESERVE };
+        match (self.free)(&self.dir) {
+            Ok(free) if free < need => Err(Error::DiskFull(format!(
+                "{} has {} KiB free, and {} KiB are kept in reserve; free space there, or delete objects",
+                self.dir.display(),
+                free >> 10,
+                need >> 10
+            ))),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::Failed(format!("asking for the free space of {}: {error}", self.dir.display()))),
+        }
+    }
+}
+
+/// A storage backend that others hold too.
+#[derive(Debug)]
+struct Shared(Arc<dyn StorageBackend>);
+
+impl StorageBackend for Shared {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.0.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.0.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.0.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(offset, data)
+    }
+}
+
+/// Opens one of the store's files, on a given backend or (None) as `dir/name`.
+pub(crate) fn open(dir: &Path, name: &str, cache: usize, backend: Option<Arc<dyn StorageBackend>>) -> Result<Database, Error> {
+    let path = dir.join(name);
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache);
+    let opened = match backend {
+        Some(backend) => builder.create_with_backend(Shared(backend)),
+        None => builder.create(&path),
+    };
+    opened.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => Error::Failed(format!(
+            "the data directory {} is in use by another process; stop that one, or choose another directory with --data-dir",
+            dir.display()
+        )),
+        error => Error::Failed(format!("opening {}: {error}", path.display())),
+    })
+}
+
+/// Makes new directory entries durable.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}
