@@ -1,1 +1,72 @@
-//! Room of the control plane.
+//! Controllers: each one file, a pure reconcile function and a thin shell on the one in-process watch of [`runner`].
+
+pub mod action;
+pub mod claim;
+pub mod deployment;
+pub mod endpoint_slice;
+pub mod identity;
+pub mod namespace;
+pub mod pod;
+pub mod queue;
+pub mod replica_set;
+pub mod root_ca;
+pub mod runner;
+pub mod selector;
+pub mod service_account;
+pub mod view;
+
+use crate::{Tasks, client::Client};
+use coracle_api::registry::ResourceRef;
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// All rows of the registry as it is now.
+pub type Kinds = Arc<dyn Fn() -> Vec<ResourceRef> + Send + Sync>;
+
+/// Where time comes from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What a controller works with.
+#[derive(Clone)]
+pub struct Context {
+    /// Acts as the controller's own user.
+    pub client: Client,
+    clock: Clock,
+}
+
+impl Context {
+    /// The same, acting as a controller's service account of kube-system.
+    pub fn acting_as(&self, name: &str) -> Self {
+        Self { client: self.client.as_user(identity::service_account(name)), clock: Arc::clone(&self.clock) }
+    }
+
+    /// Wall-clock time.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+}
+
+/// What the controllers need to know.
+#[derive(Clone)]
+pub struct Options {
+    /// The registry.
+    pub kinds: Kinds,
+    /// The cluster's CA bundle, PEM, published in every namespace.
+    pub root_ca: String,
+    /// Wall-clock time.
+    pub clock: Clock,
+}
+
+/// Starts all controllers in this set of tasks.
+pub fn start(client: &Client, options: Options, tasks: &Tasks) {
+    let context = Context { client: client.clone(), clock: Arc::clone(&options.clock) };
+    let controllers: Vec<Box<dyn runner::Controller>> = vec![
+        Box::new(namespace::Namespaces::new(&context, Arc::clone(&options.kinds))),
+        Box::new(service_account::ServiceAccounts::new(&context)),
+        Box::new(root_ca::RootCa::new(&context, options.root_ca)),
+        Box::new(deployment::Deployments::new(&context)),
+        Box::new(replica_set::ReplicaSets::new(&context)),
+        Box::new(endpoint_slice::EndpointSlices::new(&context)),
+    ];
+    runner::start(client.store(), controllers, tasks);
+}

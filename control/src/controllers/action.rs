@@ -1,0 +1,123 @@
+//! What a reconcile function decides, as data, and the one place that carries it out.
+
+use super::queue::Next;
+use crate::{
+    client::{Client, DeleteOptions},
+    pipeline::PatchKind,
+};
+use coracle_api::Status;
+use coracle_store::{Key, Object};
+use serde_json::Value;
+
+/// One write or event. Tests compare exact sequences of these.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create an object; its namespace and name (or generateName) stand in its metadata.
+    Create {
+        /// Resource id, such as `pods`.
+        resource: &'static str,
+        /// The object.
+        object: Value,
+    },
+    /// JSON merge patch (RFC 7386). A `metadata.resourceVersion` or `metadata.uid` in it is a precondition.
+    Patch {
+        /// What is patched.
+        key: Key,
+        /// Empty for the object itself.
+        subresource: &'static str,
+        /// The patch.
+        patch: Value,
+    },
+    /// Delete, if it is still the same object.
+    Delete {
+        /// What is deleted.
+        key: Key,
+        /// Precondition.
+        uid: String,
+        /// `Background`, `Foreground`, `Orphan`; None leaves the choice to the server.
+        propagation: Option<&'static str>,
+        /// Grace in seconds; None leaves it to the object.
+        grace: Option<i64>,
+    },
+    /// Replace the status of the object that is being reconciled, if nobody wrote it since it was read.
+    Status(Value),
+    /// An event about the object that is being reconciled.
+    Event {
+        /// `Normal` or `Warning`.
+        kind: &'static str,
+        /// CamelCase reason.
+        reason: &'static str,
+        /// Sentence.
+        message: String,
+    },
+}
+
+/// Everything one look at an object decides.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    /// In order; the first failure ends it.
+    pub actions: Vec<Action>,
+    /// When to look again.
+    pub next: Next,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { actions: Vec::new(), next: Next::Idle }
+    }
+}
+
+impl Plan {
+    /// A plan of these actions, with nothing to wait for.
+    pub fn of(actions: Vec<Action>) -> Self {
+        Self { actions, next: Next::Idle }
+    }
+}
+
+/// Carries the actions out in order. `about` is the object that is being reconciled. An object that is already gone is deleted enough.
+///
+/// # Errors
+/// The first failure; conflicts are among them, and the runner then looks at the fresh object.
+pub async fn perform(client: &Client, about: Option<&Object>, actions: Vec<Action>) -> Result<(), Status> {
+    for action in actions {
+        perform_one(client, about, action).await?;
+    }
+    Ok(())
+}
+
+/// Carries out one action; see [`perform`].
+///
+/// # Errors
+/// What the pipeline answers.
+pub async fn perform_one(client: &Client, about: Option<&Object>, action: Action) -> Result<(), Status> {
+    match action {
+        Action::Create { resource, object } => {
+            let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default().to_owned();
+            client.create(resource, &namespace, object).await.map(drop)
+        }
+        Action::Patch { key, subresource, patch } => {
+            client.patch(&key.resource, &key.namespace, &key.name, subresource, PatchKind::Merge, patch).await.map(drop)
+        }
+        Action::Delete { key, uid, propagation, grace } => {
+            let options = DeleteOptions { uid: Some(uid), resource_version: None, propagation, grace_seconds: grace };
+            match client.delete(&key.resource, &key.namespace, &key.name, options).await {
+                Err(status) if status.is_not_found() || status.is_conflict() => Ok(()),
+                result => result,
+            }
+        }
+        Action::Status(status) => {
+            let Some(object) = about else { return Ok(()) };
+            let mut value: Value = super::view::parse(object)?;
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("status".to_owned(), status);
+            }
+            client.update_status(&object.key.resource, value).await.map(drop)
+        }
+        Action::Event { kind, reason, message } => {
+            if let Some(object) = about {
+                client.event(object, kind, reason, &message);
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Rolls a Deployment's template out over ReplicaSets (Kubernetes' deployment-controller).
+//!
+//! [`rollout`] decides each pass as a pure function of the Deployment and its sets; this file reads the state and carries it out. A
+//! pass does one step; what it wrote comes back through the watch as the next pass.
+
+pub mod bounds;
+pub mod revision;
+pub mod rollout;
+pub mod status;
+pub mod template;
+
+use self::rollout::{Set, State};
+use super::{
+    Context,
+    action::{Action, Plan, perform, perform_one},
+    claim::{Claim, claim, patch},
+    pod::Pod,
+    queue::Next,
+    replica_set::ReplicaSet,
+    runner::{Controller, Event, every},
+    selector::LabelSelector,
+    view::{Condition, Headed, Meta, Owner, Text, parse},
+};
+use async_trait::async_trait;
+use coracle_api::Status;
+use coracle_store::{Key, Object, Snapshot};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const RESOURCE: &str = "deployments.apps";
+const SETS: &str = "replicasets.apps";
+/// "No limit" in progressDeadlineSeconds and revisionHistoryLimit.
+const UNLIMITED: i64 = i32::MAX as i64;
+
+/// A narrow view of `apps/v1 Deployment`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Deployment<'a> {
+    /// Metadata.
+    #[serde(borrow)]
+    pub metadata: Meta<'a>,
+    /// Spec.
+    pub spec: Spec<'a>,
+    /// Status.
+    pub status: Report<'a>,
+}
+/// `apps/v1 DeploymentSpec` without the template.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec<'a> {
+    /// Wanted pods; 1 unless given.
+    pub replicas: Option<i64>,
+    /// How long a pod must be ready to be available.
+    pub min_ready_seconds: i64,
+    /// Nothing is rolled out while set.
+    pub paused: bool,
+    /// After how long without progress the rollout counts as failed.
+    pub progress_deadline_seconds: Option<i64>,
+    /// Old sets that are kept.
+    pub revision_history_limit: Option<i64>,
+    /// Which sets and pods are ours.
+    #[serde(borrow)]
+    pub selector: LabelSelector<'a>,
+    /// How pods are replaced.
+    pub strategy: Strategy<'a>,
+}
+/// `apps/v1 DeploymentStrategy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Strategy<'a> {
+    /// `RollingUpdate` or `Recreate`.
+    #[serde(borrow, rename = "type")]
+    pub kind: Text<'a>,
+    /// Bounds of a rolling update.
+    pub rolling_update: Option<bounds::RollingUpdate<'a>>,
+}
+/// `apps/v1 DeploymentStatus`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report<'a> {
+    /// The generation this speaks of.
+    pub observed_generation: i64,
+    /// Pods of all sets.
+    pub replicas: i64,
+    /// Pods of the new set.
+    pub updated_replicas: i64,
+    /// Ready pods.
+    pub ready_replicas: i64,
+    /// Available pods.
+    pub available_replicas: i64,
+    /// Wanted by the sets, but not available.
+    pub unavailable_replicas: i64,
+    /// Pods being deleted.
+    pub terminating_replicas: i64,
+    /// How often a set's name was taken by another template.
+    pub collision_count: i64,
+    /// `Available`, `Progressing`, `ReplicaFailure`.
+    #[serde(borrow)]
+    pub conditions: Vec<Condition<'a>>,
+}
+
+impl Deployment<'_> {
+    /// Wanted pods.
+    pub fn replicas(&self) -> i64 {
+        self.spec.replicas.unwrap_or(1)
+    }
+    /// The progress deadline, if there is one.
+    pub fn deadline(&self) -> Option<i64> {
+        self.spec.progress_deadline_seconds.filter(|seconds| *seconds != UNLIMITED)
+    }
+    /// How many old sets are kept, if limited.
+    pub fn history(&self) -> Option<i64> {
+        self.spec.revision_history_limit.filter(|limit| *limit != UNLIMITED)
+    }
+}
+
+/// See the module.
+pub struct Deployments {
+    context: Context,
+}
+
+impl Deployments {
+    /// Acting as `deployment-controller`.
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.acting_as("deployment-controller") }
+    }
+
+    /// A new set was refused: a namesake of another template moves the hash on, anything else is told in status and event.
+    async fn refused(&self, about: &Object, deployment: &Deployment<'_>, name: &str, error: Status) -> Result<(), Status> {
+        let client = &self.context.client;
+        if error.reason == "AlreadyExists" {
+            let count = deployment.status.collision_count + 1;
+            let key = Key::new(RESOURCE, about.key.namespace.clone(), about.key.name.clone());
+            let patch = json!({ "metadata": { "uid": deployment.metadata.uid }, "status": { "collisionCount": count } });
+            perform(client, Some(about), vec![Action::Patch { key, subresource: "status", patch }]).await?;
+            return Err(error);
+        }
+        if error.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")) {
+            return Ok(());
+        }
+        let message = format!("Failed to create new replica set \"{name}\": {}", error.message);
+        if deployment.deadline().is_some() {
+            let mut report = deployment.status.clone();
+            status::set(&mut report.conditions, "Progressing", "False", "ReplicaSetCreateError", message.clone(), self.context.now());
+            if report != deployment.status {
+                perform(client, Some(about), vec![Action::Status(status::to_json(&report))]).await?;
+            }
+        }
+        client.event(about, "Warning", "ReplicaSetCreateError", &message);
+        Err(error)
+    }
+}
+
+/// Sets that are ours or may become so.
+fn candidates(snapshot: &Snapshot, deployment: &Deployment<'_>) -> Vec<Arc<Object>> {
+    let uid = &*deployment.metadata.uid;
+    let selector = &deployment.spec.selector;
+    snapshot
+        .range(SETS, Some(&deployment.metadata.namespace), None)
+        .filter(|set| set.meta.owners.iter().any(|owner| **owner == *uid) || selector.matches(set.meta.labels.as_slice()))
+        .cloned()
+        .collect()
+}
+
+/// Whether a set still has pods that have not ended.
+fn has_pods(snapshot: &Snapshot, uid: &str) -> Result<bool, Status> {
+    for pod in snapshot.dependents(uid).iter().filter(|o| &*o.key.resource == "pods") {
+        if !parse::<Pod<'_>>(pod)?.terminal() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[async_trait]
+impl Controller for Deployments {
+    fn name(&self) -> &'static str {
+        "deployment-controller"
+    }
+
+    fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
+        match event.resource {
+            RESOURCE => keys.extend(event.new.map(|object| object.key.clone())),
+            SETS => {
+                for set in event.versions() {
+                    let Ok(view) = parse::<Headed<'_>>(set) else { continue };
+                    if let Some(owner) = view.metadata.controller() {
+                        if owner.kind == "Deployment" && owner.group() == "apps" {
+                            keys.push(Key::new(RESOURCE, set.key.namespace.clone(), &*owner.name));
+                        }
+                        continue;
+                    }
+                    for deployment in event.snapshot.range(RESOURCE, Some(&set.key.namespace), None) {
+                        if parse::<Deployment<'_>>(deployment).is_ok_and(|view| view.spec.selector.matches(set.meta.labels.as_slice())) {
+                            keys.push(deployment.key.clone());
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
+        every(snapshot, RESOURCE, keys);
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
+        let client = &self.context.client;
+        let mut snapshot = client.store().snapshot();
+        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let deployment: Deployment<'_> = parse(&object)?;
+        if deployment.spec.selector.is_empty() {
+            let message = "This deployment is selecting all pods. A non-empty selector is required.".to_owned();
+            perform(client, Some(&object), vec![Action::Event { kind: "Warning", reason: "SelectingAll", message }]).await?;
+            return Ok(Next::Idle);
+        }
+        let us = Owner {
+            api_version: Text::from("apps/v1"),
+            kind: Text::from("Deployment"),
+            name: deployment.metadata.name.clone(),
+            uid: deployment.metadata.uid.clone(),
+            controller: true,
+            block_owner_deletion: true,
+        };
+
+        let mut claims = Vec::new();
+        for set in candidates(&snapshot, &deployment) {
+            let view: Headed<'_> = parse(&set)?;
+            match claim(&view.metadata, &us.uid, &deployment.spec.selector, deployment.metadata.deleting()) {
+                Claim::Adopt => claims.push(patch(set.key.clone(), &view.metadata, &us, true)),
+                Claim::Release => claims.push(patch(set.key.clone(), &view.metadata, &us, false)),
+                Claim::Owned | Claim::Ignore => {}
+            }
+        }
+        if !claims.is_empty() {
+            perform(client, None, claims).await?;
+            snapshot = client.store().snapshot();
+        }
+
+        let whole: Value = parse(&object)?;
+        let wanted = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default());
+        let objects = candidates(&snapshot, &deployment);
+        let recreate = deployment.spec.strategy.kind == "Recreate";
+        let mut sets = Vec::new();
+        for set in &objects {
+            let view: ReplicaSet<'_> = parse(set)?;
+            if !view.metadata.controlled_by(&us.uid) {
+                continue;
+            }
+            let whole: Value = parse(set)?;
+            let current = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default()) == wanted;
+            let has_pods = recreate && has_pods(&snapshot, &view.metadata.uid)?;
+            sets.push(Set::new(view, current, has_pods));
+        }
+
+        let Plan { actions, next } = State::new(&deployment, &wanted, &us, sets, self.context.now()).decide();
+        for action in actions {
+            if let Action::Create { resource: SETS, object: set } = action {
+                let name = set.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+                if let Err(error) = perform_one(client, Some(&object), Action::Create { resource: SETS, object: set }).await {
+                    return self.refused(&object, &deployment, &name, error).await.map(|()| Next::Idle);
+                }
+            } else {
+                perform_one(client, Some(&object), action).await?;
+            }
+        }
+        Ok(next)
+    }
+}

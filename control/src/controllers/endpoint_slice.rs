@@ -1,0 +1,138 @@
+//! The pods behind each Service, as EndpointSlices (Kubernetes' endpointslice-controller).
+//!
+//! [`endpoints`] says what a pod contributes, [`slices`] how that is spread over slices with few changes; this file reads and writes.
+//! Services without a selector are somebody else's (the API server keeps the slice of `kubernetes` itself).
+
+pub mod endpoints;
+pub mod slices;
+
+use self::endpoints::{Backend, Ports, Service, resolve};
+use super::{
+    Context,
+    action::perform,
+    queue::Next,
+    runner::{Controller, Event, every},
+    selector::Labelled,
+    view::{Map, parse},
+};
+use async_trait::async_trait;
+use coracle_api::Status;
+use coracle_store::{Key, Object, Snapshot};
+use serde::Deserialize;
+use std::{collections::BTreeMap, time::Duration};
+
+const SERVICES: &str = "services";
+const SLICES: &str = "endpointslices.discovery.k8s.io";
+
+/// See the module.
+pub struct EndpointSlices {
+    context: Context,
+}
+
+impl EndpointSlices {
+    /// Acting as `endpointslice-controller`.
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.acting_as("endpointslice-controller") }
+    }
+}
+
+/// The selector alone: read for every Service of a namespace when a pod changes.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Selecting<'a> {
+    #[serde(borrow)]
+    spec: SelectingSpec<'a>,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SelectingSpec<'a> {
+    #[serde(borrow)]
+    selector: Map<'a>,
+}
+
+fn selects(selector: &Map<'_>, pod: &Object) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| pod.meta.labels.as_slice().label(key) == Some(&**value))
+}
+
+#[async_trait]
+impl Controller for EndpointSlices {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
+        match event.resource {
+            SERVICES => keys.extend(event.key().cloned()),
+            SLICES => {
+                for slice in event.versions() {
+                    if let Some(service) = slice.meta.labels.as_slice().label(slices::SERVICE_NAME) {
+                        keys.push(Key::new(SERVICES, slice.key.namespace.clone(), service));
+                    }
+                }
+            }
+            "pods" => {
+                if let (Some(prev), Some(new)) = (event.prev, event.new)
+                    && prev.meta.labels == new.meta.labels
+                    && endpoints::same(prev, new)
+                {
+                    return;
+                }
+                let Some(key) = event.key() else { return };
+                for service in event.snapshot.range(SERVICES, Some(&key.namespace), None) {
+                    let Ok(view) = parse::<Selecting<'_>>(service) else { continue };
+                    if event.versions().any(|pod| selects(&view.spec.selector, pod)) {
+                        keys.push(service.key.clone());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
+        every(snapshot, SERVICES, keys);
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
+        let client = &self.context.client;
+        let snapshot = client.store().snapshot();
+        // The slices of a deleted Service are its dependents: the garbage collector's.
+        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let service: Service<'_> = parse(&object)?;
+        if service.spec.selector.is_empty() || service.spec.kind == "ExternalName" {
+            return Ok(Next::Idle);
+        }
+        let pods: Vec<&std::sync::Arc<Object>> =
+            snapshot.range("pods", Some(&key.namespace), None).filter(|pod| selects(&service.spec.selector, pod)).collect();
+        let mut groups: BTreeMap<(&'static str, Ports), Vec<Backend>> = BTreeMap::new();
+        let mut zones = BTreeMap::new();
+        for pod in &pods {
+            let pod: endpoints::Pod<'_> = parse(pod)?;
+            let node = &*pod.spec.node_name;
+            if !node.is_empty() && !zones.contains_key(node) {
+                let zone = snapshot
+                    .get(&Key::new("nodes", "", node))
+                    .and_then(|node| node.meta.labels.as_slice().label("topology.kubernetes.io/zone").map(str::to_owned));
+                zones.insert(node.to_owned(), zone);
+            }
+            for family in service.families() {
+                if let Some((ports, backend)) = resolve(&service, &pod, family, zones.get(node).and_then(Option::as_deref)) {
+                    groups.entry((family, ports)).or_default().push(backend);
+                }
+            }
+        }
+        let existing: Vec<_> = snapshot
+            .range(SLICES, Some(&key.namespace), None)
+            .filter(|slice| {
+                let labels = slice.meta.labels.as_slice();
+                labels.label(slices::SERVICE_NAME) == Some(&*key.name) && labels.label(slices::MANAGED_BY) == Some(slices::OURS)
+            })
+            .cloned()
+            .collect();
+        let existing = existing.iter().map(|slice| parse(slice)).collect::<Result<Vec<slices::Slice>, _>>()?;
+        perform(client, Some(&object), slices::plan(&service, groups, existing)).await?;
+        // A change of one pod of many costs a look at all of them: gather changes for a moment.
+        let rest = Duration::from_micros(50).saturating_mul(u32::try_from(pods.len()).unwrap_or(u32::MAX));
+        Ok(Next::NotBefore(rest.min(Duration::from_secs(1))))
+    }
+}

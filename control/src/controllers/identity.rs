@@ -1,0 +1,19 @@
+//! Who a controller is: each acts as its own service account of kube-system, so that RBAC's bootstrap roles
+//! (`system:controller:…`) bound it as they do in Kubernetes.
+
+use crate::auth::User;
+use std::sync::Arc;
+
+/// The user of a controller's service account.
+pub fn service_account(name: &str) -> Arc<User> {
+    Arc::new(User {
+        name: format!("system:serviceaccount:kube-system:{name}"),
+        groups: ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"].map(str::to_owned).into(),
+        ..User::default()
+    })
+}
+
+/// The scheduler, which in Kubernetes has a client certificate of its own.
+pub fn scheduler() -> Arc<User> {
+    Arc::new(User { name: "system:kube-scheduler".to_owned(), groups: vec!["system:authenticated".to_owned()], ..User::default() })
+}
