@@ -1,0 +1,99 @@
+//! The node authorizer: what `system:node:NAME` may do, and nothing else (upstream's node authorizer and NodeRestriction).
+//!
+//! Instead of upstream's graph of every pod and what it names, the right is looked up when it is asked: nodes read through their
+//! feed, which is built from the same relation, so a GET of a secret is the rare case and may cost a walk over one namespace's pods.
+
+mod slice;
+
+pub use slice::names;
+
+use super::{Attributes, Decision, User};
+use coracle_api::status::Status;
+use coracle_store::{Key, Object, Snapshot, Store};
+use serde_json::Value;
+
+/// The decision for a node; `None` leaves it to RBAC (which has nothing for nodes but what somebody has bound on purpose).
+pub fn authorize(node: &str, a: &Attributes<'_>, store: &Store) -> Option<Decision> {
+    let allowed = match (a.group, a.resource, a.subresource) {
+        _ if !a.path.is_empty() => return None,
+        ("", "nodes", "") => match a.verb {
+            "create" => true,
+            "get" | "list" | "watch" | "update" | "patch" => a.name == node,
+            _ => false,
+        },
+        ("", "nodes", "status") => a.name == node && matches!(a.verb, "get" | "update" | "patch"),
+        ("", "pods", "") => match a.verb {
+            "get" | "delete" => !a.name.is_empty() && runs(&store.snapshot(), a.namespace, a.name, node),
+            _ => false,
+        },
+        ("", "pods", "status") => matches!(a.verb, "get" | "update" | "patch") && runs(&store.snapshot(), a.namespace, a.name, node),
+        ("", "pods", "eviction") => a.verb == "create" && runs(&store.snapshot(), a.namespace, a.name, node),
+        ("", "secrets" | "configmaps", "") => {
+            let reads = matches!(a.verb, "get" | "list" | "watch");
+            reads && !a.name.is_empty() && related(&store.snapshot(), node, a.resource, a.namespace, a.name)
+        }
+        ("", "serviceaccounts", "") => a.verb == "get" && related(&store.snapshot(), node, a.resource, a.namespace, a.name),
+        ("", "serviceaccounts", "token") => a.verb == "create" && related(&store.snapshot(), node, a.resource, a.namespace, a.name),
+        ("" | "events.k8s.io", "events", "") => matches!(a.verb, "create" | "update" | "patch"),
+        ("coordination.k8s.io", "leases", "") => {
+            a.namespace == "kube-node-lease" && (a.verb == "create" || (a.name == node && matches!(a.verb, "get" | "update" | "patch" | "delete")))
+        }
+        ("", "services", "") | ("discovery.k8s.io", "endpointslices", "") | ("node.k8s.io", "runtimeclasses", "") => {
+            matches!(a.verb, "get" | "list" | "watch")
+        }
+        ("authentication.k8s.io", "tokenreviews", "") => a.verb == "create",
+        ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => a.verb == "create",
+        _ => return None,
+    };
+    allowed.then(|| Decision::Allow { reason: format!("node authorizer: {node}") })
+}
+
+fn runs(snapshot: &Snapshot, namespace: &str, pod: &str, node: &str) -> bool {
+    snapshot.get(&Key::new("pods", namespace, pod)).is_some_and(|pod| on(&pod, node))
+}
+
+/// Is the pod bound to this node?
+pub fn on(pod: &Object, node: &str) -> bool {
+    pod.meta.fields.iter().any(|(path, value)| &**path == "spec.nodeName" && &**value == node)
+}
+
+fn related(snapshot: &Snapshot, node: &str, resource: &str, namespace: &str, name: &str) -> bool {
+    snapshot.range("pods", Some(namespace), None).filter(|pod| on(pod, node)).any(|pod| {
+        let mut found = false;
+        names(&pod.json, &mut |r, n| found |= r == resource && n == name);
+        found
+    })
+}
+
+/// What authorization cannot see, because it is in the body: a node writes only its own Node and lease, and events and pod states
+/// only as itself. For create and update (with the object as it would be stored); a no-op for users that are no nodes.
+///
+/// # Errors
+/// 403 with upstream's words.
+pub fn admit(user: &User, resource: &str, subresource: &str, object: &Value) -> Result<(), Status> {
+    let Some(node) = user.node_name() else { return Ok(()) };
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    match (resource, subresource) {
+        ("nodes", _) if name != node => Err(Status::forbidden("", "nodes", name, &format!("node {node:?} is not allowed to modify node {name:?}"))),
+        ("leases", _) if name != node => {
+            let why = "can only access node lease with the same name as the requesting node";
+            Err(Status::forbidden("coordination.k8s.io", "leases", name, why))
+        }
+        ("pods", "") => {
+            Err(Status::forbidden("", "pods", name, &format!("node {node:?} cannot create or change pods; mirror pods are not supported")))
+        }
+        ("pods", "status") => {
+            let bound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            match bound == node {
+                true => Ok(()),
+                false => Err(Status::forbidden(
+                    "",
+                    "pods",
+                    name,
+                    &format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"),
+                )),
+            }
+        }
+        _ => Ok(()),
+    }
+}
