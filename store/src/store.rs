@@ -359,3 +359,6 @@ async fn follow(raft: Raft, flush: Arc<Flush>, closed: CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

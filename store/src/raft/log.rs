@@ -324,7 +324,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             while view.tail.back().is_some_and(|entry| entry.log_id.index >= from) {
                 view.tail.pop_back();
             }
-            view.last = last_log_id.max(view.purged);
+            // What it never had is not there to be cut.
+            view.last = view.last.min(last_log_id).max(view.purged);
             view.written = view.written.min(from);
         }
         self.enqueue(Job::Truncate { from })

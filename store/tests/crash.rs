@@ -1,0 +1,109 @@
+//! kill -9 at any moment loses no acknowledged write.
+//!
+//! The test runs itself as a child that writes and prints what was acknowledged, kills it, reopens the directory and compares.
+
+mod support;
+
+use coracle_store::{Expect, Options, Scope, Store};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use support::{key, put, text};
+
+const CHILD: &str = "CORACLE_STORE_CRASH_DIR";
+const CLIENTS: usize = 4;
+
+/// Not a test of its own: what the child process runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(dir) = std::env::var(CHILD) else { return };
+    let store = Store::open(Options::new(&dir)).await.unwrap();
+    let tasks: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let name = format!("c{client}");
+                let from = store.snapshot().get(&key("pods", &name)).map_or(0, |o| text(&o).split('x').next().unwrap().parse::<u64>().unwrap());
+                // Now and then a big one, so that the state is flushed and the log cut under fire.
+                for value in from + 1.. {
+                    let filler = "x".repeat(if value % 16 == 0 { 200_000 } else { 1 });
+                    let done = store.commit(put("pods", &name, &format!("{value}{filler}"), Expect::Any)).await.unwrap();
+                    let mut out = std::io::stdout().lock();
+                    writeln!(out, "ack {name} {value} {}", done.revision).unwrap();
+                    out.flush().unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Lets a child write until it has acknowledged `count` writes, kills it, and gives what it acknowledged.
+fn write_and_kill(dir: &Path, count: usize) -> Vec<(String, u64, u64)> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut acknowledged = Vec::new();
+    let mut line = String::new();
+    let mut killed = false;
+    while lines.read_line(&mut line).unwrap() > 0 {
+        // A line cut off by the kill acknowledged nothing.
+        if let Some(rest) = line.strip_suffix('\n').and_then(|l| l.split_once("ack ")).map(|(_, rest)| rest.split(' ').collect::<Vec<_>>())
+            && let [name, value, revision] = rest[..]
+        {
+            acknowledged.push((name.to_owned(), value.parse().unwrap(), revision.parse().unwrap()));
+        }
+        line.clear();
+        if acknowledged.len() >= count && !killed {
+            child.kill().unwrap();
+            killed = true;
+        }
+    }
+    let _ = lines.read_to_string(&mut line);
+    let status = child.wait().unwrap();
+    assert!(killed, "the child ended by itself: {status}");
+    acknowledged
+}
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut newest: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let mut resumed = 0;
+    for round in 0..12 {
+        for (name, value, revision) in write_and_kill(dir.path(), 40 + 37 * round) {
+            let before = newest.insert(name, (value, revision));
+            assert!(before.is_none_or(|(v, r)| v < value && r < revision));
+        }
+        let store = Store::open(Options::new(dir.path())).await.unwrap();
+        let now = store.snapshot();
+        for (name, (value, revision)) in &newest {
+            let object = now.get(&key("pods", name)).unwrap_or_else(|| panic!("{name} is gone"));
+            let found: u64 = text(&object).split('x').next().unwrap().parse().unwrap();
+            // One write may have been on disk without its answer having been seen.
+            assert!(found == *value || found == value + 1, "{name}: {value} was acknowledged, {found} found");
+            assert!(object.revision >= *revision && object.revision <= now.revision());
+            if found == *value {
+                assert_eq!(object.revision, *revision, "the same write at the same revision");
+            }
+        }
+        // What can be resumed is complete: every revision once, ending now.
+        let oldest = store.stats().oldest;
+        let mut watch = store.watch(Scope::default(), oldest).unwrap();
+        let mut revisions = Vec::new();
+        while let Some(batch) = watch.take().unwrap() {
+            revisions.extend(batch.iter().map(|c| c.revision));
+        }
+        assert_eq!(revisions, (oldest + 1..=now.revision()).collect::<Vec<_>>());
+        resumed += revisions.len();
+        store.shutdown().await;
+    }
+    assert!(resumed > 0, "no restart could resume a watch");
+}
