@@ -1,0 +1,254 @@
+//! A kind's schema, and the set of all schemas a server knows.
+
+use crate::types::Type;
+use crate::{decode, defaults, facts, openapi, strategic};
+use bytes::Bytes;
+use coracle_api::{Status, registry::ResourceRef};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// What to do about fields that are unknown or given twice (`?fieldValidation=`, KEP-2885). They are pruned in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Say nothing.
+    Ignore,
+    /// Answer with a `Warning` header each.
+    Warn,
+    /// Refuse the request.
+    Strict,
+}
+
+/// The schema of one group, version, kind.
+#[derive(Debug)]
+pub struct Schema {
+    group: Box<str>,
+    version: Box<str>,
+    kind: Box<str>,
+    ty: Arc<Type>,
+    /// Whether a body must be of this group and version; meta kinds (DeleteOptions) come under any.
+    fixed: bool,
+}
+
+type Key = (Box<str>, Box<str>, Box<str>);
+
+/// Every schema the server knows; cheap to clone, custom resources are added at run time.
+#[derive(Clone, Debug, Default)]
+pub struct Schemas {
+    known: Arc<RwLock<BTreeMap<Key, Arc<Schema>>>>,
+}
+
+impl Schemas {
+    /// All built-in kinds (and the meta kinds: DeleteOptions, Scale, Binding, TokenRequest, SubjectAccessReview family, Status …).
+    /// Nothing is loaded until it is asked for.
+    pub fn builtin() -> Schemas {
+        Schemas::default()
+    }
+
+    /// The schema of a kind; `None` when the server has no such kind. `group` is empty for core.
+    pub fn get(&self, group: &str, version: &str, kind: &str) -> Option<Arc<Schema>> {
+        let key: Key = (group.into(), version.into(), kind.into());
+        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Some(known.clone());
+        }
+        let (ty, fixed) = facts::of_kind(group, version, kind)?;
+        let schema = Arc::new(Schema { group: group.into(), version: version.into(), kind: kind.into(), ty, fixed });
+        Some(self.known.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(schema).clone())
+    }
+
+    /// OpenAPI v3 document of one group version (`/openapi/v3/apis/apps/v1`): paths with parameters, x-kubernetes-action,
+    /// x-kubernetes-group-version-kind, and component schemas with descriptions. Serialized JSON; made anew by every call (some
+    /// milliseconds), so that a document nobody asks for costs no memory. The caller keeps the bytes as long as it likes.
+    pub fn openapi_v3(&self, group: &str, version: &str, resources: &[ResourceRef]) -> Bytes {
+        openapi::v3(group, version, resources)
+    }
+
+    /// `/openapi/v2` in JSON (kubectl ≤ 1.26 and client libraries).
+    pub fn openapi_v2(&self, resources: &[ResourceRef]) -> Bytes {
+        openapi::v2(resources)
+    }
+}
+
+impl Schema {
+    /// Parse a JSON body, canonicalise, prune unknown fields. Warnings for Warn (`unknown field "spec.foo"`, `duplicate field …`);
+    /// an error (400, upstream's words: `strict decoding error: unknown field "spec.foo"`) for Strict and for wrong types.
+    ///
+    /// # Errors
+    /// 400 for what is no JSON, a wrong type, another kind, and in Strict for unknown and duplicate fields.
+    pub fn decode(&self, body: &[u8], mode: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let mut parser = serde_json::Deserializer::from_slice(body);
+        let parsed = decode::object(&self.ty, &mut parser).and_then(|found| parser.end().map(|()| found));
+        let (value, findings) = parsed.map_err(|error| self.unrecognized(&syntax_error(body, &error), body))?;
+        self.judge(value, findings, mode, |message, data| match data {
+            Some(data) => self.cannot_handle(data, message),
+            None => self.unrecognized(&format!("couldn't get version/kind; json parse error: {message}"), body),
+        })
+    }
+
+    /// Same for a value already parsed (patch results, in-process callers). Idempotent.
+    ///
+    /// # Errors
+    /// As [`Schema::decode`]. On an error `object` is left null.
+    pub fn canonicalize(&self, object: &mut Value, mode: FieldValidation) -> Result<Vec<String>, Status> {
+        self.walk(object, mode, |message, data| self.cannot_handle(data.unwrap_or(&Map::new()), message))
+    }
+
+    /// As [`Schema::canonicalize`], for the outcome of a patch: what is wrong then is the patch's fault, and the answer is 422
+    /// with the reason `Invalid`, as upstream words it.
+    ///
+    /// # Errors
+    /// 422 for a wrong type, and in Strict for unknown fields. On an error `object` is left null.
+    pub fn canonicalize_patched(&self, object: &mut Value, mode: FieldValidation) -> Result<Vec<String>, Status> {
+        let shown = crate::to_bytes(object);
+        self.walk(object, mode, |message, _| {
+            let cause = coracle_api::status::Cause {
+                reason: "FieldValueInvalid".into(),
+                message: format!("Invalid value: {:?}: {message}", String::from_utf8_lossy(&shown)),
+                field: "patch".into(),
+            };
+            Status::invalid("", "", "", vec![cause])
+        })
+    }
+
+    fn walk(
+        &self,
+        object: &mut Value,
+        mode: FieldValidation,
+        refuse: impl Fn(&str, Option<&Map<String, Value>>) -> Status,
+    ) -> Result<Vec<String>, Status> {
+        let (value, findings) =
+            decode::object(&self.ty, std::mem::take(object)).map_err(|error: serde_json::Error| Status::bad_request(error.to_string()))?;
+        let (value, warnings) = self.judge(value, findings, mode, refuse)?;
+        *object = value;
+        Ok(warnings)
+    }
+
+    /// From what the walk found to the answer: the object and its warnings, or the error.
+    fn judge(
+        &self,
+        value: Option<Value>,
+        findings: decode::Findings,
+        mode: FieldValidation,
+        refuse: impl Fn(&str, Option<&Map<String, Value>>) -> Status,
+    ) -> Result<(Value, Vec<String>), Status> {
+        let Some(Value::Object(mut map)) = value else {
+            return Err(refuse(findings.error.as_deref().unwrap_or("no object"), None));
+        };
+        if self.fixed {
+            self.check_kind(&map)?;
+        }
+        if let Some(error) = &findings.error {
+            return Err(refuse(error, Some(&map)));
+        }
+        if self.fixed {
+            map.insert("apiVersion".into(), self.api_version().into());
+            map.insert("kind".into(), (*self.kind).into());
+        }
+        match mode {
+            FieldValidation::Strict if !findings.strict.is_empty() => {
+                Err(refuse(&format!("strict decoding error: {}", findings.strict.join(", ")), Some(&map)))
+            }
+            FieldValidation::Warn => Ok((Value::Object(map), findings.strict)),
+            _ => Ok((Value::Object(map), Vec::new())),
+        }
+    }
+
+    /// Fill defaults (upstream's `SetDefaults_*` and `+default`), for the whole object. Idempotent.
+    pub fn default(&self, object: &mut Value) {
+        if let Value::Object(map) = object {
+            defaults::fill(&self.ty, map);
+        }
+    }
+
+    /// Strategic merge patch with directives ($patch, $setElementOrder, $retainKeys, $deleteFromPrimitiveList). The result is not
+    /// canonical yet.
+    ///
+    /// # Errors
+    /// 400 for a patch that is no object or whose directives cannot be followed.
+    pub fn strategic_merge(&self, current: &Value, patch: &Value) -> Result<Value, Status> {
+        strategic::merge(&self.ty, current, patch)
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The kind, such as `Deployment`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The body must be of this kind, if it says of which it is.
+    fn check_kind(&self, map: &Map<String, Value>) -> Result<(), Status> {
+        let said = |key: &str| map.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+        let own = self.api_version();
+        let (api_version, kind) = (said("apiVersion").unwrap_or(&own), said("kind").unwrap_or(&self.kind));
+        if api_version == own && kind == &*self.kind {
+            return Ok(());
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        if facts::of_kind(group, version, kind).is_none() {
+            let why = format!("no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"");
+            return Err(self.cannot_handle(map, &why));
+        }
+        if kind == &*self.kind {
+            return Err(Status::bad_request(format!("the API version in the data ({api_version}) does not match the expected API version ({own})")));
+        }
+        let package = |group: &str| if group.is_empty() { "core".to_owned() } else { group.split('.').next().unwrap_or_default().to_owned() };
+        let why = format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", package(&self.group), self.kind);
+        Err(self.cannot_handle(map, &why))
+    }
+
+    /// `Deployment in version "v1" cannot be handled as a Deployment: why`.
+    fn cannot_handle(&self, data: &Map<String, Value>, why: &str) -> Status {
+        let said = |key: &str| data.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+        let version = said("apiVersion").map_or(&*self.version, |v| v.rsplit('/').next().unwrap_or(v));
+        Status::bad_request(format!("{} in version {version:?} cannot be handled as a {}: {why}", said("kind").unwrap_or(&self.kind), self.kind))
+    }
+
+    /// For bodies that are no object at all.
+    fn unrecognized(&self, why: &str, body: &[u8]) -> Status {
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {}): {why} ({})", self.kind, summary(body)))
+    }
+}
+
+/// The beginning of a body, as upstream shows it: text if it looks like JSON, else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    let head = body.get(..30).unwrap_or(body);
+    let more = if body.len() > head.len() { " ..." } else { "" };
+    match head.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => {
+            let mut hex = String::with_capacity(64);
+            for byte in head {
+                let _ = write!(hex, "{byte:02x}");
+            }
+            hex + more
+        }
+    }
+}
+
+/// A syntax error in Go's words.
+fn syntax_error(body: &[u8], error: &serde_json::Error) -> String {
+    let why = if error.is_eof() || body.is_empty() {
+        "unexpected end of JSON input".to_owned()
+    } else {
+        let line = body.split(|b| *b == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+        let at = line.get(error.column().saturating_sub(1)).copied().unwrap_or(b' ');
+        let text = error.to_string();
+        if text.contains("recursion limit") {
+            "exceeded max depth".to_owned()
+        } else if text.contains("trailing characters") {
+            format!("invalid character {:?} after top-level value", char::from(at))
+        } else {
+            format!("invalid character {:?} looking for beginning of value", char::from(at))
+        }
+    };
+    format!("couldn't get version/kind; json parse error: {why}")
+}
+
+#[cfg(test)]
+mod tests;

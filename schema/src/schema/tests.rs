@@ -1,0 +1,215 @@
+use super::*;
+use serde_json::json;
+
+fn schema(group: &str, version: &str, kind: &str) -> Arc<Schema> {
+    Schemas::builtin().get(group, version, kind).unwrap()
+}
+
+fn decode(schema: &Schema, body: &Value) -> Value {
+    schema.decode(body.to_string().as_bytes(), FieldValidation::Strict).unwrap().0
+}
+
+fn refused(schema: &Schema, body: &str) -> String {
+    schema.decode(body.as_bytes(), FieldValidation::Strict).unwrap_err().message
+}
+
+#[test]
+fn wrong_types_are_refused_with_gos_words() {
+    let deployment = schema("apps", "v1", "Deployment");
+    let prefix = "Deployment in version \"v1\" cannot be handled as a Deployment: ";
+    for (body, why) in [
+        (r#"{"spec":{"replicas":"3"}}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (r#"{"spec":{"replicas":1.5}}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            r#"{"spec":{"replicas":3000000000}}"#,
+            "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (r#"{"spec":[]}"#, "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
+        (r#"{"metadata":{"labels":{"a":1}}}"#, "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"),
+        (r#"{"metadata":{"labels":"x"}}"#, "json: cannot unmarshal string into Go struct field ObjectMeta.metadata.labels of type map[string]string"),
+        (
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"a"},{"ports":[{"containerPort":"http"}]}]}}}}"#,
+            "json: cannot unmarshal string into Go struct field ContainerPort.spec.template.spec.containers.ports.containerPort of type int32",
+        ),
+        (
+            r#"{"spec":{"template":{"spec":{"restartPolicy":1,"containers":{}}}}}"#,
+            "json: cannot unmarshal number into Go struct field PodSpec.spec.template.spec.restartPolicy of type v1.RestartPolicy",
+        ),
+        (
+            r#"{"spec":{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}}}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (r#"{"metadata":{"creationTimestamp":"soon"}}"#, "parsing time \"soon\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"soon\" as \"2006\""),
+        (
+            r#"{"spec":{"strategy":{"rollingUpdate":{"maxSurge":true}}}}"#,
+            "json: cannot unmarshal bool into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type int32",
+        ),
+    ] {
+        assert_eq!(refused(&deployment, body), format!("{prefix}{why}"));
+    }
+    let pod = schema("", "v1", "Pod");
+    assert_eq!(
+        refused(&pod, r#"{"spec":{"volumes":[{"name":"a","emptyDir":"x"}]}}"#),
+        "Pod in version \"v1\" cannot be handled as a Pod: json: cannot unmarshal string into Go struct field Volume.spec.volumes.VolumeSource.emptyDir of type v1.EmptyDirVolumeSource"
+    );
+    let secret = schema("", "v1", "Secret");
+    assert_eq!(
+        refused(&secret, r#"{"data":{"a":"!!!!"}}"#),
+        "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 0"
+    );
+}
+
+#[test]
+fn what_is_no_object_of_this_kind_is_refused() {
+    let pod = schema("", "v1", "Pod");
+    for (body, why) in [
+        (
+            "",
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+        ),
+        (
+            "{",
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: unexpected end of JSON input ({)",
+        ),
+        (
+            "abc",
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: invalid character 'a' looking for beginning of value (616263)",
+        ),
+        (
+            r#"{"kind":"Service","apiVersion":"v1"}"#,
+            "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion",
+        ),
+        (
+            r#"{"kind":"Pod","apiVersion":"v2"}"#,
+            "Pod in version \"v2\" cannot be handled as a Pod: no kind \"Pod\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+    ] {
+        assert_eq!(refused(&pod, body), why);
+    }
+    assert!(refused(&pod, "[1]").contains("json: cannot unmarshal array into Go value of type struct"));
+    // Deep nesting is refused where values are kept, and skipped without recursion where they are not.
+    let deep = "[".repeat(10_000);
+    assert!(refused(&pod, &format!("{{\"metadata\":{{\"managedFields\":[{{\"fieldsV1\":{deep}")).contains("exceeded max depth"));
+    assert!(refused(&pod, &format!("{{\"foo\":{deep}")).contains("unexpected end of JSON input"));
+    assert_eq!(
+        refused(&schema("autoscaling", "v1", "HorizontalPodAutoscaler"), r#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2"}"#),
+        "the API version in the data (autoscaling/v2) does not match the expected API version (autoscaling/v1)"
+    );
+    // Options come under any group.
+    let options = schema("apps", "v1", "DeleteOptions");
+    let body = json!({"kind": "DeleteOptions", "apiVersion": "policy/v1", "propagationPolicy": "Foreground", "gracePeriodSeconds": 0});
+    assert_eq!(decode(&options, &body), body);
+}
+
+#[test]
+fn unknown_and_duplicate_fields_are_found_in_order() {
+    let pod = schema("", "v1", "Pod");
+    let body = r#"{"foo":1,"metadata":{"name":"a","name":"b","labels":{"x":"1","x":"2"}},
+        "spec":{"containers":[{"name":"c","imag":"d","ports":[{"containerPort":1,"x":{}}]}],"nodeSelector":{"q":"1"}}}"#;
+    let expected = [
+        "unknown field \"foo\"",
+        "duplicate field \"metadata.name\"",
+        "duplicate field \"metadata.labels.x\"",
+        "unknown field \"spec.containers[0].imag\"",
+        "unknown field \"spec.containers[0].ports[0].x\"",
+    ];
+    let (value, warnings) = pod.decode(body.as_bytes(), FieldValidation::Warn).unwrap();
+    assert_eq!(warnings, expected);
+    assert_eq!(value["metadata"]["name"], "b");
+    assert!(value.get("foo").is_none());
+    let error = pod.decode(body.as_bytes(), FieldValidation::Strict).unwrap_err();
+    assert_eq!(
+        (error.code, error.message),
+        (400, format!("Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}", expected.join(", ")))
+    );
+    assert!(pod.decode(body.as_bytes(), FieldValidation::Ignore).unwrap().1.is_empty());
+    let mut patched = json!({"spec": {"foo": 1}});
+    let error = pod.canonicalize_patched(&mut patched, FieldValidation::Strict).unwrap_err();
+    assert_eq!(error.code, 422);
+    assert_eq!(
+        error.message,
+        " \"\" is invalid: patch: Invalid value: \"{\\\"spec\\\":{\\\"foo\\\":1}}\": strict decoding error: unknown field \"spec.foo\""
+    );
+}
+
+#[test]
+fn the_canonical_form_is_that_of_gos_round_trip() {
+    let pod = schema("", "v1", "Pod");
+    let body = json!({
+        "metadata": {"name": "a", "labels": {}, "annotations": null, "creationTimestamp": null, "generation": 0,
+            "deletionGracePeriodSeconds": 0, "managedFields": [], "ownerReferences": [{"name": "o"}]},
+        "spec": {
+            "serviceAccount": "sa", "hostNetwork": false, "terminationGracePeriodSeconds": 0, "nodeName": "",
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}, {"name": "d", "downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu"}}]}}],
+            "containers": [{
+                "name": "c", "command": [], "env": [{"name": "E", "value": ""}],
+                "resources": {"limits": {"cpu": 0.5, "memory": "1.5Gi"}, "requests": {"cpu": "1000m", "memory": 1000}},
+                "livenessProbe": {"httpGet": {"port": "web"}, "initialDelaySeconds": 0},
+                "securityContext": {},
+            }],
+        },
+        "status": {"podIP": "10.0.0.1", "startTime": "2024-05-01T12:00:00+02:00"},
+    });
+    let expected = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "a", "deletionGracePeriodSeconds": 0, "ownerReferences": [{"apiVersion": "", "kind": "", "name": "o", "uid": ""}]},
+        "spec": {
+            "serviceAccount": "sa", "serviceAccountName": "sa", "terminationGracePeriodSeconds": 0,
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "d", "downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}}]}}],
+            "containers": [{
+                "name": "c", "env": [{"name": "E"}],
+                "resources": {"limits": {"cpu": "500m", "memory": "1536Mi"}, "requests": {"cpu": "1", "memory": "1k"}},
+                "livenessProbe": {"httpGet": {"port": "web"}},
+                "securityContext": {},
+            }],
+        },
+        "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "startTime": "2024-05-01T10:00:00Z"},
+    });
+    assert_eq!(decode(&pod, &body), expected);
+    let mut again = expected.clone();
+    pod.canonicalize(&mut again, FieldValidation::Strict).unwrap();
+    assert_eq!(again, expected);
+
+    let secret = schema("", "v1", "Secret");
+    let folded = decode(&secret, &json!({"metadata": {"name": "s"}, "data": {"a": "YQ==", "n": null}, "stringData": {"b": "hé", "a": "z"}}));
+    assert_eq!(folded["data"], json!({"a": "eg==", "b": "aMOp", "n": ""}));
+    assert!(folded.get("stringData").is_none());
+
+    let lease = schema("coordination.k8s.io", "v1", "Lease");
+    let time = decode(&lease, &json!({"spec": {"renewTime": "2024-05-01T10:00:00.5Z", "leaseDurationSeconds": 40}}));
+    assert_eq!(time["spec"], json!({"leaseDurationSeconds": 40, "renewTime": "2024-05-01T10:00:00.500000Z"}));
+}
+
+#[test]
+fn a_deployment_gets_its_defaults() {
+    let deployment = schema("apps", "v1", "Deployment");
+    let mut object = decode(
+        &deployment,
+        &json!({"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "nginx", "ports": [{"containerPort": 80}],
+                "resources": {"limits": {"cpu": "1"}}, "readinessProbe": {"httpGet": {"port": 80}}}],
+            "volumes": [{"name": "e"}, {"name": "s", "secret": {"secretName": "x"}}]}}}}),
+    );
+    deployment.default(&mut object);
+    let expected = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "progressDeadlineSeconds": 600, "replicas": 1, "revisionHistoryLimit": 10,
+            "selector": {"matchLabels": {"a": "b"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
+                "containers": [{
+                    "name": "c", "image": "nginx", "imagePullPolicy": "Always", "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                    "readinessProbe": {"failureThreshold": 3, "httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}, "periodSeconds": 10, "successThreshold": 1, "timeoutSeconds": 1},
+                    "resources": {"limits": {"cpu": "1"}}, "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                }],
+                "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler", "securityContext": {}, "terminationGracePeriodSeconds": 30,
+                "volumes": [{"name": "e", "emptyDir": {}}, {"name": "s", "secret": {"defaultMode": 420, "secretName": "x"}}],
+            }},
+        },
+        "status": {},
+    });
+    assert_eq!(object, expected);
+    deployment.default(&mut object);
+    assert_eq!(object, expected);
+}
