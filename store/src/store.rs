@@ -89,6 +89,7 @@ struct Inner {
     state: Arc<StateFile>,
     flush: Arc<Flush>,
     reserve: Reserve,
+    fatal: Fatal,
     in_flight: Semaphore,
     sole: Arc<AtomicBool>,
     closed: CancellationToken,
@@ -118,7 +119,13 @@ impl Store {
         let flush = Flush::new(state.clone(), image.clone(), seams.fatal.clone());
         let sole = Arc::new(AtomicBool::new(false));
         let machine = Machine::new(NODE, root, image, options.clone(), hub.clone(), flush.clone(), log.clone(), sole.clone());
-        let raft = start_raft(log.clone(), machine).await?;
+        let raft = match start_raft(log.clone(), machine).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                let _ = tokio::task::spawn_blocking(move || (log.close(), state.close())).await;
+                return Err(error);
+            }
+        };
         let free = seams.free.unwrap_or_else(disk::free_space);
         let inner = Inner {
             raft,
@@ -127,6 +134,7 @@ impl Store {
             state,
             flush,
             reserve: Reserve { dir: options.dir, free },
+            fatal: seams.fatal,
             in_flight: Semaphore::new(IN_FLIGHT_KIB),
             sole,
             closed: CancellationToken::new(),
@@ -157,6 +165,12 @@ impl Store {
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(Error::NotLeader),
             Err(RaftError::Fatal(RaftFatal::Stopped)) => Err(Error::Closed),
             Err(_) if self.inner.closed.is_cancelled() => Err(Error::Closed),
+            Err(RaftError::Fatal(error)) => {
+                // Raft does not come back from this, so neither may we: every later write would fail.
+                let reason = format!("Raft stopped: {error}");
+                self.inner.fatal.die(&reason);
+                Err(Error::Failed(reason))
+            }
             Err(error) => Err(Error::Failed(format!("proposing a transaction: {error}"))),
         }
     }
@@ -324,6 +338,17 @@ async fn start_raft(log: LogStore, machine: Machine) -> Result<Raft, Error> {
     let config = config.validate().map_err(|e| Error::Failed(format!("Raft's configuration: {e}")))?;
     let raft =
         Raft::new(NODE, Arc::new(config), NoNetwork, log, machine).await.map_err(|e| Error::Failed(format!("starting Raft from the log: {e}")))?;
+    match lead(&raft).await {
+        Ok(()) => Ok(raft),
+        Err(error) => {
+            let _ = raft.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+/// Begins the cluster if there is none, and leads it with everything in its log applied.
+async fn lead(raft: &Raft) -> Result<(), Error> {
     let tried = |what: &str, error: &dyn Display| Error::Failed(format!("{what}: {error}"));
     if raft.is_initialized().await.map_err(|e| tried("reading Raft's membership", &e))? {
         if !raft.is_leader() {
@@ -336,7 +361,7 @@ async fn start_raft(log: LogStore, machine: Machine) -> Result<Raft, Error> {
     raft.wait(Some(LEAD_WITHIN)).current_leader(NODE, "the only member leads").await.map_err(|e| tried("waiting to lead", &e))?;
     // Committing an entry of this leadership commits, and so applies, everything before it.
     raft.write_blank().await.map_err(|e| tried("applying the log", &e))?;
-    Ok(raft)
+    Ok(())
 }
 
 /// Writes the state behind the log when enough has gathered, and lets Raft cut what was written.

@@ -1,14 +1,17 @@
-//! kill -9 at any moment loses no acknowledged write.
+//! kill -9 at any moment loses no acknowledged write; a disk that fails ends the process.
 //!
 //! The test runs itself as a child that writes and prints what was acknowledged, kills it, reopens the directory and compares.
 
 mod support;
 
-use coracle_store::{Expect, Options, Scope, Store};
+use coracle_store::{Expect, Options, Scope, Seams, Store};
+use redb::StorageBackend;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{key, put, text};
 
 const CHILD: &str = "CORACLE_STORE_CRASH_DIR";
@@ -76,7 +79,7 @@ fn write_and_kill(dir: &Path, count: usize) -> Vec<(String, u64, u64)> {
 async fn no_acknowledged_write_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut newest: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    let mut resumed = 0;
+    let (mut resumed, mut cut) = (0, 0);
     for round in 0..12 {
         for (name, value, revision) in write_and_kill(dir.path(), 40 + 37 * round) {
             let before = newest.insert(name, (value, revision));
@@ -103,7 +106,70 @@ async fn no_acknowledged_write_is_lost() {
         }
         assert_eq!(revisions, (oldest + 1..=now.revision()).collect::<Vec<_>>());
         resumed += revisions.len();
+        cut = cut.max(oldest);
         store.shutdown().await;
     }
     assert!(resumed > 0, "no restart could resume a watch");
+    assert!(cut > 0, "the log was never cut, so cutting it was not tested");
+}
+
+const FAILING: &str = "CORACLE_STORE_FAILING_DISK";
+
+/// Memory whose syncs fail once it is broken.
+#[derive(Debug, Default)]
+struct Failing {
+    memory: redb::backends::InMemoryBackend,
+    broken: AtomicBool,
+}
+
+impl StorageBackend for Failing {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.memory.set_len(len)
+    }
+    fn sync_data(&self) -> Result<(), io::Error> {
+        if self.broken.load(Ordering::Relaxed) { Err(io::Error::other("no such luck")) } else { self.memory.sync_data() }
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.memory.write(offset, data)
+    }
+}
+
+/// Not a test of its own: what the other child process runs.
+#[tokio::test]
+async fn child_with_a_failing_disk() {
+    if std::env::var(FAILING).is_err() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Failing::default());
+    let seams = Seams { log: Some(disk.clone()), ..Seams::default() };
+    let store = Store::open_with(Options::new(dir.path()), seams).await.unwrap();
+    store.commit(put("pods", "a", "1", Expect::Any)).await.unwrap();
+    println!("ack 1");
+    disk.broken.store(true, Ordering::Relaxed);
+    let answer = store.commit(put("pods", "a", "2", Expect::Any)).await;
+    println!("ack 2 {answer:?}");
+}
+
+#[test]
+fn a_failed_sync_ends_the_process() {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_with_a_failing_disk", "--nocapture", "--test-threads=1"])
+        .env(FAILING, "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(74), "{out}\n{err}");
+    assert!(out.contains("ack 1") && !out.contains("ack 2"), "{out}");
+    assert!(err.contains("no such luck") && err.contains("start again"), "{err}");
 }
