@@ -4,6 +4,8 @@ pub mod action;
 pub mod claim;
 pub mod deployment;
 pub mod endpoint_slice;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod identity;
 pub mod namespace;
 pub mod pod;

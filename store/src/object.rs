@@ -101,7 +101,7 @@ impl std::fmt::Debug for Object {
 
 impl Object {
     /// The object a draft becomes at a revision. A hole past the end is clamped (the proposer's check refuses it before it gets here).
-    pub(crate) fn from_draft(key: Key, draft: &Draft, revision: u64) -> Arc<Object> {
+    pub fn from_draft(key: Key, draft: &Draft, revision: u64) -> Arc<Object> {
         let hole = (draft.hole as usize).min(draft.json.len());
         let json = splice(&draft.json[..hole], revision, &draft.json[hole..]);
         Arc::new(Object { key, revision, json, meta: draft.meta.clone(), hole: hole as u32, encodings: OnceLock::new() })

@@ -1,0 +1,219 @@
+//! What the scheduler looks at in a pod.
+
+use super::resources::{Amounts, Container, List, Requirements, of_pod};
+use crate::controllers::{
+    selector::{LabelSelector, Requirement},
+    view::{Condition, Map, Meta, Text},
+};
+use serde::Deserialize;
+
+/// A narrow view of `core/v1 Pod`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod<'a> {
+    /// Metadata.
+    #[serde(borrow)]
+    pub metadata: Meta<'a>,
+    /// Spec.
+    pub spec: Spec<'a>,
+    /// Status.
+    pub status: Status<'a>,
+}
+
+/// The part of a pod's spec that decides where it goes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec<'a> {
+    /// Set once it is bound.
+    #[serde(borrow)]
+    pub node_name: Text<'a>,
+    /// Who schedules it; `default-scheduler` unless given.
+    pub scheduler_name: Text<'a>,
+    /// Higher goes first.
+    pub priority: i64,
+    /// While there are any, the pod is not looked at.
+    pub scheduling_gates: Vec<Gate>,
+    /// Labels the node must have.
+    pub node_selector: Map<'a>,
+    /// Affinity rules.
+    pub affinity: Affinity<'a>,
+    /// Taints it bears.
+    pub tolerations: Vec<Toleration<'a>>,
+    containers: Vec<Container<'a>>,
+    init_containers: Vec<Container<'a>>,
+    overhead: List<'a>,
+    resources: Option<Requirements<'a>>,
+}
+
+/// `core/v1 PodSchedulingGate`; only their number matters.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Gate {}
+
+/// The part of a pod's status that the scheduler reads and writes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status<'a> {
+    /// `Succeeded` and `Failed` pods hold nothing.
+    #[serde(borrow)]
+    pub phase: Text<'a>,
+    /// `PodScheduled`.
+    pub conditions: Vec<Condition<'a>>,
+}
+
+/// `core/v1 Affinity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Affinity<'a> {
+    /// To nodes.
+    #[serde(borrow)]
+    pub node_affinity: NodeAffinity<'a>,
+    /// To pods.
+    pub pod_affinity: PodAffinity<'a>,
+    /// Away from pods.
+    pub pod_anti_affinity: PodAffinity<'a>,
+}
+
+/// `core/v1 NodeAffinity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeAffinity<'a> {
+    /// Must hold.
+    #[serde(borrow, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector<'a>>,
+    /// Adds to the score.
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Vec<PreferredTerm<'a>>,
+}
+
+/// `core/v1 NodeSelector`: any of its terms.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector<'a> {
+    /// Terms.
+    #[serde(borrow)]
+    pub node_selector_terms: Vec<NodeTerm<'a>>,
+}
+
+/// `core/v1 NodeSelectorTerm`: all of its requirements.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeTerm<'a> {
+    /// On labels.
+    #[serde(borrow)]
+    pub match_expressions: Vec<Requirement<'a>>,
+    /// On `metadata.name`.
+    pub match_fields: Vec<Requirement<'a>>,
+}
+
+/// `core/v1 PreferredSchedulingTerm`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PreferredTerm<'a> {
+    /// 1 to 100.
+    pub weight: i64,
+    /// What is preferred.
+    #[serde(borrow)]
+    pub preference: NodeTerm<'a>,
+}
+
+/// `core/v1 PodAffinity` and `PodAntiAffinity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodAffinity<'a> {
+    /// Must hold.
+    #[serde(borrow, rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Vec<PodTerm<'a>>,
+    /// Adds to the score.
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Vec<WeightedPodTerm<'a>>,
+}
+
+/// `core/v1 PodAffinityTerm`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodTerm<'a> {
+    /// Which pods; absent matches none.
+    #[serde(borrow)]
+    pub label_selector: Option<LabelSelector<'a>>,
+    /// In which namespaces; the pod's own if neither list nor selector is given.
+    pub namespaces: Vec<Text<'a>>,
+    /// And in namespaces with these labels; empty is all.
+    pub namespace_selector: Option<LabelSelector<'a>>,
+    /// Nodes with the same value of this label are one place.
+    pub topology_key: Text<'a>,
+}
+
+/// `core/v1 WeightedPodAffinityTerm`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WeightedPodTerm<'a> {
+    /// 1 to 100.
+    pub weight: i64,
+    /// What is preferred.
+    #[serde(borrow)]
+    pub pod_affinity_term: PodTerm<'a>,
+}
+
+/// `core/v1 Toleration`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Toleration<'a> {
+    /// Taint key; empty with `Exists` is every taint.
+    #[serde(borrow)]
+    pub key: Text<'a>,
+    /// `Equal` (the default) or `Exists`.
+    pub operator: Text<'a>,
+    /// Value for `Equal`.
+    pub value: Text<'a>,
+    /// Empty is every effect.
+    pub effect: Text<'a>,
+    /// For `NoExecute`: how long it is borne; forever if absent.
+    pub toleration_seconds: Option<i64>,
+}
+
+impl Toleration<'_> {
+    /// Whether a taint is borne.
+    pub fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+        (self.effect.is_empty() || *self.effect == *effect)
+            && (self.key.is_empty() || *self.key == *key)
+            && match &*self.operator {
+                "" | "Equal" => *self.value == *value,
+                "Exists" => true,
+                _ => false,
+            }
+    }
+}
+
+/// A host port: protocol, address (empty for all) and number.
+pub type HostPort = (Box<str>, Box<str>, i64);
+
+impl Pod<'_> {
+    /// Whether this scheduler is asked to place it.
+    pub fn ours(&self) -> bool {
+        matches!(&*self.spec.scheduler_name, "" | "default-scheduler")
+    }
+
+    /// Whether it ended and holds nothing any more.
+    pub fn terminal(&self) -> bool {
+        self.status.phase == "Succeeded" || self.status.phase == "Failed"
+    }
+
+    /// What it asks for.
+    pub fn requests(&self) -> Amounts {
+        of_pod(&self.spec.containers, &self.spec.init_containers, &self.spec.overhead, self.spec.resources.as_ref())
+    }
+
+    /// Ports it takes on its node.
+    pub fn host_ports(&self) -> Vec<HostPort> {
+        let sidecars = self.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
+        let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+        ports
+            .filter(|port| port.host_port > 0)
+            .map(|port| {
+                let protocol = if port.protocol.is_empty() { "TCP" } else { &*port.protocol };
+                let ip = if port.host_ip == "0.0.0.0" || port.host_ip == "::" { "" } else { &*port.host_ip };
+                (protocol.into(), ip.into(), port.host_port)
+            })
+            .collect()
+    }
+}
