@@ -139,7 +139,7 @@ impl<'a> Walk<'a> {
 
 impl Field {
     /// Whether a value that was given is written again.
-    fn keeps(&self, value: &Value) -> bool {
+    pub(crate) fn keeps(&self, value: &Value) -> bool {
         match value {
             Value::Null => false,
             // Go's nil and empty collections are the same after protobuf.

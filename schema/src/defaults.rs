@@ -61,6 +61,8 @@ pub(crate) fn fill(ty: &Type, map: &mut Map<String, Value>) {
         if let Some(default) = &field.default
             && is_unset(field, map)
             && let Ok(value) = serde_json::from_str(default)
+            // A zero default of a plain field shows in documents only: Go would not write it.
+            && field.keeps(&value)
         {
             map.insert(field.json.to_string(), value);
         }

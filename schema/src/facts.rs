@@ -15,7 +15,7 @@
 //!
 //! Types: `string`, `bool`, `int32` …, `bytes`, `Quantity`, `Time` …; `[]T` list, `{}T` map from string; another struct by name, with
 //! its file in front when it is another one; `string:RestartPolicy` and `(ResourceList){}Quantity` carry the Go name that error
-//! messages show. Other marks: `list=map|set|atomic keys=a,b map=atomic patch=merge,retainKeys mergeKey=name default=JSON enum=a,b`.
+//! messages show. Other marks: `list=map|set|atomic keys=a,b map=atomic|granular patch=merge,retainKeys mergeKey=name default=JSON enum=a,b`.
 //!
 //! Rejected: a binary form (unreadable in a diff, and the text is 95 KB), and one Rust `const` a type (relocations, and rebuilt code
 //! for a new Kubernetes version).
@@ -141,7 +141,8 @@ pub(crate) fn of_kind(group: &str, version: &str, kind: &str) -> Option<(Arc<Typ
     }
 }
 
-/// Names of all types of the table, for tests and whole-table walks.
+/// Names of all types of the table.
+#[cfg(test)]
 pub(crate) fn all() -> impl Iterator<Item = String> {
     PACKAGES.iter().flat_map(|p| p.index().types.iter().map(|t| format!("{}.{}", p.stem, t.0)))
 }
@@ -218,7 +219,10 @@ fn parse_field(package: &Package, json: &'static str, number: u16, shape: &'stat
             },
             Some((key, value)) => match key {
                 "list" => field.list = ListKind::of(value),
-                "map" => field.flags.atomic = value == "atomic",
+                "map" => {
+                    field.flags.atomic = value == "atomic";
+                    field.flags.granular = value == "granular";
+                }
                 "keys" => field.keys = value.split(',').map(Cow::Borrowed).collect(),
                 "patch" => {
                     field.flags.patch_merge = value.split(',').any(|s| s == "merge");

@@ -89,6 +89,8 @@ pub(crate) struct Flags {
     pub required: bool,
     /// A map or struct applied as one value.
     pub atomic: bool,
+    /// A struct applied field by field, although its type is atomic.
+    pub granular: bool,
     /// Strategic merge: lists are merged.
     pub patch_merge: bool,
     /// Strategic merge: maps are replaced.

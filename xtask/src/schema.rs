@@ -130,6 +130,8 @@ impl Writer<'_> {
                 continue;
             }
             let definition = self.definitions.get(&format!("{}.{name}", source.openapi));
+            // A struct that is only ever embedded has no definition: its fields are described where they are inlined.
+            let described = definition.or_else(|| self.embedder(source, package, name));
             let known = definition.is_some() || fields.iter().any(|f| f.number > 0);
             // Structs that no client ever sees (helpers of upstream's own code) have neither a definition nor protobuf numbers.
             if !known {
@@ -141,10 +143,16 @@ impl Writer<'_> {
             }
             text.push('\n');
             for field in fields {
-                self.field(source, package, field, definition, &mut text).with_context(|| format!("{}.{name}.{}", source.stem, field.go))?;
+                self.field(source, package, field, described, &mut text).with_context(|| format!("{}.{name}.{}", source.stem, field.go))?;
             }
         }
         Ok(text)
+    }
+
+    fn embedder(&self, source: &Source, package: &Package, name: &str) -> Option<&Value> {
+        let embeds = |decl: &Decl| matches!(decl, Decl::Struct(fields) if fields.iter().any(|f| f.inline && f.expr == name));
+        let (outer, _) = package.decls.iter().find(|(_, decl)| embeds(decl))?;
+        self.definitions.get(&format!("{}.{outer}", source.openapi))
     }
 
     fn field(&self, source: &Source, package: &Package, field: &gosource::Field, definition: Option<&Value>, text: &mut String) -> Result<()> {
@@ -168,7 +176,7 @@ impl Writer<'_> {
             text.push_str(" 0");
         }
         if let Some(definition) = definition {
-            field_marks(definition, &field.json, text)?;
+            field_marks(definition, field, pointer, text)?;
         }
         if !field.patch_strategy.is_empty() {
             write!(text, " patch={}", field.patch_strategy)?;
@@ -269,7 +277,8 @@ fn type_marks(definition: &Value, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-fn field_marks(definition: &Value, json: &str, text: &mut String) -> Result<()> {
+fn field_marks(definition: &Value, field: &gosource::Field, pointer: bool, text: &mut String) -> Result<()> {
+    let json = field.json.as_str();
     if definition.get("required").and_then(Value::as_array).is_some_and(|r| r.iter().any(|n| n == json)) {
         text.push_str(" req");
     }
@@ -286,8 +295,10 @@ fn field_marks(definition: &Value, json: &str, text: &mut String) -> Result<()> 
         write!(text, " keys={}", keys.join(","))?;
     }
     if let Some(default) = property.get("default") {
-        // `{}` and the zero of a plain value say nothing that the Go type does not; they are derived when documents are made.
-        let derived = matches!(default, Value::Object(o) if o.is_empty()) || *default == "" || *default == 0 || *default == false;
+        // `{}`, and the zero of a plain value that is always written, say nothing that the Go type does not; they are derived when
+        // documents are made.
+        let zero = *default == "" || *default == 0 || *default == false;
+        let derived = matches!(default, Value::Object(o) if o.is_empty()) || (zero && !pointer && !field.omitempty);
         if !derived {
             let default = default.to_string();
             ensure!(!default.contains(' '), "default with a space: {default}");

@@ -1,0 +1,125 @@
+use super::*;
+use coracle_api::registry::{Resource, Scope, Subresource};
+use serde_json::Value;
+use std::sync::Arc;
+
+fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], subresources: &[(&str, (&str, &str, &str), &[&str])]) -> ResourceRef {
+    Arc::new(Resource {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+        plural: plural.into(),
+        singular: kind.to_lowercase().into(),
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        scope: Scope::Namespaced,
+        verbs: verbs.iter().map(|v| (*v).into()).collect(),
+        subresources: subresources
+            .iter()
+            .map(|(name, (g, v, k), verbs)| Subresource {
+                name: (*name).into(),
+                gvk: ((*g).into(), (*v).into(), (*k).into()),
+                verbs: verbs.iter().map(|v| (*v).into()).collect(),
+            })
+            .collect(),
+        selectable: Vec::new(),
+        columns: Vec::new(),
+        generation: false,
+        scale: None,
+    })
+}
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+fn rows() -> Vec<ResourceRef> {
+    let object: &[&str] = &["get", "patch", "update"];
+    vec![
+        row(
+            "apps",
+            "v1",
+            "Deployment",
+            "deployments",
+            ALL,
+            &[("scale", ("autoscaling", "v1", "Scale"), object), ("status", ("apps", "v1", "Deployment"), object)],
+        ),
+        row(
+            "",
+            "v1",
+            "Pod",
+            "pods",
+            ALL,
+            &[
+                ("binding", ("", "v1", "Binding"), &["create"]),
+                ("eviction", ("policy", "v1", "Eviction"), &["create"]),
+                ("exec", ("", "v1", "PodExecOptions"), &["create", "get"]),
+                ("log", ("", "v1", "Pod"), &["get"]),
+                ("proxy", ("", "v1", "PodProxyOptions"), &["get"]),
+            ],
+        ),
+        row("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", &["create"], &[]),
+    ]
+}
+
+/// Every `$ref` must lead somewhere.
+fn check_references(value: &Value, document: &Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get("$ref") {
+                assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            }
+            map.values().for_each(|v| check_references(v, document));
+        }
+        Value::Array(list) => list.iter().for_each(|v| check_references(v, document)),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_kubectl_reads_is_there() {
+    let document: Value = serde_json::from_slice(&v3("apps", "v1", &rows())).unwrap();
+    check_references(&document, &document);
+    let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-action"], "patch");
+    assert_eq!(patch["x-kubernetes-group-version-kind"], serde_json::json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"));
+    let collection = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"];
+    assert_eq!(collection["delete"]["operationId"], "deleteAppsV1CollectionNamespacedDeployment");
+    assert_eq!(document["paths"]["/apis/apps/v1/deployments"]["get"]["operationId"], "listAppsV1DeploymentForAllNamespaces");
+    let deployment = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+    assert!(deployment["description"].as_str().unwrap().contains("Deployment"));
+    let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
+    assert_eq!(spec["containers"]["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(spec["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
+    assert_eq!(spec["volumes"]["x-kubernetes-list-map-keys"], serde_json::json!(["name"]));
+    assert_eq!(document["paths"].as_object().unwrap().len(), 5);
+}
+
+#[test]
+fn every_field_of_the_kinds_we_serve_is_described() {
+    let document: Value = serde_json::from_slice(&v3("", "v1", &rows())).unwrap();
+    check_references(&document, &document);
+    for (name, component) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(component["description"].is_string(), "{name}");
+        for (field, property) in component["properties"].as_object().into_iter().flatten() {
+            assert!(property["description"].is_string(), "{name}.{field}");
+        }
+    }
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths["/api/v1/namespaces/{namespace}/pods/{name}/eviction"]["post"]["operationId"], "createCoreV1NamespacedPodEviction");
+    assert_eq!(paths["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"]["operationId"], "connectCoreV1GetNamespacedPodExec");
+    assert_eq!(paths["/api/v1/namespaces/{namespace}/pods/{name}/log"]["get"]["operationId"], "readCoreV1NamespacedPodLog");
+}
+
+#[test]
+fn the_older_form_refers_to_definitions() {
+    let document: Value = serde_json::from_slice(&v2(&rows())).unwrap();
+    check_references(&document, &document);
+    assert_eq!(document["swagger"], "2.0");
+    let create = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    let body = create["parameters"].as_array().unwrap().iter().find(|p| p["in"] == "body").unwrap();
+    assert_eq!(body["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
+    assert!(document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
+    assert!(document["paths"].get("/apis/authentication.k8s.io/v1/namespaces/{namespace}/tokenreviews").is_some());
+}
