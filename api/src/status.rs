@@ -38,6 +38,9 @@ pub struct Details {
     /// When to try again, in seconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
+    /// Goes into `metadata.continue`: where an expired list can go on inconsistently.
+    #[serde(skip)]
+    pub continue_token: String,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -149,7 +152,12 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         if let Some(details) = &self.details {
-            body["details"] = serde_json::to_value(details).unwrap_or_default();
+            if !details.continue_token.is_empty() {
+                body["metadata"]["continue"] = details.continue_token.as_str().into();
+            }
+            if **details != (Details { continue_token: details.continue_token.clone(), ..Details::default() }) {
+                body["details"] = serde_json::to_value(details).unwrap_or_default();
+            }
         }
         body
     }

@@ -1,3 +1,278 @@
-//! axum: TLS, discovery, OpenAPI, the one generic handler, watch, patch, tables.
+//! The API over HTTPS: TLS, HTTP/1.1 and HTTP/2, and from a request to the pipeline and back.
+//!
+//! hyper serves the connections and axum's body type carries the answers; there is no router, because what a path means is one pure
+//! function ([`route::parse`]) for every resource there is or will be.
+
+pub mod accept;
+mod connection;
+mod discovery;
+pub mod inflight;
 pub mod list;
+mod paths;
+pub mod respond;
+pub mod route;
+pub mod table;
+mod tls;
 pub mod watch;
+
+pub use connection::{Error, Listener, bind};
+pub use paths::{KUBERNETES, version};
+pub use tls::Peer;
+
+use crate::{
+    auth::{Attributes, User, impersonate},
+    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, patch},
+};
+use axum::body::Body as HttpBody;
+use bytes::Bytes;
+use coracle_api::status::Status;
+use http::{HeaderMap, Method, Response, header, request::Parts};
+use http_body_util::{BodyExt, Limited};
+use inflight::Admission;
+use route::{Route, Target};
+use std::{sync::Arc, time::Duration};
+
+/// Largest body of a request, bytes, as upstream.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(60);
+/// How long a request that is no watch, log or proxy may take.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// One request without its body.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    method: &'a Method,
+    path: &'a str,
+    raw_query: &'a str,
+    headers: &'a HeaderMap,
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Serves one HTTP request of a connection.
+pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, request: http::Request<hyper::body::Incoming>) -> Response<HttpBody> {
+    let (parts, body) = request.into_parts();
+    match accepted(&core, &peer, &parts, body).await {
+        Ok(answer) => answer,
+        Err(status) => respond::status(&status),
+    }
+}
+
+async fn accepted(core: &Arc<Core>, peer: &Peer, parts: &Parts, body: hyper::body::Incoming) -> Result<Response<HttpBody>, Status> {
+    let call = Call { method: &parts.method, path: parts.uri.path(), raw_query: parts.uri.query().unwrap_or(""), headers: &parts.headers };
+    let user = authenticate(core, peer, call.headers).await?;
+    let _turn = core.inflight.enter(&user, is_long_running(call)).await?;
+    let user = core.auth.impersonate(&user, wanted_user(call.headers)?)?;
+    let bytes = match *call.method {
+        Method::GET | Method::HEAD => Bytes::new(),
+        _ => read(body).await?,
+    };
+    bounded(core, user, call, bytes).await
+}
+
+async fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+    let authorization = match headers.get(header::AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(value.to_str().map_err(|_| Status::unauthorized())?),
+    };
+    match peer {
+        Peer::Known(certificate) => core.auth.authenticate(Some(certificate), authorization).await,
+        // A certificate of another cluster is no identity; a good token beside it is.
+        Peer::Stranger if authorization.is_none() => Err(Status::unauthorized()),
+        Peer::Stranger | Peer::Nobody => core.auth.authenticate(None, authorization).await,
+    }
+}
+
+fn wanted_user(headers: &HeaderMap) -> Result<impersonate::Wanted, Status> {
+    let mut wanted = impersonate::Wanted::default();
+    for (name, value) in headers {
+        let Some(rest) = name.as_str().strip_prefix("impersonate-") else { continue };
+        let value = value.to_str().map_err(|_| Status::bad_request(format!("header {name} is not readable text")))?.to_string();
+        match rest {
+            "user" => wanted.name = value,
+            "uid" => wanted.uid = value,
+            "group" => wanted.groups.push(value),
+            rest => match rest.strip_prefix("extra-") {
+                Some(key) => match wanted.extra.iter_mut().find(|(its, _)| its == key) {
+                    Some((_, values)) => values.push(value),
+                    None => wanted.extra.push((key.to_string(), vec![value])),
+                },
+                None => return Err(Status::bad_request(format!("header {name} is no impersonation that this server knows"))),
+            },
+        }
+    }
+    Ok(wanted)
+}
+
+async fn read(body: hyper::body::Incoming) -> Result<Bytes, Status> {
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(patch::too_large(format_args!("limit is {MAX_BODY}"))),
+        Ok(Err(error)) => Err(Status::bad_request(format!("the body of the request broke off: {error}"))),
+        Err(_) => Err(Status::new(408, "Timeout", format!("the body of the request did not arrive within {} s", BODY_TIME.as_secs()))),
+    }
+}
+
+/// Watches, followed logs and proxies may last; everything else is in the in-flight limit and has a deadline.
+fn is_long_running(call: Call<'_>) -> bool {
+    let Some(Route::Resource(target)) = route::parse(call.path) else { return false };
+    let query = route::query(call.raw_query);
+    let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
+    match target.subresource.as_str() {
+        "" => target.watch || on("watch"),
+        "log" => on("follow"),
+        "proxy" | "exec" | "attach" | "portforward" => true,
+        _ => false,
+    }
+}
+
+async fn bounded(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes) -> Result<Response<HttpBody>, Status> {
+    if is_long_running(call) {
+        return dispatch(core, user, call, body).await;
+    }
+    match tokio::time::timeout(REQUEST_TIME, dispatch(core, user, call, body)).await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(Status::new(504, "Timeout", format!("the request did not finish within {} s; it may have been carried out", REQUEST_TIME.as_secs())))
+        }
+    }
+}
+
+/// The same for a caller who is already known: a node on its link. The answer's body is collected, at most 4 MiB.
+pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &str, content_type: &str, body: Bytes) -> (u16, Bytes) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = content_type.parse() {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    let (path, raw_query) = path.split_once('?').unwrap_or((path, ""));
+    let answer = match Method::from_bytes(method.as_bytes()) {
+        Ok(method) => {
+            let call = Call { method: &method, path, raw_query, headers: &headers };
+            if is_long_running(call) {
+                Err(Status::bad_request("a watch or stream cannot be asked for in a call"))
+            } else {
+                bounded(core, user, call, body).await
+            }
+        }
+        Err(_) => Err(Status::method_not_allowed()),
+    };
+    let answer = answer.unwrap_or_else(|status| respond::status(&status));
+    let code = answer.status().as_u16();
+    match Limited::new(answer.into_body(), 4 * 1024 * 1024).collect().await {
+        Ok(body) => (code, body.to_bytes()),
+        Err(error) => {
+            let status = Status::internal(format_args!("the answer cannot be sent over the link: {error}"));
+            (status.code, Bytes::from(status.to_json().to_string()))
+        }
+    }
+}
+
+async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes) -> Result<Response<HttpBody>, Status> {
+    let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
+    match route {
+        Route::Resource(target) => resource(core, user, call, target, body).await,
+        Route::Path(parts) => {
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            paths::serve(core, &user, call.method, call.path, &parts, call.headers).await
+        }
+    }
+}
+
+async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Target, body: Bytes) -> Result<Response<HttpBody>, Status> {
+    let query = route::query(call.raw_query);
+    let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let watch = param("watch").is_some_and(|value| route::flag(Some(value)));
+    let verb = route::verb(call.method, &target, watch).ok_or_else(Status::method_not_allowed)?;
+    let row = core.registry.by_path(&target.group, &target.version, &target.resource);
+    let Some(row) = row.filter(|row| row.namespaced() || target.namespace.is_empty()) else {
+        // Who may not ask learns nothing, not even that it does not exist.
+        core.authorize(
+            &user,
+            &Attributes {
+                verb: verb.as_str(),
+                group: &target.group,
+                version: &target.version,
+                resource: &target.resource,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+                path: "",
+            },
+        )?;
+        return Err(handle::no_such_path());
+    };
+    let shapes = matches!(verb, Verb::Get | Verb::List | Verb::Watch) || row.stored();
+    let proxied = matches!(target.subresource.as_str(), "log" | "proxy");
+    let accepted = match proxied {
+        true => accept::Accepted { media: accept::Media::Json, shape: accept::Shape::Object },
+        false => accept::negotiate(text(call.headers, header::ACCEPT), shapes)?,
+    };
+    let needs_namespace = row.namespaced() && target.namespace.is_empty() && (!target.name.is_empty() || verb == Verb::Create);
+    if needs_namespace && row.stored() {
+        return Err(match verb {
+            Verb::Create => Status::method_not_allowed(),
+            _ => handle::no_such_path(),
+        });
+    }
+    let wanted = respond::Wanted { accepted, include: table::Include::of(param("includeObject")) };
+    let write = write_options(&query, call.headers)?;
+    let content_type = text(call.headers, header::CONTENT_TYPE).unwrap_or("").to_string();
+    let body = match verb {
+        Verb::Patch if !proxied => Body::Patch { kind: patch_kind(&content_type)?, bytes: body },
+        Verb::Get | Verb::List | Verb::Watch => Body::None,
+        _ => Body::Raw { content_type, bytes: body },
+    };
+    let parts = HttpParts { method: call.method.clone(), headers: call.headers.clone(), rest: target.rest, raw_query: call.raw_query.to_string() };
+    let http = (!target.subresource.is_empty()).then(|| Arc::new(parts));
+    let request = Request {
+        user,
+        verb,
+        resource: row.clone(),
+        subresource: target.subresource.into(),
+        namespace: target.namespace,
+        name: target.name,
+        query,
+        write,
+        body,
+        http,
+    };
+    let answer = core.handle(request).await?;
+    Ok(respond::answer(core, &row, &wanted, answer))
+}
+
+fn patch_kind(content_type: &str) -> Result<PatchKind, Status> {
+    Ok(match content_type.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" => PatchKind::Strategic,
+        "application/apply-patch+yaml" => return Err(patch::apply_unsupported()),
+        other => {
+            return Err(Status::new(
+                415,
+                "UnsupportedMediaType",
+                format!(
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (got {other})"
+                ),
+            ));
+        }
+    })
+}
+
+fn write_options(query: &[(String, String)], headers: &HeaderMap) -> Result<WriteOptions, Status> {
+    let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let dry_run = match param("dryRun") {
+        None | Some("") => false,
+        Some("All") => true,
+        Some(other) => return Err(Status::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
+    };
+    let agent = || text(headers, header::USER_AGENT).and_then(|agent| agent.split('/').next()).unwrap_or("unknown").chars().take(128).collect();
+    Ok(WriteOptions {
+        dry_run,
+        field_validation: decode::field_validation(param("fieldValidation"))?,
+        field_manager: param("fieldManager").filter(|name| !name.is_empty()).map_or_else(agent, str::to_string),
+        force: param("force").is_some_and(|value| route::flag(Some(value))),
+    })
+}

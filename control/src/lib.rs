@@ -1,12 +1,13 @@
 //! The control plane: the API server, controllers, scheduler and node sessions.
-//!
-//! SKELETON: contract between its rooms.
-#![allow(unused, missing_docs, clippy::all)]
+#![allow(missing_docs)]
 
 pub mod admission;
 pub mod auth;
+mod bootstrap;
 pub mod client;
+pub mod control;
 pub mod controllers;
+mod expiry;
 pub mod http;
 pub mod nodes;
 pub mod pipeline;
@@ -14,4 +15,5 @@ pub mod resources;
 pub mod scheduler;
 pub mod tasks;
 
+pub use control::{Control, Error, Options};
 pub use tasks::Tasks;

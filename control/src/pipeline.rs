@@ -1,6 +1,17 @@
 //! The one pipeline that every request takes, from HTTPS, from a node's link and from controllers alike.
 //!
 //! Authenticate and the in-flight limit are the caller's first steps (a node or a controller is already known); from authorization on nobody can skip a step.
+mod create;
+pub mod decode;
+mod delete;
+pub mod handle;
+pub mod metadata;
+pub mod object;
+pub mod patch;
+mod read;
+mod scale;
+mod update;
+
 use crate::{
     admission,
     auth::{Auth, User},
@@ -16,6 +27,7 @@ use coracle_schema::{FieldValidation, Schemas};
 use coracle_store::{Draft, Object, Store};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
+use tokio_util::sync::CancellationToken;
 
 /// What is done to a resource, in RBAC's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,6 +230,10 @@ pub struct Core {
     pub auth: Auth,
     /// Settings.
     pub config: Config,
+    /// How much is worked on at once.
+    pub inflight: crate::http::inflight::Limits,
+    /// Cancelled when the server stops: streams end, so that clients reconnect elsewhere.
+    pub stopping: CancellationToken,
     /// Set once by the node sessions when they start.
     pub nodes: OnceLock<Arc<dyn NodeLink>>,
 }

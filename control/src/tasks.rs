@@ -51,6 +51,11 @@ impl Tasks {
         });
     }
 
+    /// For libraries that start tasks of their own (hyper's HTTP/2 streams): tracked, without a name.
+    pub fn executor(&self) -> Executor {
+        Executor(self.tracker.clone())
+    }
+
     /// Cancels everything and waits; the names of tasks that were still running after `within`.
     pub async fn shutdown(&self, within: Duration) -> Vec<&'static str> {
         self.token.cancel();
@@ -59,6 +64,20 @@ impl Tasks {
             Ok(()) => Vec::new(),
             Err(_) => self.names.lock().values().copied().collect(),
         }
+    }
+}
+
+/// Starts tracked tasks for hyper.
+#[derive(Clone)]
+pub struct Executor(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, work: F) {
+        self.0.spawn(work);
     }
 }
 

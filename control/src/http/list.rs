@@ -1,2 +1,279 @@
-//! list
-pub struct Page {}
+//! Lists: revision rules, selectors, chunks, and the page that comes of them.
+
+mod token;
+
+use crate::pipeline::{Core, Request, Verb, handle, object};
+use bytes::{Bytes, BytesMut};
+use coracle_api::{
+    registry::{Resource, ResourceRef},
+    selector::{FieldSelector, Selector},
+    status::Status,
+};
+use coracle_store::{Error, Object, Snapshot};
+use std::{sync::Arc, time::Duration};
+pub use token::Token;
+
+/// How long a read waits for a revision that this server has not applied yet, as upstream.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// What a list or watch selects.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// `labelSelector`
+    pub labels: Selector,
+    /// `fieldSelector`
+    pub fields: FieldSelector,
+}
+
+impl Filter {
+    /// From the query; a field that the kind cannot be selected by is 400.
+    pub fn of(request: &Request) -> Result<Self, Status> {
+        let labels = Selector::parse(request.param("labelSelector").unwrap_or(""))
+            .map_err(|error| Status::bad_request(format!("unable to parse label selector: {error}")))?;
+        let fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or(""))
+            .map_err(|error| Status::bad_request(format!("unable to parse field selector: {error}")))?;
+        let row = &request.resource;
+        for term in fields.terms() {
+            if !selectable(row, &term.field) {
+                return Err(Status::bad_request(format!(
+                    "Unable to find \"{}/{}, Resource={}\" that match label selector \"{}\", field selector \"{}\": field label not supported: {}",
+                    row.group,
+                    row.version,
+                    row.plural,
+                    request.param("labelSelector").unwrap_or(""),
+                    request.param("fieldSelector").unwrap_or(""),
+                    term.field
+                )));
+            }
+        }
+        Ok(Self { labels, fields })
+    }
+
+    /// Whether an object is selected.
+    pub fn matches(&self, object: &Object) -> bool {
+        self.labels.matches_pairs(&object.meta.labels) && (self.fields.is_everything() || self.fields.matches(|field| field_of(object, field)))
+    }
+
+    /// Whether it selects everything.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+fn selectable(row: &Resource, field: &str) -> bool {
+    field == "metadata.name" || field == "metadata.namespace" || row.selectable.iter().any(|entry| object::selectable(entry).0 == field)
+}
+
+fn field_of<'a>(object: &'a Object, field: &str) -> Option<&'a str> {
+    match field {
+        "metadata.name" => Some(&object.key.name),
+        "metadata.namespace" => Some(&object.key.namespace),
+        field => object.meta.fields.iter().find(|(label, _)| **label == *field).map(|(_, value)| &**value),
+    }
+}
+
+/// One page of a list.
+pub struct Page {
+    /// The row.
+    pub row: ResourceRef,
+    /// `metadata.resourceVersion`
+    pub revision: u64,
+    /// `metadata.continue`, or empty.
+    pub next: String,
+    /// `metadata.remainingItemCount`
+    pub remaining: Option<u64>,
+    /// The objects, in key order.
+    pub items: Vec<Arc<Object>>,
+}
+
+/// A revision in a query: absent, or a number.
+pub fn revision(request: &Request) -> Result<Option<u64>, Status> {
+    match request.param("resourceVersion") {
+        None | Some("") => Ok(None),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a decimal number as the server gave it"))),
+    }
+}
+
+/// The snapshot a list at this revision reads; `exact` by `resourceVersionMatch`.
+pub async fn snapshot(core: &Core, revision: Option<u64>, exact: bool) -> Result<Snapshot, Status> {
+    match revision {
+        None => core.fresh().await,
+        Some(0) => Ok(core.store.snapshot()),
+        Some(wanted) => {
+            let newest = core.store.applied(wanted, WAIT).await.map_err(|error| match error {
+                Error::Gone { .. } | Error::Failed(_) => too_large(wanted, core.store.snapshot().revision()),
+                error => handle::store_error(error),
+            })?;
+            if !exact || newest.revision() == wanted {
+                return Ok(newest);
+            }
+            core.store.snapshot_at(wanted).map_err(|error| match error {
+                Error::Gone { .. } => Status::expired("The resourceVersion for the provided list is too old."),
+                error => handle::store_error(error),
+            })
+        }
+    }
+}
+
+/// 504 for a revision from the future, as upstream's watch cache words it.
+pub fn too_large(wanted: u64, current: u64) -> Status {
+    let mut status = Status::new(504, "Timeout", format!("Too large resource version: {wanted}, current: {current}"));
+    status.details = Some(Box::new(coracle_api::status::Details {
+        causes: vec![coracle_api::status::Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }],
+        retry_after_seconds: 1,
+        ..Default::default()
+    }));
+    status
+}
+
+/// Answers a list request.
+pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
+    let filter = Filter::of(request)?;
+    let limit = match request.param("limit") {
+        None | Some("") => 0,
+        Some(text) => {
+            text.parse::<u64>().map_err(|_| Status::bad_request(format!("limit: Invalid value: \"{text}\": must be a whole number")))? as usize
+        }
+    };
+    let given = revision(request)?;
+    let token = request.param("continue").filter(|text| !text.is_empty());
+    let exact = match request.param("resourceVersionMatch") {
+        None | Some("") => false,
+        Some(_) if token.is_some() => {
+            return Err(Status::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided"));
+        }
+        Some("Exact") if given.is_none_or(|revision| revision == 0) => {
+            return Err(Status::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\" or unset",
+            ));
+        }
+        Some("Exact") => true,
+        Some("NotOlderThan") if given.is_none() => {
+            return Err(Status::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        Some("NotOlderThan") => false,
+        Some(other) => {
+            return Err(Status::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+            )));
+        }
+    };
+    let row = &request.resource;
+    let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
+    let (snapshot, after) = match token {
+        None => (snapshot(core, given, exact).await?, None),
+        Some(text) => {
+            if given.is_some_and(|revision| revision != 0) {
+                return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            let token = Token::read(text, namespace)?;
+            let snapshot = match token.revision {
+                // The client accepted an inconsistent continuation.
+                0 => core.fresh().await?,
+                revision => match core.store.snapshot_at(revision) {
+                    Ok(snapshot) => snapshot,
+                    Err(Error::Gone { .. }) => return Err(token.expired()),
+                    Err(error) => return Err(handle::store_error(error)),
+                },
+            };
+            (snapshot, Some(token))
+        }
+    };
+    Ok(cut(row, &snapshot, namespace, after.as_ref(), limit, &filter))
+}
+
+fn cut(row: &ResourceRef, snapshot: &Snapshot, namespace: Option<&str>, after: Option<&Token>, limit: usize, filter: &Filter) -> Page {
+    let id = row.id();
+    let position = after.map(|token| (token.namespace.as_str(), token.name.as_str()));
+    let mut sent = after.map_or(0, |token| token.sent);
+    let mut items: Vec<Arc<Object>> = Vec::new();
+    let mut more = false;
+    for object in snapshot.range(&id, namespace, position).filter(|object| filter.matches(object)) {
+        if limit > 0 && items.len() == limit {
+            more = true;
+            break;
+        }
+        items.push(object.clone());
+    }
+    sent += items.len() as u64;
+    let revision = snapshot.revision();
+    let next = match items.last() {
+        Some(last) if more => Token { revision, namespace: last.key.namespace.to_string(), name: last.key.name.to_string(), sent }.write(),
+        _ => String::new(),
+    };
+    let remaining = (more && filter.is_everything()).then(|| (snapshot.count(&id, namespace) as u64).saturating_sub(sent)).filter(|count| *count > 0);
+    Page { row: row.clone(), revision, next, remaining, items }
+}
+
+impl Page {
+    /// The list's JSON in pieces of some 64 KiB: head, the stored bytes of every item as they are, tail. Shared with the store, so that a slow reader costs no copy
+    /// of what is not sent yet.
+    pub fn chunks(self) -> impl Iterator<Item = Bytes> + Send {
+        let head = format!(
+            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+            self.row.kind,
+            self.row.api_version(),
+            list_metadata(self.revision, &self.next, self.remaining)
+        );
+        Joined { items: self.items.into_iter(), started: false, buffer: BytesMut::from(head.as_bytes()), done: false }
+    }
+}
+
+/// `metadata` of any list.
+pub fn list_metadata(revision: u64, next: &str, remaining: Option<u64>) -> serde_json::Value {
+    let mut metadata = serde_json::json!({"resourceVersion": revision.to_string()});
+    if !next.is_empty() {
+        metadata["continue"] = next.into();
+    }
+    if let Some(remaining) = remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    metadata
+}
+
+const PIECE: usize = 64 * 1024;
+
+struct Joined {
+    items: std::vec::IntoIter<Arc<Object>>,
+    started: bool,
+    buffer: BytesMut,
+    done: bool,
+}
+
+impl Iterator for Joined {
+    type Item = Bytes;
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        while self.buffer.len() < PIECE {
+            match self.items.next() {
+                Some(object) => {
+                    if self.started {
+                        self.buffer.extend_from_slice(b",");
+                    }
+                    self.started = true;
+                    self.buffer.extend_from_slice(&object.json);
+                }
+                None => {
+                    self.buffer.extend_from_slice(b"]}");
+                    self.done = true;
+                    break;
+                }
+            }
+        }
+        Some(self.buffer.split().freeze())
+    }
+}
+
+/// The verbs that take a filter.
+pub fn takes_filter(verb: Verb) -> bool {
+    matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
+}

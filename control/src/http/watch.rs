@@ -1,2 +1,203 @@
-//! watch
-pub struct Stream {}
+//! Watches: where they start, what of the store's changes a selector lets through, bookmarks, the end.
+
+use super::list::{self, Filter};
+use crate::pipeline::{Core, Request, handle};
+use coracle_api::{registry::ResourceRef, status::Status};
+use coracle_store::{Change, Error, Object, Scope, Watch};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+/// Upstream sends bookmarks about once a minute.
+const BOOKMARK: Duration = Duration::from_secs(60);
+/// Without `timeoutSeconds` a watch lasts this long and up to as long again.
+const LASTS: Duration = Duration::from_secs(1800);
+
+/// What a watcher is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Came into being, or into the selection.
+    Added(Arc<Object>),
+    /// Changed within it.
+    Modified(Arc<Object>),
+    /// Went, or left the selection; carries the revision at which it did.
+    Deleted(Arc<Object>),
+    /// Everything up to this revision was sent. `initial` ends the initial events.
+    Bookmark {
+        /// The revision.
+        revision: u64,
+        /// `k8s.io/initial-events-end`
+        initial: bool,
+    },
+    /// The watch ends with this.
+    Error(Status),
+}
+
+/// A watch that is under way.
+pub struct Stream {
+    /// The row.
+    pub row: ResourceRef,
+    filter: Filter,
+    ready: VecDeque<Event>,
+    watch: Option<Watch>,
+    /// Last revision that was told by a bookmark.
+    told: u64,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    ends: Instant,
+}
+
+/// What the store is asked to wake this watch for.
+fn scope(request: &Request, filter: &Filter) -> Scope {
+    let mut scope = Scope { resource: Some(request.resource.id().into()), namespace: None, name: None, field: None };
+    if !request.namespace.is_empty() {
+        scope.namespace = Some(request.namespace.as_str().into());
+    } else if let Some(namespace) = filter.fields.exact("metadata.namespace") {
+        scope.namespace = Some(namespace.into());
+    }
+    if let Some(name) = filter.fields.exact("metadata.name") {
+        scope.name = Some(name.into());
+    } else if !request.name.is_empty() {
+        scope.name = Some(request.name.as_str().into());
+    }
+    if let Some(node) = filter.fields.exact("spec.nodeName").filter(|node| !node.is_empty()) {
+        scope.field = Some(("spec.nodeName".into(), node.into()));
+    }
+    scope
+}
+
+/// Answers a watch request.
+pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status> {
+    let filter = Filter::of(request)?;
+    let revision = list::revision(request)?;
+    let bookmarks = super::route::flag(request.param("allowWatchBookmarks").or(Some("false")));
+    let initial = request.param("sendInitialEvents").map(|value| super::route::flag(Some(value)));
+    check(request, initial)?;
+    let lasts = match request.param("timeoutSeconds") {
+        None | Some("" | "0") => LASTS + Duration::from_millis(rand::random_range(0..LASTS.as_millis() as u64)),
+        Some(text) => Duration::from_secs(
+            text.parse::<u32>()
+                .map_err(|_| Status::bad_request(format!("timeoutSeconds: Invalid value: \"{text}\": must be a whole number")))?
+                .into(),
+        ),
+    };
+    let now = Instant::now();
+    let mut stream = Stream {
+        row: request.resource.clone(),
+        filter,
+        ready: VecDeque::new(),
+        watch: None,
+        told: 0,
+        bookmarks,
+        next_bookmark: now + BOOKMARK,
+        ends: now + lasts,
+    };
+    let scope = scope(request, &stream.filter);
+    let from_state = initial == Some(true) || (initial.is_none() && revision.is_none_or(|revision| revision == 0));
+    if from_state || revision.is_none_or(|revision| revision == 0) {
+        if revision != Some(0) {
+            list::snapshot(core, revision, false).await?;
+        }
+        let (snapshot, watch) = core.store.list_watch(scope.clone());
+        if from_state {
+            let namespace = scope.namespace.as_deref();
+            let named = |object: &Object| scope.name.as_ref().is_none_or(|name| *name == object.key.name);
+            let objects = snapshot.range(&request.resource.id(), namespace, None).filter(|object| named(object) && stream.filter.matches(object));
+            stream.ready = objects.map(|object| Event::Added(object.clone())).collect();
+            if initial == Some(true) {
+                stream.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
+            }
+        }
+        stream.told = snapshot.revision();
+        stream.watch = Some(watch);
+        return Ok(stream);
+    }
+    let revision = revision.unwrap_or(0);
+    // An error about the revision comes as the watch's only event, as upstream sends it.
+    match list::snapshot(core, Some(revision), false).await {
+        Err(status) => stream.ready.push_back(Event::Error(status)),
+        Ok(_) => match core.store.watch(scope, revision) {
+            Ok(watch) => {
+                stream.told = revision;
+                stream.watch = Some(watch);
+            }
+            Err(error) => stream.ready.push_back(Event::Error(handle::store_error(error))),
+        },
+    }
+    Ok(stream)
+}
+
+fn check(request: &Request, initial: Option<bool>) -> Result<(), Status> {
+    let matching = request.param("resourceVersionMatch").filter(|text| !text.is_empty());
+    match (initial, matching) {
+        (Some(_), Some("NotOlderThan")) | (None, None) => Ok(()),
+        (Some(_), _) => {
+            Err(Status::bad_request("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+        }
+        (None, Some(_)) => Err(Status::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+    }
+}
+
+impl Stream {
+    /// The next event; None at the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                if matches!(event, Event::Error(_)) {
+                    self.watch = None;
+                }
+                return Some(event);
+            }
+            let watch = self.watch.as_mut()?;
+            let bookmarks = self.bookmarks;
+            tokio::select! {
+                biased;
+                changes = watch.next() => match changes {
+                    Ok(changes) => self.ready.extend(changes.iter().filter_map(|change| filtered(&self.filter, change))),
+                    Err(error) => {
+                        let status = match error {
+                            Error::Gone { wanted, oldest } => Status::expired(format!("too old resource version: {wanted} ({oldest})")),
+                            error => handle::store_error(error),
+                        };
+                        self.ready.push_back(Event::Error(status));
+                    }
+                },
+                () = sleep_until(self.next_bookmark), if bookmarks => {
+                    self.next_bookmark = Instant::now() + BOOKMARK;
+                    self.bookmark();
+                }
+                () = sleep_until(self.ends) => {
+                    if bookmarks {
+                        self.bookmark();
+                    }
+                    self.watch = None;
+                }
+            }
+        }
+    }
+
+    /// Whether `next` would not wait: events are at hand.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn bookmark(&mut self) {
+        if let Some(watch) = &self.watch {
+            self.told = self.told.max(watch.progress());
+            self.ready.push_back(Event::Bookmark { revision: self.told, initial: false });
+        }
+    }
+}
+
+/// A change as seen through a selector: what moves into the selection is added, what moves out is deleted.
+fn filtered(filter: &Filter, change: &Change) -> Option<Event> {
+    let before = change.prev.as_ref().filter(|object| filter.matches(object));
+    let after = change.new.as_ref().filter(|object| filter.matches(object));
+    match (before, after) {
+        (None, Some(new)) => Some(Event::Added(new.clone())),
+        (Some(_), Some(new)) => Some(Event::Modified(new.clone())),
+        (Some(prev), None) => Some(Event::Deleted(prev.at_revision(change.revision))),
+        (None, None) => None,
+    }
+}

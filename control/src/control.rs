@@ -1,0 +1,191 @@
+//! Wiring: from options to a running control plane, and its orderly end.
+
+use crate::{
+    Tasks, admission,
+    auth::{self, Auth, User},
+    bootstrap,
+    client::{Client, events},
+    expiry, http,
+    pipeline::{Config, Core},
+    resources,
+};
+use coracle_api::Registry;
+use coracle_link::pki::{self, Authority};
+use coracle_schema::Schemas;
+use coracle_store::Store;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long the tasks may take to end.
+const STOP: Duration = Duration::from_secs(8);
+/// Validity of the API server's own certificate; made anew when it is about to end.
+const SERVER_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What a control plane is started with.
+#[derive(Clone)]
+pub struct Options {
+    /// Holds `pki/` and `store/`.
+    pub data_dir: PathBuf,
+    /// Where the API is served.
+    pub api_addr: SocketAddr,
+    /// Where the link is served (UDP).
+    pub link_addr: SocketAddr,
+    /// Range of pod addresses.
+    pub pod_cidr: String,
+    /// Range of Service addresses.
+    pub service_cidr: String,
+    /// The cluster's certificate authority.
+    pub authority: Authority,
+}
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API's address or certificates.
+    #[error(transparent)]
+    Api(#[from] http::Error),
+    /// The store.
+    #[error("cannot open the store under {dir}: {error}")]
+    Store {
+        /// The directory.
+        dir: PathBuf,
+        /// What the store says.
+        error: coracle_store::Error,
+    },
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// The key of service-account tokens.
+    #[error("cannot use the key that signs service-account tokens: {0}")]
+    Tokens(#[from] auth::tokens::Error),
+    /// The objects every cluster has.
+    #[error("cannot make the objects every cluster has: {0}")]
+    Bootstrap(coracle_api::Status),
+}
+
+/// A running control plane.
+pub struct Control {
+    client: Client,
+    tasks: Tasks,
+    api_addr: SocketAddr,
+}
+
+/// First address of a range: the `kubernetes` Service's.
+pub fn first_address(cidr: &str) -> Option<IpAddr> {
+    let base: IpAddr = cidr.split('/').next()?.parse().ok()?;
+    Some(match base {
+        IpAddr::V4(base) => IpAddr::V4((u32::from(base).checked_add(1)?).into()),
+        IpAddr::V6(base) => IpAddr::V6((u128::from(base).checked_add(1)?).into()),
+    })
+}
+
+/// Names and addresses in the API server's certificate.
+fn server_names(options: &Options) -> Vec<String> {
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1", "::1"]
+            .map(String::from)
+            .to_vec();
+    names.push(options.api_addr.ip().to_string());
+    names.extend(first_address(&options.service_cidr).map(|ip| ip.to_string()));
+    names.sort();
+    names.dedup();
+    names
+}
+
+impl Control {
+    /// Opens the store, makes what every cluster has, and serves. When it returns the API answers.
+    pub async fn start(options: Options) -> Result<Control, Error> {
+        let listener = http::bind(options.api_addr).await?;
+        let api_addr = listener.address();
+        let store = open_store(&options).await?;
+        let pki_dir = options.data_dir.join("pki");
+        let issuer = "https://kubernetes.default.svc.cluster.local".to_string();
+        let auth = Auth::open(auth::Options { store: store.clone(), pki_dir: pki_dir.clone(), issuer: issuer.clone(), audiences: Vec::new() })?;
+        let tasks = Tasks::default();
+        let ca_pem = options.authority.ca_pem().to_string();
+        let core = Arc::new(Core {
+            store: store.clone(),
+            schemas: Schemas::builtin(),
+            registry: Registry::builtin(),
+            hooks: resources::Table::new(resources::builtin()),
+            admission: admission::builtin(),
+            auth: auth.clone(),
+            config: Config {
+                service_cidr: options.service_cidr.clone(),
+                pod_cidr: options.pod_cidr.clone(),
+                node_ports: (30_000, 32_767),
+                domain: "cluster.local".into(),
+                issuer,
+                ca_pem: ca_pem.clone(),
+                api_addr,
+            },
+            inflight: Default::default(),
+            stopping: tasks.token().clone(),
+            nodes: OnceLock::new(),
+        });
+        let (recorder, queue) = events::Recorder::new();
+        let client = Client::new(core.clone(), Arc::new(User::masters()), recorder);
+
+        bootstrap::run(&client).await.map_err(Error::Bootstrap)?;
+        tasks.spawn("rbac rules", async move { auth.run().await });
+        tasks.spawn("event recorder", events::run(client.clone(), queue));
+        tasks.spawn("event expiry", expiry::run(store));
+        let names = server_names(&options);
+        let authority = options.authority.clone();
+        // Issued at every start: addresses may have changed, and it costs a millisecond.
+        let identity = authority.server(&names, SERVER_CERTIFICATE)?;
+        listener.serve(core, &identity, &ca_pem, &tasks)?;
+        Ok(Control { client, tasks, api_addr })
+    }
+
+    /// Acts as `system:apiserver`, a member of `system:masters`.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The tracked tasks, for what else runs in this control plane.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Where the API is served, with its real port.
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// Cancelled when the control plane stops.
+    pub fn stopping(&self) -> &CancellationToken {
+        self.tasks.token()
+    }
+
+    /// Ends everything; the names of tasks that were late.
+    pub async fn stop(&self) -> Vec<&'static str> {
+        let late = self.tasks.shutdown(STOP).await;
+        self.client.store().shutdown().await;
+        late
+    }
+}
+
+async fn open_store(options: &Options) -> Result<Store, Error> {
+    let dir = options.data_dir.join("store");
+    let opened =
+        Store::open(coracle_store::Options { dir: dir.clone(), cache: 4 << 20, history_age: Duration::from_secs(300), history_bytes: 16 << 20 });
+    opened.await.map_err(|error| Error::Store { dir, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_service_address_is_the_api_servers() {
+        assert_eq!(first_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.1"));
+        assert_eq!(first_address("fd00::/108").map(|ip| ip.to_string()).as_deref(), Some("fd00::1"));
+        assert_eq!(first_address("x"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Accepting connections: bounded in number, in time to shake hands, in headers and in windows.
+
+use super::tls::Tls;
+use crate::{Tasks, pipeline::Core};
+use coracle_link::pki::{self, KeyPair};
+use hyper::service::service_fn;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Connections at once.
+const CONNECTIONS: usize = 4_096;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADERS: Duration = Duration::from_secs(30);
+/// Bytes of headers: a long selector fits, little else needs to.
+const HEADER_BYTES: u32 = 128 * 1024;
+/// Streams of one HTTP/2 connection, as upstream (250) and a little more.
+const STREAMS: u32 = 256;
+/// HTTP/2 windows: what one stream and one connection may hold of us in memory.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is buffered for a slow reader of one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// After the server was told to stop, requests may finish for this long.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken.
+    #[error("cannot serve the API on {0}: the address is in use, perhaps by another cluster; stop it, or choose another address with --api-addr")]
+    InUse(SocketAddr),
+    /// A port below 1024.
+    #[error("cannot serve the API on {0}: ports below 1024 are for root; choose one from 1024 on with --api-addr, or run as root")]
+    Privileged(SocketAddr),
+    /// No such address on this machine.
+    #[error("cannot serve the API on {0}: this machine has no such address; choose one of its own with --api-addr")]
+    NoSuchAddress(SocketAddr),
+    /// Anything else.
+    #[error("cannot serve the API on {0}: {1}")]
+    Other(SocketAddr, io::Error),
+    /// Certificates.
+    #[error("cannot serve the API: {0}")]
+    Tls(#[from] pki::Error),
+}
+
+/// A bound address that is not served yet.
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Binds the API's address.
+pub async fn bind(address: SocketAddr) -> Result<Listener, Error> {
+    let other = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse(address),
+        io::ErrorKind::PermissionDenied => Error::Privileged(address),
+        io::ErrorKind::AddrNotAvailable => Error::NoSuchAddress(address),
+        _ => Error::Other(address, error),
+    };
+    let socket = TcpListener::bind(address).await.map_err(other)?;
+    let address = socket.local_addr().map_err(other)?;
+    Ok(Listener { socket, address })
+}
+
+impl Listener {
+    /// The address with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the tasks are cancelled.
+    pub fn serve(self, core: Arc<Core>, identity: &KeyPair, ca_pem: &str, tasks: &Tasks) -> Result<(), Error> {
+        let tls = Tls::new(identity, ca_pem)?;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let tracked = tasks.clone();
+        tasks.spawn("api listener", async move {
+            loop {
+                let Ok(place) = places.clone().acquire_owned().await else { return };
+                match self.socket.accept().await {
+                    Ok((stream, peer)) => {
+                        let (core, tls, tasks) = (core.clone(), tls.clone(), tracked.clone());
+                        tracked.spawn_draining("api connection", async move {
+                            if let Err(error) = connection(stream, core, tls, &tasks).await {
+                                tracing::debug!(%peer, error, "connection ended");
+                            }
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        // Out of descriptors, mostly: those that are open go on, new ones wait until one is free.
+                        tracing::warn!(%error, "cannot accept a connection to the API; raise the limit of open files if this goes on");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks) -> Result<(), String> {
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::select! {
+        () = tasks.token().cancelled() => return Ok(()),
+        done = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls.config.clone()).accept(stream)) => done,
+    };
+    let stream = handshake.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| error.to_string())?;
+    let peer = Arc::new(tls.judge(stream.get_ref().1.peer_certificates()));
+    let service = service_fn(move |request| {
+        let (core, peer) = (core.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(super::serve(core, peer, request).await) }
+    });
+    let mut builder = auto::Builder::new(tasks.executor());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_EVERY);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return done.map_err(|error| error.to_string()),
+        () = tasks.token().cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    match tokio::time::timeout(DRAIN, connection).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err("requests did not finish in time at shutdown".into()),
+    }
+}

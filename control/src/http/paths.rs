@@ -1,0 +1,137 @@
+//! Paths that name no resource: health, version, discovery, OpenAPI, the token issuer's documents.
+
+use super::{accept, discovery, respond};
+use crate::{
+    auth::{Attributes, User},
+    pipeline::{Core, handle},
+};
+use accept::Media;
+use axum::body::Body;
+use coracle_api::status::Status;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// The Kubernetes version whose API this is.
+pub const KUBERNETES: (&str, &str) = ("1", "36");
+
+/// `/version`
+pub fn version() -> Value {
+    let (major, minor) = KUBERNETES;
+    json!({
+        "major": major, "minor": minor, "gitVersion": format!("v{major}.{minor}.0+coracle"), "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", architecture()),
+    })
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Paths that need no name.
+pub fn is_public(parts: &[&str]) -> bool {
+    matches!(parts, ["livez" | "readyz" | "healthz", ..] | ["version"])
+}
+
+/// Answers after authorization of the path.
+pub async fn serve(
+    core: &Arc<Core>,
+    user: &User,
+    method: &Method,
+    path: &str,
+    parts: &[&str],
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Status> {
+    let verb = match *method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return Err(Status::method_not_allowed()),
+    };
+    if !is_public(parts) {
+        core.authorize(user, &Attributes { verb, path, ..Attributes::default() })?;
+    }
+    if verb != "get" {
+        return Err(Status::method_not_allowed());
+    }
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let accept_header = text(header::ACCEPT);
+    if let Some(answer) = discovery::serve(core, parts, accept_header, text(header::IF_NONE_MATCH)) {
+        return answer;
+    }
+    match parts {
+        ["livez" | "healthz", ..] => Ok(respond::text(200, "ok")),
+        ["readyz", ..] => ready(core).await,
+        ["version"] => Ok(respond::value(200, Media::Json, &version())),
+        [] => Ok(respond::value(200, Media::Json, &json!({"paths": roots(core)}))),
+        [".well-known", "openid-configuration"] => {
+            Ok(respond::value(200, Media::Json, &core.auth.openid_configuration(&core.config.api_addr.to_string())))
+        }
+        ["openid", "v1", "jwks"] => Ok(respond::value(200, Media::Json, &core.auth.jwks())),
+        ["openapi", "v3"] => Ok(openapi_index(core)),
+        ["openapi", "v3", "api", version] => openapi_v3(core, "", version),
+        ["openapi", "v3", "apis", group, version] => openapi_v3(core, group, version),
+        ["openapi", "v2"] => openapi_v2(core, accept_header),
+        _ => Err(handle::no_such_path()),
+    }
+}
+
+/// Ready once a linearizable read goes through.
+async fn ready(core: &Core) -> Result<Response<Body>, Status> {
+    match tokio::time::timeout(std::time::Duration::from_secs(5), core.store.barrier()).await {
+        Ok(Ok(())) if !core.stopping.is_cancelled() => Ok(respond::text(200, "ok")),
+        _ => Ok(respond::text(500, "[-]store failed: not serving writes\nreadyz check failed")),
+    }
+}
+
+fn roots(core: &Core) -> Vec<String> {
+    let mut roots: Vec<String> = vec!["/api".into(), "/api/v1".into(), "/apis".into()];
+    for (group, versions) in core.registry.groups().into_iter().filter(|(group, _)| !group.is_empty()) {
+        roots.push(format!("/apis/{group}"));
+        roots.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    roots.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    roots
+}
+
+/// Names each document with a hash of what it is made from, so that nothing is built until somebody reads it.
+fn openapi_index(core: &Core) -> Response<Body> {
+    let mut paths = serde_json::Map::new();
+    for (group, versions) in core.registry.groups() {
+        for version in versions {
+            let name = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            let rows = core.registry.of(&group, &version);
+            let hash = Sha256::digest(format!("{}{rows:?}", env!("CARGO_PKG_VERSION")));
+            let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+            paths.insert(name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}));
+        }
+    }
+    respond::value(200, Media::Json, &json!({"paths": paths}))
+}
+
+fn openapi_v3(core: &Core, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    let rows = core.registry.of(group, version);
+    if rows.is_empty() {
+        return Err(handle::no_such_path());
+    }
+    Ok(document(core.schemas.openapi_v3(group, version, &rows)))
+}
+
+fn openapi_v2(core: &Core, accept_header: Option<&str>) -> Result<Response<Body>, Status> {
+    accept::negotiate(accept_header, false)?;
+    Ok(document(core.schemas.openapi_v2(&core.registry.all())))
+}
+
+fn document(json: bytes::Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
+}

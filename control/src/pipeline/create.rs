@@ -1,0 +1,120 @@
+//! Create: the generic handler's POST.
+
+use super::{Answer, Core, Request, decode, handle, metadata, object};
+use coracle_api::{names, status::Status};
+use coracle_store::{Error, Expect, Key, Op, Txn};
+use serde_json::Value;
+use std::{sync::Arc, time::Instant};
+
+/// Tries of `generateName` before giving up, as upstream.
+const GENERATE_TRIES: usize = 8;
+
+impl Core {
+    pub(super) async fn create(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        let (mut decoded, mut warnings) = decode::body(self, request)?;
+        metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
+        if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        let generated = decoded["metadata"]["name"].as_str().unwrap_or_default().is_empty()
+            && !decoded["metadata"]["generateName"].as_str().unwrap_or_default().is_empty();
+        let until = Instant::now() + handle::DEADLINE;
+        let mut collisions = 0;
+        loop {
+            let mut new = decoded.clone();
+            if generated {
+                let base = new["metadata"]["generateName"].as_str().unwrap_or_default();
+                let name = names::generate(base, |below| rand::random_range(0..below));
+                metadata::of(&mut new).insert("name".into(), Value::String(name));
+            }
+            match self.try_create(request, new, &mut warnings).await? {
+                Tried::Done(answer) => return Ok(answer),
+                Tried::Exists(name) if generated => {
+                    collisions += 1;
+                    if collisions == GENERATE_TRIES {
+                        return Err(already(request, &name));
+                    }
+                }
+                Tried::Exists(name) => return Err(already(request, &name)),
+                Tried::Lost if Instant::now() < until => {}
+                Tried::Lost => return Err(Status::internal("the write lost too many races; try again")),
+            }
+        }
+    }
+
+    async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value, warnings: &mut Vec<String>) -> Result<Tried, Status> {
+        let row = &request.resource;
+        let hooks = self.hooks.get(&row.id());
+        let snapshot = self.store.snapshot();
+        let cx = self.cx(request, &snapshot);
+
+        metadata::prepare_create(row, &mut new, uuid::Uuid::new_v4().to_string(), &cx.timestamp());
+        if row.has_status()
+            && let Some(object) = new.as_object_mut()
+        {
+            object.remove("status");
+        }
+        for plugin in &self.admission {
+            plugin.mutate(&cx, None, &mut new)?;
+        }
+        hooks.prepare_create(&cx, &mut new)?;
+        if let Some(schema) = decode::schema_of(self, request) {
+            schema.default(&mut new);
+        }
+
+        let mut causes = Vec::new();
+        metadata::validate(row, None, &new, &mut causes);
+        hooks.validate(&cx, None, &new, &mut causes);
+        let name = new["metadata"]["name"].as_str().unwrap_or_default().to_string();
+        if !causes.is_empty() {
+            return Err(Status::invalid(&row.group, &row.kind, &name, causes));
+        }
+        if &*row.group == "rbac.authorization.k8s.io" {
+            self.auth.check_escalation(&request.user, &row.plural, &new)?;
+        }
+        for plugin in &self.admission {
+            plugin.validate(&cx, None, Some(&new))?;
+        }
+        for warning in hooks.warnings(&cx, None, &new) {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+
+        let key = Key::new(row.id(), request.namespace.as_str(), name.as_str());
+        let mut ops = vec![Op::Put { key: key.clone(), expect: Expect::Absent, draft: object::draft(row, &new) }];
+        if row.namespaced() {
+            // Nothing slips into a namespace between the look at it and the write.
+            let namespace = Key::new("namespaces", "", request.namespace.as_str());
+            let expect = snapshot.get(&namespace).map_or(Expect::Absent, |found| Expect::Revision(found.revision));
+            ops.push(Op::Check { key: namespace, expect });
+        }
+        hooks.also(&cx, None, Some(&new), &mut ops)?;
+
+        if request.write.dry_run {
+            if snapshot.get(&key).is_some() {
+                return Ok(Tried::Exists(name));
+            }
+            return Ok(Tried::Done(Answer::Value { code: 201, value: new, warnings: std::mem::take(warnings) }));
+        }
+        match self.store.commit(Txn { ops }).await {
+            Ok(committed) => match committed.objects.into_iter().next().flatten() {
+                Some(object) => Ok(Tried::Done(Answer::Object { object, created: true, warnings: std::mem::take(warnings) })),
+                None => Err(Status::internal("the store did not return what it wrote")),
+            },
+            Err(Error::Precondition { op: 0, .. }) => Ok(Tried::Exists(name)),
+            Err(Error::Precondition { .. }) => Ok(Tried::Lost),
+            Err(error) => Err(handle::store_error(error)),
+        }
+    }
+}
+
+enum Tried {
+    Done(Answer),
+    Exists(String),
+    Lost,
+}
+
+fn already(request: &Request, name: &str) -> Status {
+    Status::already_exists(&request.resource.group, &request.resource.plural, name)
+}

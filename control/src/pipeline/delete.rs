@@ -1,0 +1,269 @@
+//! Delete and deletecollection: preconditions, grace, propagation, finalizers.
+
+use super::{Answer, Body, Core, Request, Verb, decode, handle, metadata, object, update::conflict};
+use crate::{http::list::Filter, resources::Deletion};
+use coracle_api::{names, status::Cause, status::Status};
+use coracle_store::{Expect, Op};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Instant};
+
+/// `metav1.DeleteOptions`, from the body or the query.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Options {
+    grace_period_seconds: Option<i64>,
+    preconditions: Option<Preconditions>,
+    orphan_dependents: Option<bool>,
+    propagation_policy: Option<String>,
+    dry_run: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl Options {
+    /// From a request; what cannot be read is 400, what contradicts itself 422.
+    pub fn of(request: &Request) -> Result<Self, Status> {
+        let read = |error: serde_json::Error| Status::bad_request(format!("the delete options cannot be read: {error}"));
+        let mut options: Options = match &request.body {
+            Body::Raw { bytes, .. } if bytes.is_empty() => Options::default(),
+            Body::Raw { content_type, bytes } => serde_json::from_slice(&decode::to_json(content_type, bytes)?).map_err(read)?,
+            Body::Object(value) => serde_json::from_value(value.clone()).map_err(read)?,
+            Body::None | Body::Patch { .. } => Options::default(),
+        };
+        if let Some(text) = request.param("gracePeriodSeconds") {
+            options.grace_period_seconds =
+                Some(text.parse().map_err(|_| Status::bad_request(format!("gracePeriodSeconds must be a whole number, not \"{text}\"")))?);
+        }
+        if let Some(text) = request.param("propagationPolicy") {
+            options.propagation_policy = Some(text.into());
+        }
+        if let Some(text) = request.param("orphanDependents") {
+            options.orphan_dependents = Some(text == "true");
+        }
+        if let Some(list) = &options.dry_run
+            && let Some(other) = list.iter().find(|item| *item != "All")
+        {
+            return Err(invalid_option("dryRun", format!("Unsupported value: \"{other}\": supported values: \"All\"")));
+        }
+        if options.propagation_policy.is_some() && options.orphan_dependents.is_some() {
+            return Err(invalid_option("propagationPolicy", "Invalid value: orphanDependents and deletionPropagation cannot be both set".into()));
+        }
+        options.propagation()?;
+        Ok(options)
+    }
+
+    fn propagation(&self) -> Result<Option<Propagation>, Status> {
+        match (self.propagation_policy.as_deref(), self.orphan_dependents) {
+            (None, None) => Ok(None),
+            (None, Some(true)) | (Some("Orphan"), _) => Ok(Some(Propagation::Orphan)),
+            (None, Some(false)) | (Some("Background"), _) => Ok(Some(Propagation::Background)),
+            (Some("Foreground"), _) => Ok(Some(Propagation::Foreground)),
+            (Some(other), _) => Err(invalid_option(
+                "propagationPolicy",
+                format!("Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \"Orphan\""),
+            )),
+        }
+    }
+
+    fn dry_run(&self) -> bool {
+        self.dry_run.as_ref().is_some_and(|list| !list.is_empty())
+    }
+}
+
+fn invalid_option(field: &str, message: String) -> Status {
+    Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }])
+}
+
+/// What the first delete writes into the object that stays.
+fn mark(object: &mut Value, grace: i64, now: Timestamp) {
+    let until = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    let generation = object["metadata"]["generation"].as_i64();
+    let metadata = metadata::of(object);
+    metadata.insert("deletionTimestamp".into(), Value::String(names::rfc3339(until)));
+    metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
+    if let Some(generation) = generation {
+        metadata.insert("generation".into(), json!(generation + 1));
+    }
+}
+
+/// A later delete can only shorten the grace. True if it did.
+fn shorten(object: &mut Value, grace: i64) -> bool {
+    let had = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+    if grace >= had {
+        return false;
+    }
+    let at: Option<Timestamp> = object["metadata"]["deletionTimestamp"].as_str().and_then(|text| text.parse().ok());
+    let metadata = metadata::of(object);
+    if let Some(at) = at.and_then(|at| at.checked_sub(SignedDuration::from_secs(had - grace)).ok()) {
+        metadata.insert("deletionTimestamp".into(), Value::String(names::rfc3339(at)));
+    }
+    metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
+    true
+}
+
+/// The finalizers of the garbage collector follow the propagation that was asked for.
+fn propagate(object: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else { return };
+    let mut list: Vec<String> =
+        metadata::finalizers(object).into_iter().filter(|f| !matches!(*f, "orphan" | "foregroundDeletion")).map(str::to_string).collect();
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Foreground => list.push("foregroundDeletion".into()),
+        Propagation::Orphan => list.push("orphan".into()),
+    }
+    let metadata = metadata::of(object);
+    if list.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), json!(list));
+    }
+}
+
+impl Core {
+    pub(super) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        let options = Options::of(request)?;
+        let until = Instant::now() + handle::DEADLINE;
+        loop {
+            if let Some(answer) = self.try_delete(request, &options).await? {
+                return Ok(answer);
+            }
+            if Instant::now() >= until {
+                return Err(conflict(request, "the object is changing too fast; try again"));
+            }
+        }
+    }
+
+    async fn try_delete(self: &Arc<Self>, request: &Request, options: &Options) -> Result<Option<Answer>, Status> {
+        let row = &request.resource;
+        let dry_run = request.write.dry_run || options.dry_run();
+        let snapshot = self.fresh().await?;
+        let stored = snapshot.get(&handle::key(request)).ok_or_else(|| handle::missing(request))?;
+        if let Some(wanted) = &options.preconditions {
+            if let Some(uid) = wanted.uid.as_deref().filter(|uid| **uid != *stored.meta.uid) {
+                let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
+                return Err(conflict(request, &why));
+            }
+            if let Some(revision) = wanted.resource_version.as_deref().filter(|rv| **rv != stored.revision.to_string()) {
+                let why =
+                    format!("Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}", stored.revision);
+                return Err(conflict(request, &why));
+            }
+        }
+        let hooks = self.hooks.get(&row.id());
+        let cx = self.cx(request, &snapshot);
+        let old = object::parse(&stored)?;
+        for plugin in &self.admission {
+            plugin.validate(&cx, Some(&old), None)?;
+        }
+
+        let mut new = old.clone();
+        // A negative grace is one second, as upstream reads it.
+        let asked = options.grace_period_seconds.map(|grace| if grace < 0 { 1 } else { grace });
+        let deletion = hooks.delete(&cx, &mut new, asked)?;
+        propagate(&mut new, options.propagation()?);
+        let grace = match deletion {
+            Deletion::Now => 0,
+            Deletion::Grace(seconds) => seconds.max(0),
+        };
+        if metadata::deleting(&old) {
+            shorten(&mut new, grace);
+        } else {
+            mark(&mut new, grace, cx.now);
+        }
+        let left = new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+        let gone = left == 0 && metadata::finalizers(&new).is_empty() && !hooks.held(&new);
+
+        let expect = Expect::Revision(stored.revision);
+        if gone {
+            if !dry_run {
+                let mut ops = vec![Op::Delete { key: stored.key.clone(), expect }];
+                hooks.also(&cx, Some(&old), None, &mut ops)?;
+                if self.commit_first(ops).await?.is_none() {
+                    return Ok(None);
+                }
+            }
+            return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid), warnings: Vec::new() }));
+        }
+        let draft = object::draft(row, &new);
+        if object::unchanged(&stored, &draft) {
+            return Ok(Some(Answer::Object { object: stored, created: false, warnings: Vec::new() }));
+        }
+        if dry_run {
+            return Ok(Some(Answer::Value { code: 200, value: object::with_revision(new, stored.revision), warnings: Vec::new() }));
+        }
+        let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
+        hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
+        Ok(self.commit_first(ops).await?.map(|object| Answer::Object { object, created: false, warnings: Vec::new() }))
+    }
+
+    pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        Options::of(request)?;
+        let filter = Filter::of(request)?;
+        let snapshot = self.fresh().await?;
+        let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
+        let found: Vec<_> = snapshot.range(&request.resource.id(), namespace, None).filter(|object| filter.matches(object)).cloned().collect();
+        for object in found {
+            let one =
+                Request { verb: Verb::Delete, namespace: object.key.namespace.to_string(), name: object.key.name.to_string(), ..request.clone() };
+            match self.delete(&one).await {
+                Err(status) if !status.is_not_found() => return Err(status),
+                _ => {}
+            }
+        }
+        let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200,
+            "details": {"group": request.resource.group, "kind": request.resource.plural}});
+        Ok(Answer::Value { code: 200, value, warnings: Vec::new() })
+    }
+}
+
+fn success(request: &Request, uid: &str) -> Value {
+    let row = &request.resource;
+    let mut details = json!({"name": request.name, "kind": row.plural, "uid": uid});
+    if !row.group.is_empty() {
+        details["group"] = json!(row.group);
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_rules_the_collectors_finalizers() {
+        let mut object = json!({"metadata": {"finalizers": ["a/b", "orphan"]}});
+        propagate(&mut object, None);
+        assert_eq!(metadata::finalizers(&object), ["a/b", "orphan"]);
+        propagate(&mut object, Some(Propagation::Foreground));
+        assert_eq!(metadata::finalizers(&object), ["a/b", "foregroundDeletion"]);
+        propagate(&mut object, Some(Propagation::Background));
+        assert_eq!(metadata::finalizers(&object), ["a/b"]);
+    }
+
+    #[test]
+    fn grace_is_marked_once_and_only_shortened() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("valid");
+        let mut object = json!({"metadata": {"generation": 1}});
+        mark(&mut object, 30, now);
+        assert_eq!(object["metadata"], json!({"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30, "generation": 2}));
+        assert!(!shorten(&mut object, 60));
+        assert!(shorten(&mut object, 5));
+        assert_eq!(object["metadata"]["deletionTimestamp"], "2026-01-01T00:00:05Z");
+        assert!(shorten(&mut object, 0));
+        assert_eq!(object["metadata"]["deletionGracePeriodSeconds"], 0);
+    }
+}

@@ -1,0 +1,270 @@
+//! `metadata`, which is the same for every kind: what the server sets, keeps and refuses (`apimachinery/pkg/api/validation`, `rest.BeforeCreate`, `rest.BeforeUpdate`).
+
+use coracle_api::{names, registry::Resource, status::Cause, status::Status};
+use serde_json::{Map, Value, json};
+
+/// Sum of annotation keys and values, bytes.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+/// Finalizers and owner references of one object; upstream has no bound, a megabyte of them is no use to anybody.
+const MAX_LIST: usize = 1_000;
+
+/// The metadata object of a value, made when it is missing.
+pub fn of(object: &mut Value) -> &mut Map<String, Value> {
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    match &mut object["metadata"] {
+        Value::Object(map) => map,
+        // The line above made it an object.
+        _ => unreachable!("metadata is an object"),
+    }
+}
+
+/// What only the server may say about a new object.
+pub fn prepare_create(row: &Resource, object: &mut Value, uid: String, now: &str) {
+    let metadata = of(object);
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), Value::String(uid));
+    metadata.insert("creationTimestamp".into(), Value::String(now.into()));
+    if row.generation {
+        metadata.insert("generation".into(), json!(1));
+    }
+}
+
+/// What an update of the object or of a subresource keeps of the old metadata.
+pub fn prepare_update(old: &Value, new: &mut Value) {
+    let metadata = of(new);
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"] {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.into(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    for field in ["selfLink", "managedFields"] {
+        metadata.remove(field);
+    }
+}
+
+/// Counts up when anything but metadata and status changed.
+pub fn bump_generation(row: &Resource, old: &Value, new: &mut Value) {
+    if !row.generation {
+        return;
+    }
+    let rest = |object: &Value| -> Vec<(String, Value)> {
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    if rest(old) != rest(new) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        of(new).insert("generation".into(), json!(generation));
+    }
+}
+
+/// Finalizers of an object.
+pub fn finalizers(object: &Value) -> Vec<&str> {
+    object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Whether a delete has begun.
+pub fn deleting(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+fn cause(reason: &str, field: &str, message: String) -> Cause {
+    Cause { reason: reason.into(), message, field: field.into() }
+}
+
+fn invalid(field: &str, value: &str, why: impl std::fmt::Display) -> Cause {
+    cause("FieldValueInvalid", field, format!("Invalid value: \"{value}\": {why}"))
+}
+
+/// Names of a kind: most are DNS subdomains.
+fn name_rules(row: &Resource) -> fn(&str) -> Vec<String> {
+    match (&*row.group, &*row.plural) {
+        ("", "namespaces") => names::dns_label,
+        ("", "services") => names::dns1035_label,
+        ("rbac.authorization.k8s.io", _) => names::path_segment,
+        _ => names::dns_subdomain,
+    }
+}
+
+/// Everything that can be wrong with the metadata of a new or changed object.
+pub fn validate(row: &Resource, old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
+    let metadata = &object["metadata"];
+    let name = metadata["name"].as_str().unwrap_or_default();
+    let generate = metadata["generateName"].as_str().unwrap_or_default();
+    if name.is_empty() {
+        causes.push(cause("FieldValueRequired", "metadata.name", "Required value: name or generateName is required".into()));
+    } else if old.is_none() {
+        causes.extend(name_rules(row)(name).iter().map(|why| invalid("metadata.name", name, why)));
+    }
+    if old.is_none() && !generate.is_empty() {
+        // As upstream: a trailing dash is fine because a suffix follows it.
+        let base = generate.strip_suffix('-').map_or(generate.to_string(), |base| format!("{base}a"));
+        causes.extend(name_rules(row)(&base).iter().map(|why| invalid("metadata.generateName", generate, why)));
+    }
+    for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
+        causes.extend(names::qualified_name(key).iter().map(|why| invalid("metadata.labels", key, why)));
+        let value = value.as_str().unwrap_or_default();
+        causes.extend(names::label_value(value).iter().map(|why| invalid("metadata.labels", value, why)));
+    }
+    let mut total = 0;
+    for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
+        causes.extend(names::qualified_name(&key.to_lowercase()).iter().map(|why| invalid("metadata.annotations", key, why)));
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > MAX_ANNOTATIONS {
+        causes.push(cause("FieldValueTooLong", "metadata.annotations", format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes")));
+    }
+    validate_finalizers(old, object, causes);
+    validate_owners(metadata, causes);
+    if let Some(old) = old {
+        for field in ["name", "namespace", "uid", "creationTimestamp"] {
+            let (was, is) = (&old["metadata"][field], &metadata[field]);
+            if was != is {
+                causes.push(invalid(&format!("metadata.{field}"), is.as_str().unwrap_or_default(), "field is immutable"));
+            }
+        }
+    }
+}
+
+fn validate_finalizers(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
+    let list = finalizers(object);
+    for finalizer in &list {
+        causes.extend(names::qualified_name(finalizer).iter().map(|why| invalid("metadata.finalizers", finalizer, why)));
+        if !finalizer.contains('/') && !matches!(*finalizer, "orphan" | "foregroundDeletion" | "kubernetes") {
+            causes.push(invalid("metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
+        }
+    }
+    if list.len() > MAX_LIST {
+        causes.push(cause("FieldValueTooMany", "metadata.finalizers", format!("Too many: {}: must have at most {MAX_LIST} items", list.len())));
+    }
+    if list.contains(&"orphan") && list.contains(&"foregroundDeletion") {
+        causes.push(invalid("metadata.finalizers", &format!("{list:?}"), "finalizer orphan and foregroundDeletion cannot be both set"));
+    }
+    if let Some(old) = old
+        && deleting(old)
+    {
+        let before = finalizers(old);
+        let added: Vec<&&str> = list.iter().filter(|finalizer| !before.contains(finalizer)).collect();
+        if !added.is_empty() {
+            let message = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+            causes.push(cause("FieldValueForbidden", "metadata.finalizers", message));
+        }
+    }
+}
+
+fn validate_owners(metadata: &Value, causes: &mut Vec<Cause>) {
+    let Some(owners) = metadata["ownerReferences"].as_array() else { return };
+    if owners.len() > MAX_LIST {
+        let message = format!("Too many: {}: must have at most {MAX_LIST} items", owners.len());
+        causes.push(cause("FieldValueTooMany", "metadata.ownerReferences", message));
+    }
+    for (at, owner) in owners.iter().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().unwrap_or_default().is_empty() {
+                let field = format!("metadata.ownerReferences[{at}].{field}");
+                causes.push(invalid(&field, "", "must not be empty"));
+            }
+        }
+    }
+    let controllers: Vec<&str> = owners.iter().filter(|o| o["controller"] == true).filter_map(|o| o["name"].as_str()).collect();
+    if controllers.len() > 1 {
+        let why =
+            format!("Only one reference can have Controller set to true. Found \"true\" in references for {} and {}", controllers[0], controllers[1]);
+        causes.push(invalid("metadata.ownerReferences", &format!("{controllers:?}"), why));
+    }
+}
+
+/// The namespace and name in a body, reconciled with those of the request path.
+pub fn agree_with_path(object: &mut Value, namespace: &str, name: &str) -> Result<(), Status> {
+    let metadata = of(object);
+    let said = |metadata: &Map<String, Value>, field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
+    let its = said(metadata, "namespace");
+    if its.is_empty() {
+        if !namespace.is_empty() {
+            metadata.insert("namespace".into(), Value::String(namespace.into()));
+        }
+    } else if its != namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({its} is not {})",
+            if namespace.is_empty() { "cluster-scoped" } else { namespace }
+        )));
+    }
+    if namespace.is_empty() {
+        metadata.remove("namespace");
+    }
+    let its = said(metadata, "name");
+    if !name.is_empty() {
+        if its.is_empty() {
+            metadata.insert("name".into(), Value::String(name.into()));
+        } else if its != name {
+            return Err(Status::bad_request(format!("the name of the object ({its}) does not match the name on the URL ({name})")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(plural: &str) -> Resource {
+        coracle_api::registry::builtin().into_iter().find(|row| &*row.plural == plural).expect("row")
+    }
+
+    fn causes(old: Option<Value>, object: Value) -> Vec<String> {
+        let mut causes = Vec::new();
+        validate(&row("configmaps"), old.as_ref(), &object, &mut causes);
+        causes.into_iter().map(|c| c.field).collect()
+    }
+
+    #[test]
+    fn bad_metadata_is_named_field_by_field() {
+        assert!(causes(None, json!({"metadata": {"name": "a", "labels": {"a/b": "c"}, "generateName": "a-"}})).is_empty());
+        assert_eq!(causes(None, json!({"metadata": {}})), ["metadata.name"]);
+        assert_eq!(causes(None, json!({"metadata": {"name": "A_"}})), ["metadata.name"]);
+        assert_eq!(causes(None, json!({"metadata": {"name": "a", "labels": {"x": "-"}}})), ["metadata.labels"]);
+        assert_eq!(causes(None, json!({"metadata": {"name": "a", "finalizers": ["mine"]}})), ["metadata.finalizers"]);
+        assert_eq!(causes(None, json!({"metadata": {"name": "a", "annotations": {"x": "y".repeat(300_000)}}})), ["metadata.annotations"]);
+        assert_eq!(
+            causes(None, json!({"metadata": {"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}})),
+            ["metadata.ownerReferences[0].uid"]
+        );
+    }
+
+    #[test]
+    fn a_deleted_object_gets_no_new_finalizer() {
+        let old = json!({"metadata": {"name": "a", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
+        assert_eq!(causes(Some(old.clone()), json!({"metadata": {"name": "a", "finalizers": ["a/b", "a/c"]}})), ["metadata.finalizers"]);
+        assert!(causes(Some(old), json!({"metadata": {"name": "a"}})).is_empty());
+    }
+
+    #[test]
+    fn generation_counts_changes_of_the_spec_only() {
+        let row = row("deployments");
+        let old = json!({"metadata": {"generation": 3}, "spec": {"a": 1}, "status": {"b": 1}});
+        let mut new = json!({"metadata": {"generation": 3, "labels": {}}, "spec": {"a": 1}, "status": {"b": 2}});
+        bump_generation(&row, &old, &mut new);
+        assert_eq!(new["metadata"]["generation"], 3);
+        new["spec"]["a"] = json!(2);
+        bump_generation(&row, &old, &mut new);
+        assert_eq!(new["metadata"]["generation"], 4);
+    }
+
+    #[test]
+    fn body_and_path_must_agree() {
+        let mut object = json!({"metadata": {"name": "a"}});
+        agree_with_path(&mut object, "ns", "a").expect("agrees");
+        assert_eq!(object["metadata"]["namespace"], "ns");
+        assert_eq!(agree_with_path(&mut object, "other", "a").expect_err("namespace").code, 400);
+        assert_eq!(agree_with_path(&mut object, "ns", "b").expect_err("name").code, 400);
+    }
+}

@@ -1,0 +1,117 @@
+//! Applying a patch to a value: pure, bounded.
+
+use super::PatchKind;
+use coracle_api::status::{Cause, Details, Status};
+use coracle_schema::Schema;
+use json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+/// Most operations of a JSON patch, as upstream.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// Most bytes that the `copy` operations of one patch may add, as upstream.
+pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+fn unprocessable(why: impl std::fmt::Display) -> Status {
+    let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.to_string(), field: String::new() };
+    let mut status = Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {why}"));
+    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+    status
+}
+
+/// 413 in upstream's words.
+pub fn too_large(why: impl std::fmt::Display) -> Status {
+    Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
+}
+
+/// The patched value; `current` is untouched.
+pub fn apply(kind: PatchKind, patch: &[u8], current: &Value, schema: Option<&Schema>) -> Result<Value, Status> {
+    match kind {
+        PatchKind::Json => json(patch, current),
+        PatchKind::Merge => {
+            let patch = read(patch)?;
+            if !patch.is_object() {
+                return Err(Status::bad_request("error decoding patch: a merge patch of an object must be an object"));
+            }
+            Ok(coracle_schema::json_merge_patch(current, &patch))
+        }
+        PatchKind::Strategic => {
+            let patch = read(patch)?;
+            match schema {
+                Some(schema) => schema.strategic_merge(current, &patch),
+                None => Err(Status::new(415, "UnsupportedMediaType", "strategic merge patch needs a schema of the kind; use a merge patch")),
+            }
+        }
+        PatchKind::Apply => Err(apply_unsupported()),
+    }
+}
+
+/// What a server-side apply gets for now.
+pub fn apply_unsupported() -> Status {
+    Status::new(415, "UnsupportedMediaType", "server-side apply is not served by this version: use kubectl apply without --server-side")
+}
+
+fn read(patch: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn json(patch: &[u8], current: &Value) -> Result<Value, Status> {
+    let patch: Value = read(patch)?;
+    // Counted before the operations are built, so that a huge patch costs no more than its text.
+    let count = patch.as_array().map_or(0, Vec::len);
+    if count > MAX_OPERATIONS {
+        return Err(too_large(format_args!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}")));
+    }
+    let patch: Patch = serde_json::from_value(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let mut value = current.clone();
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let PatchOperation::Copy(copy) = operation {
+            copied += value.pointer(copy.from.as_str()).map_or(0, |from| from.to_string().len());
+            if copied > MAX_COPIED {
+                return Err(too_large(format_args!(
+                    "Unable to complete copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+                )));
+            }
+        }
+        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation)).map_err(|error| unprocessable(error.kind))?;
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(patch: Value, current: Value) -> Result<Value, Status> {
+        apply(PatchKind::Json, patch.to_string().as_bytes(), &current, None)
+    }
+
+    #[test]
+    fn json_patches_apply() {
+        let patched = run(json!([{"op": "add", "path": "/data/b", "value": "2"}, {"op": "remove", "path": "/data/a"}]), json!({"data": {"a": "1"}}));
+        assert_eq!(patched.expect("applies"), json!({"data": {"b": "2"}}));
+    }
+
+    #[test]
+    fn json_patches_are_bounded() {
+        let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op": "add", "path": "/a", "value": 1})).collect();
+        let refused = run(Value::Array(many), json!({})).expect_err("too many");
+        assert_eq!(refused.code, 413);
+        assert!(refused.message.contains("The allowed maximum operations in a JSON patch is 10000, got 10001"), "{}", refused.message);
+        // Doubling by copies: 2^40 bytes if nobody counted.
+        let mut bomb = vec![json!({"op": "add", "path": "/a", "value": ["x"]})];
+        bomb.extend((0..40).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/-"})));
+        assert_eq!(run(Value::Array(bomb), json!({})).expect_err("copies").code, 413);
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_the_clients_error() {
+        assert_eq!(run(json!([{"op": "test", "path": "/a", "value": 2}]), json!({"a": 1})).expect_err("test").code, 422);
+        assert_eq!(run(json!([{"op": "remove", "path": "/b"}]), json!({})).expect_err("missing").code, 422);
+        assert_eq!(run(json!([{"op": "fly", "path": "/b"}]), json!({})).expect_err("op").code, 400);
+        assert_eq!(apply(PatchKind::Merge, b"{", &json!({}), None).expect_err("text").code, 400);
+        assert_eq!(apply(PatchKind::Merge, b"[]", &json!({}), None).expect_err("array").code, 400);
+        assert_eq!(apply(PatchKind::Apply, b"{}", &json!({}), None).expect_err("apply").code, 415);
+    }
+}

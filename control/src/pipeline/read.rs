@@ -1,0 +1,29 @@
+//! Get, list and the start of a watch.
+
+use super::{Answer, Core, Request, handle};
+use crate::http::{
+    list::{self, Page},
+    watch::{self, Stream},
+};
+use coracle_api::status::Status;
+use std::sync::Arc;
+
+impl Core {
+    pub(super) async fn get(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        let key = handle::key(request);
+        let snapshot = match request.param("resourceVersion") {
+            Some("0") => self.store.snapshot(),
+            _ => self.fresh().await?,
+        };
+        let object = snapshot.get(&key).ok_or_else(|| handle::missing(request))?;
+        self.answer(request, object, Vec::new())
+    }
+
+    pub(super) async fn list(self: &Arc<Self>, request: &Request) -> Result<Page, Status> {
+        list::page(self, request).await
+    }
+
+    pub(super) async fn watch(self: &Arc<Self>, request: &Request) -> Result<Stream, Status> {
+        watch::start(self, request).await
+    }
+}
