@@ -4,11 +4,14 @@
 //! who the peer is ([`pki`]), where a message ends ([`frame`]) and how one reads ([`protocol`]). The link is a trait
 //! ([`Connection`]) so that the rest can run over memory in tests and in simulation; QUIC ([`quic`]) and TLS stay outside that world.
 
+pub mod bytes_stream;
 pub mod frame;
 pub mod memory;
 pub mod pki;
 pub mod protocol;
 pub mod quic;
+
+pub use bytes_stream::ByteStream;
 
 use async_trait::async_trait;
 use bytes::Bytes;
