@@ -6,9 +6,13 @@ pub mod deployment;
 pub mod endpoint_slice;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod garbage;
 pub mod identity;
 pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
 pub mod pod;
+pub mod pod_gc;
 pub mod queue;
 pub mod replica_set;
 pub mod root_ca;
@@ -55,6 +59,10 @@ pub struct Options {
     pub kinds: Kinds,
     /// The cluster's CA bundle, PEM, published in every namespace.
     pub root_ca: String,
+    /// The cluster's range of pod addresses (`10.244.0.0/16`), of which each node gets a part.
+    pub pod_range: node_ipam::Range,
+    /// Prefix length of a node's part; 20 unless there is a reason.
+    pub node_prefix: u8,
     /// Wall-clock time.
     pub clock: Clock,
 }
@@ -69,6 +77,11 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(deployment::Deployments::new(&context)),
         Box::new(replica_set::ReplicaSets::new(&context)),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
+        Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),
+        Box::new(node_ipam::NodeIpam::new(&context, options.pod_range, options.node_prefix)),
+        Box::new(node_lifecycle::NodeLifecycle::new(&context)),
+        Box::new(node_lifecycle::Evictions::new(&context)),
+        Box::new(pod_gc::PodGarbage::new(&context)),
     ];
     runner::start(client.store(), controllers, tasks);
 }
