@@ -2,6 +2,7 @@
 
 use crate::Error;
 use redb::{Database, DatabaseError, StorageBackend};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -102,15 +103,33 @@ pub(crate) fn open(dir: &Path, name: &str, cache: usize, backend: Option<Arc<dyn
     builder.set_cache_size(cache);
     let opened = match backend {
         Some(backend) => builder.create_with_backend(Shared(backend)),
-        None => builder.create(&path),
+        None => builder.create_file(file(&path)?),
     };
     opened.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => Error::Failed(format!(
             "the data directory {} is in use by another process; stop that one, or choose another directory with --data-dir",
             dir.display()
         )),
+        DatabaseError::Storage(redb::StorageError::Corrupted(what)) => {
+            Error::Failed(format!("{} is damaged: {what}; restore the data directory from a backup", path.display()))
+        }
         error => Error::Failed(format!("opening {}: {error}", path.display())),
     })
+}
+
+/// Opens or makes a file for us alone: secrets are in it.
+fn file(path: &Path) -> Result<std::fs::File, Error> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+        .open(path)
+        .map_err(|error| Error::Failed(format!("opening {}: {error}; the data directory must be writable by this user", path.display())))
+}
+
+/// Makes the data directory, for us alone, unless it is there.
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Error::Failed(format!("making the data directory {}: {error}", dir.display())))
 }
 
 /// Makes new directory entries durable.

@@ -8,7 +8,8 @@ use crate::root::Root;
 use crate::{Change, Error};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Entries between two kept roots.
 const CHECKPOINT: usize = 64;

@@ -6,7 +6,8 @@ use crate::watch::{Inbox, Index};
 use crate::{Change, Error, Scope, Snapshot, Watch};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 struct Inner {
     history: History,

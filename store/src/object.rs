@@ -185,46 +185,41 @@ impl Change {
     }
 }
 
-/// An object as an element of a table ordered by (namespace, name).
-#[derive(Clone)]
-pub(crate) struct Placed(pub Arc<Object>);
+/// An object's place in its resource's table, which is ordered by (namespace, name). The strings are shared with the object.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    namespace: Arc<str>,
+    name: Arc<str>,
+}
 
-impl Placed {
-    fn place(&self) -> (&str, &str) {
-        (&self.0.key.namespace, &self.0.key.name)
-    }
-}
-impl PartialEq for Placed {
-    fn eq(&self, other: &Self) -> bool {
-        self.place() == other.place()
-    }
-}
-impl Eq for Placed {}
-impl PartialOrd for Placed {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Placed {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.place().cmp(&other.place())
+impl Place {
+    pub fn of(key: &Key) -> Place {
+        Place { namespace: key.namespace.clone(), name: key.name.clone() }
     }
 }
 
-/// A position among [`Placed`] objects: a name in a namespace, or (`name` None) the end of that namespace.
+/// A position to look for: a name in a namespace, or (`name` None) the end of that namespace.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Position<'a> {
     pub namespace: &'a str,
     pub name: Option<&'a str>,
 }
-impl equivalent::Equivalent<Placed> for Place<'_> {
-    fn equivalent(&self, key: &Placed) -> bool {
-        self.name == Some(&key.0.key.name) && self.namespace == &*key.0.key.namespace
+
+impl<'a> Position<'a> {
+    pub fn of(key: &'a Key) -> Position<'a> {
+        Position { namespace: &key.namespace, name: Some(&key.name) }
     }
 }
-impl equivalent::Comparable<Placed> for Place<'_> {
-    fn compare(&self, key: &Placed) -> Ordering {
-        self.namespace.cmp(&key.0.key.namespace).then_with(|| self.name.map_or(Ordering::Greater, |name| name.cmp(&key.0.key.name)))
+
+impl equivalent::Equivalent<Place> for Position<'_> {
+    fn equivalent(&self, place: &Place) -> bool {
+        self.name == Some(&place.name) && self.namespace == &*place.namespace
+    }
+}
+
+impl equivalent::Comparable<Place> for Position<'_> {
+    fn compare(&self, place: &Place) -> Ordering {
+        self.namespace.cmp(&place.namespace).then_with(|| self.name.map_or(Ordering::Greater, |name| name.cmp(&place.name)))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything here is pure: applying a transaction uses no clock, no randomness and no serializer, so every member comes to the same bytes.
 
-use crate::object::{Place, Placed};
+use crate::object::{Place, Position};
 use crate::{Change, Committed, Key, Object, Op, Snapshot, Txn};
 use imbl::{OrdMap, OrdSet};
 use std::cmp::Ordering;
@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// All objects of one resource.
 #[derive(Clone, Default)]
 struct Table {
-    objects: OrdSet<Placed>,
+    /// Keyed by strings and not a set of objects: the tree keeps copies of keys in its branches, and those must not keep old documents alive.
+    objects: OrdMap<Place, Arc<Object>>,
     /// Namespace → how many objects it holds. Also where namespace strings are shared from.
     namespaces: OrdMap<Arc<str>, usize>,
 }
@@ -64,8 +65,7 @@ pub(crate) struct Refused {
 
 impl Root {
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
-        let place = Place { namespace: &key.namespace, name: Some(&key.name) };
-        self.tables.get(&*key.resource)?.objects.get(&place).map(|placed| &placed.0)
+        self.tables.get(&*key.resource)?.objects.get(&Position::of(key))
     }
 
     /// The first operation whose precondition does not hold here.
@@ -128,12 +128,11 @@ impl Root {
         }
         let Some(table) = self.tables.get_mut(&*key.resource) else { return };
         match (old, new) {
-            // Replaces the element that compares equal.
             (_, Some(new)) => {
-                table.objects.insert(Placed(new.clone()));
+                table.objects.insert(Place::of(key), new.clone());
             }
-            (Some(old), None) => {
-                table.objects.remove(&Placed(old.clone()));
+            (Some(_), None) => {
+                table.objects.remove(&Position::of(key));
             }
             (None, None) => {}
         }
@@ -190,21 +189,21 @@ impl Root {
         after: Option<(&str, &str)>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'a + Send> {
         let Some(table) = self.tables.get(resource) else { return Box::new(std::iter::empty()) };
-        let after = after.map(|(namespace, name)| Place { namespace, name: Some(name) });
+        let after = after.map(|(namespace, name)| Position { namespace, name: Some(name) });
         let (low, high) = match namespace {
             None => (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded),
             Some(namespace) => {
-                let high = Place { namespace, name: None };
+                let high = Position { namespace, name: None };
                 let low = match after {
                     Some(place) if place.namespace > namespace => return Box::new(std::iter::empty()),
                     Some(place) if place.namespace == namespace => Bound::Excluded(place),
                     // Names are never empty, so the empty name stands before all of them.
-                    _ => Bound::Included(Place { namespace, name: Some("") }),
+                    _ => Bound::Included(Position { namespace, name: Some("") }),
                 };
                 (low, Bound::Excluded(high))
             }
         };
-        Box::new(table.objects.range((low, high)).map(|placed| &placed.0))
+        Box::new(table.objects.range((low, high)).map(|(_, object)| object))
     }
 
     pub fn count(&self, resource: &str, namespace: Option<&str>) -> usize {
@@ -225,7 +224,7 @@ impl Root {
     }
 
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.tables.iter().flat_map(|(_, table)| table.objects.iter().map(|placed| &placed.0))
+        self.tables.iter().flat_map(|(_, table)| table.objects.values())
     }
 }
 

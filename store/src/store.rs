@@ -293,7 +293,7 @@ type Opened = (LogStore, Arc<StateFile>, crate::record::Applied, crate::root::Ro
 
 fn open_files(options: &Options, seams: &Seams) -> Result<Opened, Error> {
     let dir = &options.dir;
-    std::fs::create_dir_all(dir).map_err(failed(format_args!("making the data directory {}", dir.display())))?;
+    disk::make_dir(dir)?;
     let log = disk::open(dir, "log.redb", options.cache, seams.log.clone())?;
     let state = disk::open(dir, "state.redb", options.cache, seams.state.clone())?;
     disk::sync_dir(dir).map_err(failed(format_args!("syncing the data directory {}", dir.display())))?;

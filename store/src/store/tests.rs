@@ -147,3 +147,25 @@ async fn damage_is_named() {
     let error = Store::open(options).await.err().unwrap().to_string();
     assert!(error.contains("log entry 1") && error.contains("checksum"), "{error}");
 }
+
+#[tokio::test]
+async fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    Store::open(Options::new(&data)).await.unwrap().shutdown().await;
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(data.clone()), mode(data.join("log.redb")), mode(data.join("state.redb"))), (0o700, 0o600, 0o600));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("state.redb"), b"not a database, but long enough to have a header".repeat(100)).unwrap();
+    let error = Store::open(Options::new(dir.path())).await.err().unwrap().to_string();
+    assert!(error.contains("state.redb"), "{error}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let error = Store::open(Options::new(&file)).await.err().unwrap().to_string();
+    assert!(error.contains(&file.display().to_string()), "{error}");
+}
