@@ -11,6 +11,8 @@ mod facts;
 mod fold;
 mod merge;
 mod openapi;
+#[cfg(test)]
+mod properties;
 mod schema;
 mod strategic;
 mod types;

@@ -9,9 +9,11 @@ type Object = Map<String, Value>;
 /// The function of a type of the table, if it has one.
 pub(super) fn of(name: &str) -> Option<fn(&mut Object)> {
     Some(match name {
+        "apiextensions.v1.CustomResourceDefinition" => custom_resource,
         "apps.v1.DaemonSetUpdateStrategy" => daemon_set_strategy,
         "apps.v1.DeploymentStrategy" => deployment_strategy,
         "apps.v1.StatefulSetUpdateStrategy" => stateful_set_strategy,
+        "autoscaling.v2.HorizontalPodAutoscalerSpec" => autoscaler,
         "batch.v1.Job" => job,
         "core.v1.Container" | "core.v1.EphemeralContainer" => pod::pull_policy_of_image,
         "core.v1.ImageVolumeSource" => pod::pull_policy_of_reference,
@@ -255,5 +257,43 @@ fn device_request(request: &mut Object) {
 fn csi_driver(spec: &mut Object) {
     if spec.get("volumeLifecycleModes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         spec.insert("volumeLifecycleModes".into(), json!(["Persistent"]));
+    }
+}
+
+fn custom_resource(definition: &mut Object) {
+    let Some(spec) = object(definition, "spec") else { return };
+    if let Some(names) = object(spec, "names")
+        && let Some(kind) = text(names, "kind").map(str::to_owned)
+    {
+        set_text(names, "singular", &kind.to_lowercase());
+        set_text(names, "listKind", &format!("{kind}List"));
+    }
+    set(spec, "conversion", json!({ "strategy": "None" }));
+    let stored = objects(spec, "versions").find(|v| v.get("storage") == Some(&Value::Bool(true))).and_then(|v| v.get("name").cloned());
+    if let (Some(stored), Some(status)) = (stored, object(definition, "status")) {
+        let empty = status.get("storedVersions").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        if empty {
+            status.insert("storedVersions".into(), Value::Array(vec![stored]));
+        }
+    }
+}
+
+fn autoscaler(spec: &mut Object) {
+    if spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        let cpu = json!([{ "type": "Resource", "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 80 } } }]);
+        spec.insert("metrics".into(), cpu);
+    }
+    if let Some(behavior) = spec.get_mut("behavior").and_then(Value::as_object_mut) {
+        let percent = json!({ "type": "Percent", "value": 100, "periodSeconds": 15 });
+        let pods = json!({ "type": "Pods", "value": 4, "periodSeconds": 15 });
+        if let Some(up) = object(behavior, "scaleUp") {
+            set(up, "stabilizationWindowSeconds", 0);
+            set(up, "selectPolicy", "Max");
+            set(up, "policies", vec![pods, percent.clone()]);
+        }
+        if let Some(down) = object(behavior, "scaleDown") {
+            set(down, "selectPolicy", "Max");
+            set(down, "policies", vec![percent]);
+        }
     }
 }
