@@ -2,6 +2,13 @@
 //!
 //! Plugins run in the order of [`builtin`]; quota comes last. They are synchronous over the attempt's snapshot; an error refuses the write (fail closed).
 
+mod lookup;
+mod namespace_lifecycle;
+mod priority;
+mod runtime_class;
+mod service_account;
+mod tolerations;
+
 use crate::resources::Cx;
 use coracle_api::status::Status;
 use serde_json::Value;
@@ -22,5 +29,12 @@ pub trait Plugin: Send + Sync + 'static {
 
 /// The plugins of this build, in order.
 pub fn builtin() -> Vec<Box<dyn Plugin>> {
-    Vec::new()
+    vec![
+        Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(service_account::ServiceAccount),
+        Box::new(tolerations::TaintNodesByCondition),
+        Box::new(priority::Priority),
+        Box::new(tolerations::DefaultTolerationSeconds),
+        Box::new(runtime_class::RuntimeClass),
+    ]
 }

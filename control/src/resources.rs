@@ -4,6 +4,21 @@
 //! consistent snapshot: they decide, the pipeline does. (An async hook a step, as upstream's strategies could be, was rejected: every wait inside
 //! the write path would lengthen the window in which a compare-and-set is lost.) Only subresources that talk to nodes are async.
 
+pub mod age;
+pub mod cells;
+mod config;
+mod endpointslice;
+mod event;
+mod job;
+pub mod namespace;
+mod node;
+pub mod pod;
+mod rolebinding;
+pub mod rules;
+mod service;
+mod simple;
+mod workload;
+
 use crate::{
     auth::User,
     pipeline::{Answer, Core, Request},
@@ -130,5 +145,25 @@ impl Table {
 
 /// The kinds of this build.
 pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
-    Vec::new()
+    vec![
+        ("configmaps", Arc::new(config::ConfigMap)),
+        ("events", Arc::new(event::Event)),
+        ("namespaces", Arc::new(namespace::Namespace)),
+        ("nodes", Arc::new(node::Node)),
+        ("pods", Arc::new(pod::Pod)),
+        ("secrets", Arc::new(config::Secret)),
+        ("serviceaccounts", Arc::new(simple::SERVICE_ACCOUNT)),
+        ("services", Arc::new(service::Service)),
+        ("deployments.apps", Arc::new(workload::Deployment)),
+        ("replicasets.apps", Arc::new(workload::ReplicaSet)),
+        ("jobs.batch", Arc::new(job::Job)),
+        ("leases.coordination.k8s.io", Arc::new(simple::LEASE)),
+        ("endpointslices.discovery.k8s.io", Arc::new(endpointslice::EndpointSlice)),
+        ("runtimeclasses.node.k8s.io", Arc::new(simple::RUNTIME_CLASS)),
+        ("clusterroles.rbac.authorization.k8s.io", Arc::new(simple::CLUSTER_ROLE)),
+        ("clusterrolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: false })),
+        ("roles.rbac.authorization.k8s.io", Arc::new(simple::ROLE)),
+        ("rolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: true })),
+        ("priorityclasses.scheduling.k8s.io", Arc::new(simple::PRIORITY_CLASS)),
+    ]
 }

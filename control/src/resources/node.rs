@@ -1,0 +1,168 @@
+//! Node: what its table says, and what a node object may hold.
+
+use super::{
+    Cx, Hooks, age,
+    cells::{self, AGE, NAME, condition, list, text_or},
+    rules::{At, Causes, labels::label_key, quantities},
+};
+use coracle_api::{registry::Column, status::Cause};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Hooks of `nodes`.
+pub struct Node;
+
+const HEADINGS: &[cells::Heading] = &[
+    NAME,
+    ("Status", "Whether the node is ready, and whether pods may be placed on it."),
+    ("Roles", "Roles by its labels."),
+    AGE,
+    ("Version", "Version that the node agent reports."),
+    ("+Internal-IP", "Address inside the cluster's network."),
+    ("+External-IP", "Address outside the cluster's network."),
+    ("+OS-Image", "Operating system of the node."),
+    ("+Kernel-Version", "Kernel of the node and its architecture."),
+    ("+Container-Runtime", "Runtimes of the node."),
+];
+
+impl Hooks for Node {
+    fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
+        validate(old, new, causes);
+    }
+    fn columns(&self) -> Option<Vec<Column>> {
+        Some(cells::columns(HEADINGS))
+    }
+    fn cells(&self, object: &Value) -> Vec<Value> {
+        node_cells(object)
+    }
+}
+
+fn node_cells(node: &Value) -> Vec<Value> {
+    let (spec, status) = (&node["spec"], &node["status"]);
+    let mut state = match condition(&status["conditions"], "Ready") {
+        Some("True") => "Ready".to_string(),
+        Some(_) => "NotReady".to_string(),
+        None => "Unknown".to_string(),
+    };
+    if spec["unschedulable"] == true {
+        state.push_str(",SchedulingDisabled");
+    }
+    let info = &status["nodeInfo"];
+    let kernel = text_or(&info["kernelVersion"], "<unknown>");
+    let kernel = match info["architecture"].as_str() {
+        Some(arch) if !arch.is_empty() => format!("{kernel} ({arch})"),
+        _ => kernel,
+    };
+    let address = |kind: &str| -> String {
+        list(&status["addresses"]).iter().find(|a| a["type"] == kind).map_or("<none>", |a| a["address"].as_str().unwrap_or_default()).into()
+    };
+    vec![
+        cells::name(node),
+        state.into(),
+        roles(node).into(),
+        age::of(node),
+        text_or(&info["kubeletVersion"], "").into(),
+        address("InternalIP").into(),
+        address("ExternalIP").into(),
+        text_or(&info["osImage"], "<unknown>").into(),
+        kernel.into(),
+        text_or(&info["containerRuntimeVersion"], "<unknown>").into(),
+    ]
+}
+
+fn roles(node: &Value) -> String {
+    let mut roles = BTreeSet::new();
+    for (key, value) in node["metadata"]["labels"].as_object().into_iter().flatten() {
+        let role = match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) => role,
+            None if key == "kubernetes.io/role" => value.as_str().unwrap_or_default(),
+            None => continue,
+        };
+        if !role.is_empty() {
+            roles.insert(role);
+        }
+    }
+    if roles.is_empty() { "<none>".into() } else { roles.into_iter().collect::<Vec<_>>().join(",") }
+}
+
+/// What a node may hold; `old` on update.
+pub fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+    let root = At::root(new);
+    let spec = root.field("spec");
+    // Upstream names this place so.
+    let metadata = root.field("metadata");
+    taints(&metadata.field("taints").with(&new["spec"]["taints"]), causes);
+    let status = root.field("status");
+    for name in ["capacity", "allocatable"] {
+        quantities::non_negative_list(&status.field(name), causes);
+    }
+    if let Some(old) = old {
+        let old = &old["spec"];
+        for name in ["podCIDR", "podCIDRs", "providerID"] {
+            let (before, now) = (&old[name], spec.field(name));
+            if !before.is_null() && now.value != before {
+                let message = match name {
+                    "providerID" => "node updates may not change providerID except from \"\" to valid",
+                    _ => "node updates may not change podCIDR except from \"\" to valid",
+                };
+                now.forbidden(causes, message);
+            }
+        }
+    }
+}
+
+fn taints(taints: &At<'_, '_>, causes: &mut Causes) {
+    let mut seen = BTreeSet::new();
+    for taint in taints.items() {
+        let key = taint.field("key");
+        label_key(&key, causes);
+        let value = taint.field("value");
+        let wrong = coracle_api::names::label_value(value.text());
+        if !wrong.is_empty() {
+            value.invalid(causes, &wrong.join(";"));
+        }
+        let effect = taint.field("effect");
+        effect.required_one_of(causes, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        if !seen.insert((key.text(), effect.text())) {
+            taint.duplicate_because(causes, "taints must be unique by key and effect pair");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::rules::lines;
+    use serde_json::json;
+
+    #[test]
+    fn rows_read_as_kubectl_prints_them() {
+        let node = json!({
+            "metadata": {"name": "n1", "creationTimestamp": "2026-01-02T03:04:00Z", "labels": {"node-role.kubernetes.io/control-plane": "", "kubernetes.io/role": "edge"}},
+            "spec": {"unschedulable": true},
+            "status": {"conditions": [{"type": "Ready", "status": "Unknown"}], "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0", "kernelVersion": "6.18.0", "architecture": "amd64", "osImage": "Debian", "containerRuntimeVersion": "coracle://0.1"}},
+        });
+        assert_eq!(
+            cells::golden(&node_cells(&node), "2026-01-02T03:04:05Z"),
+            "n1 | NotReady,SchedulingDisabled | control-plane,edge | 5s | v1.36.0 | 10.0.0.1 | <none> | Debian | 6.18.0 (amd64) | coracle://0.1"
+        );
+        assert_eq!(node_cells(&node).len(), HEADINGS.len());
+    }
+
+    #[test]
+    fn taints_are_checked() {
+        let node = json!({"spec": {"taints": [{"key": "a", "effect": "Nope"}, {"key": "a", "value": "-", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}, "status": {"capacity": {"cpu": "-1"}}});
+        let mut causes = Vec::new();
+        validate(None, &node, &mut causes);
+        assert_eq!(
+            lines(&causes),
+            [
+                "metadata.taints[0].effect: Unsupported value: \"Nope\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+                "metadata.taints[1].value: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+                "metadata.taints[2]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair",
+                "status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0",
+            ]
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! `pods/binding`: the scheduler's decision, once.
+
+use crate::resources::rules::{At, Causes};
+use serde_json::{Value, json};
+
+/// Rules of a `Binding`.
+pub fn validate(binding: &Value, causes: &mut Causes) {
+    let root = At::root(binding);
+    let target = root.field("target");
+    let kind = target.field("kind");
+    if !matches!(kind.text(), "" | "Node") {
+        kind.unsupported(causes, &["Node", "<empty>"]);
+    }
+    target.field("name").required(causes, "");
+}
+
+/// Puts the pod on the node of the binding; a sentence where it cannot be.
+pub fn assign(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_string();
+    if pod["metadata"]["deletionTimestamp"].is_string() {
+        return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+        return Err(format!("pod {name} is already assigned to node \"{node}\""));
+    }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+    for map in ["annotations", "labels"] {
+        for (key, value) in binding["metadata"][map].as_object().into_iter().flatten() {
+            pod["metadata"][map][key.as_str()] = value.clone();
+        }
+    }
+    let status = &mut pod["status"];
+    if !status.is_object() {
+        *status = json!({});
+    }
+    if let Some(status) = status.as_object_mut() {
+        status.remove("nominatedNodeName");
+    }
+    let scheduled = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": now});
+    match status.get_mut("conditions").and_then(Value::as_array_mut) {
+        None => status["conditions"] = json!([scheduled]),
+        Some(conditions) => match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
+            Some(place) => *place = scheduled,
+            None => conditions.push(scheduled),
+        },
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::rules::lines;
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let binding = json!({"metadata": {"name": "a", "annotations": {"x": "y"}}, "target": {"kind": "Node", "name": "n1"}});
+        let mut pod = json!({"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Pending", "nominatedNodeName": "n2",
+            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]}});
+        assign(&mut pod, &binding, "2026-01-02T03:04:05Z").expect("free");
+        assert_eq!(pod["spec"]["nodeName"], "n1");
+        assert_eq!(pod["metadata"]["annotations"]["x"], "y");
+        assert_eq!(
+            pod["status"],
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z"}]})
+        );
+        assert_eq!(assign(&mut pod, &binding, "").expect_err("bound"), "pod a is already assigned to node \"n1\"");
+        let mut gone = json!({"metadata": {"name": "a", "deletionTimestamp": "x"}});
+        assert_eq!(assign(&mut gone, &binding, "").expect_err("gone"), "pod a is being deleted, cannot be assigned to a host");
+    }
+
+    #[test]
+    fn a_binding_names_a_node() {
+        let mut causes = Vec::new();
+        validate(&json!({"target": {"kind": "Pod"}}), &mut causes);
+        assert_eq!(
+            lines(&causes),
+            ["target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\"", "target.name: Required value"]
+        );
+    }
+}
