@@ -115,9 +115,10 @@ impl Root {
         self.set(change.new.as_ref(), change.prev.as_ref());
     }
 
-    /// Puts back an object read from disk.
-    pub fn load(&mut self, object: Arc<Object>) {
-        self.set(None, Some(&object));
+    /// Puts an object in as it is.
+    pub fn put(&mut self, object: Arc<Object>) {
+        let old = self.get(&object.key).cloned();
+        self.set(old.as_ref(), Some(&object));
     }
 
     /// Replaces `old` (what is there now) by `new`; both are of the same key.

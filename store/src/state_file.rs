@@ -116,7 +116,7 @@ impl Image {
             let (key, record) = item.map_err(other)?;
             let object = record::decode_object(record.value())
                 .map_err(|error| damaged(format_args!("{}: {error}", String::from_utf8_lossy(key.value()).replace('\0', "/"))))?;
-            root.load(object);
+            root.put(object);
         }
         Ok(root)
     }
