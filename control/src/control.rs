@@ -5,14 +5,20 @@ use crate::{
     auth::{self, Auth, User},
     bootstrap,
     client::{Client, events},
-    expiry, http,
+    controllers, expiry, http,
+    nodes::{self, Call, ServeCall, Sessions},
     pipeline::{Config, Core},
-    resources,
+    resources, scheduler,
 };
+use bytes::Bytes;
 use coracle_api::Registry;
-use coracle_link::pki::{self, Authority};
+use coracle_link::{
+    pki::{self, Authority},
+    quic,
+};
 use coracle_schema::Schemas;
-use coracle_store::Store;
+use coracle_store::{Key, Scope, Store};
+use jiff::Timestamp;
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -23,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the tasks may take to end.
 const STOP: Duration = Duration::from_secs(8);
+/// A node's part of the pod range: 4,096 addresses, half of them for wasm pods.
+const NODE_PREFIX: u8 = 20;
 /// Validity of the API server's own certificate; made anew when it is about to end.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -63,6 +71,12 @@ pub enum Error {
     /// The key of service-account tokens.
     #[error("cannot use the key that signs service-account tokens: {0}")]
     Tokens(#[from] auth::tokens::Error),
+    /// The link's address or certificate.
+    #[error("cannot serve the link to nodes: {0}")]
+    Link(#[from] coracle_link::Error),
+    /// The range of pod addresses.
+    #[error("pod range: {0}")]
+    PodRange(#[from] controllers::node_ipam::BadRange),
     /// The objects every cluster has.
     #[error("cannot make the objects every cluster has: {0}")]
     Bootstrap(coracle_api::Status),
@@ -73,6 +87,7 @@ pub struct Control {
     client: Client,
     tasks: Tasks,
     api_addr: SocketAddr,
+    link_addr: SocketAddr,
 }
 
 /// First address of a range: the `kubernetes` Service's.
@@ -139,8 +154,24 @@ impl Control {
         let authority = options.authority.clone();
         // Issued at every start: addresses may have changed, and it costs a millisecond.
         let identity = authority.server(&names, SERVER_CERTIFICATE)?;
+        let link = quic::Server::bind(options.link_addr, &ca_pem, &authority.server(&[quic::SERVER_NAME.to_string()], SERVER_CERTIFICATE)?)?;
+        let link_addr = link.local_addr();
+        serve_nodes(&core, link, &tasks);
+        let registry = core.registry.clone();
+        controllers::start(
+            &client,
+            controllers::Options {
+                kinds: Arc::new(move || registry.all()),
+                root_ca: ca_pem.clone(),
+                pod_range: options.pod_cidr.parse()?,
+                node_prefix: NODE_PREFIX,
+                clock: Arc::new(Timestamp::now),
+            },
+            &tasks,
+        );
+        scheduler::start(&client, Arc::new(Timestamp::now), &tasks);
         listener.serve(core, &identity, &ca_pem, &tasks)?;
-        Ok(Control { client, tasks, api_addr })
+        Ok(Control { client, tasks, api_addr, link_addr })
     }
 
     /// Acts as `system:apiserver`, a member of `system:masters`.
@@ -158,6 +189,37 @@ impl Control {
         self.api_addr
     }
 
+    /// Where the link is served, with its real port.
+    pub fn link_addr(&self) -> SocketAddr {
+        self.link_addr
+    }
+
+    /// Waits until the node's `Ready` condition is True.
+    ///
+    /// # Errors
+    /// The last thing known about the node, when it is not ready `within` that time.
+    pub async fn node_ready(&self, name: &str, within: Duration) -> Result<(), String> {
+        let scope = Scope { resource: Some("nodes".into()), namespace: None, name: Some(name.into()), field: None };
+        let wait = async {
+            loop {
+                let (snapshot, mut watch) = self.client.store().list_watch(scope.clone());
+                if snapshot.get(&Key::new("nodes", "", name)).is_some_and(|node| ready(&node.json)) {
+                    return;
+                }
+                while let Ok(changes) = watch.next().await {
+                    if changes.iter().filter_map(|change| change.new.as_ref()).any(|node| ready(&node.json)) {
+                        return;
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(within, wait).await {
+            Ok(()) => Ok(()),
+            Err(_) if self.client.get("nodes", "", name).is_none() => Err(format!("it did not register within {} s", within.as_secs())),
+            Err(_) => Err(format!("it registered, but did not report Ready within {} s", within.as_secs())),
+        }
+    }
+
     /// Cancelled when the control plane stops.
     pub fn stopping(&self) -> &CancellationToken {
         self.tasks.token()
@@ -169,6 +231,46 @@ impl Control {
         self.client.store().shutdown().await;
         late
     }
+}
+
+/// Takes nodes in over the link; their calls go through the same pipeline as everybody's.
+fn serve_nodes(core: &Arc<Core>, link: quic::Server, tasks: &Tasks) {
+    let sessions = Sessions::default();
+    if core.nodes.set(Arc::new(sessions.clone())).is_err() {
+        tracing::error!("node sessions were started twice");
+    }
+    let weak = Arc::downgrade(core);
+    let call: ServeCall = Arc::new(move |call: Call| {
+        let core = weak.upgrade();
+        Box::pin(async move {
+            match core {
+                Some(core) => http::serve_call(&core, call.user, &call.method, &call.path, &call.content_type, call.body).await,
+                None => (503, Bytes::new()),
+            }
+        })
+    });
+    let options = nodes::Options { store: core.store.clone(), call, tasks: tasks.clone() };
+    tasks.spawn("node sessions", async move { sessions.run(&link, &options).await });
+}
+
+/// Whether a Node's `Ready` condition is True.
+fn ready(node: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Node<'a> {
+        #[serde(borrow, default)]
+        status: Status<'a>,
+    }
+    #[derive(serde::Deserialize, Default)]
+    struct Status<'a> {
+        #[serde(borrow, default)]
+        conditions: Vec<Condition<'a>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Condition<'a> {
+        r#type: &'a str,
+        status: &'a str,
+    }
+    serde_json::from_slice::<Node>(node).is_ok_and(|node| node.status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True"))
 }
 
 async fn open_store(options: &Options) -> Result<Store, Error> {

@@ -18,7 +18,8 @@ use std::{sync::Arc, time::Duration};
 
 const ALPN: &[u8] = b"coracle/1";
 /// The DNS name in every link server's certificate.
-const SERVER_NAME: &str = "coracle";
+/// The DNS name in a link server's certificate.
+pub const SERVER_NAME: &str = "coracle";
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const IDLE_MS: u32 = 20_000;
 const HANDSHAKE: Duration = Duration::from_secs(10);

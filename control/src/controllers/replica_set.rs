@@ -16,7 +16,7 @@ use super::{
     pod::{Pod, from_template},
     queue::Next,
     runner::{Controller, Event, every},
-    selector::{LabelSelector, Labelled},
+    selector::LabelSelector,
     view::{Condition, Headed, Map, Meta, Owner, Text, parse},
 };
 use async_trait::async_trait;

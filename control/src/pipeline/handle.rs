@@ -43,6 +43,9 @@ impl Core {
         if !serves {
             return Err(Status::method_not_allowed());
         }
+        if let Some(answer) = crate::nodes::serve(self, request).await {
+            return answer;
+        }
         if let Some(answer) = self.hooks.get(&row.id()).call(self, request).await {
             return answer;
         }
