@@ -213,3 +213,203 @@ fn a_deployment_gets_its_defaults() {
     deployment.default(&mut object);
     assert_eq!(object, expected);
 }
+
+/// What defaults add to an object, as a merge patch on its canonical form.
+fn defaults_add(schema: &Schema, body: Value, additions: Value) {
+    let mut object = decode(schema, &body);
+    let mut expected = crate::json_merge_patch(&object, &additions);
+    schema.canonicalize(&mut expected, FieldValidation::Strict).unwrap();
+    schema.default(&mut object);
+    assert_eq!(object, expected, "{body}");
+}
+
+#[test]
+fn kinds_get_the_defaults_of_upstream() {
+    let service = schema("", "v1", "Service");
+    defaults_add(
+        &service,
+        json!({"spec": {"ports": [{"port": 80}, {"port": 53, "protocol": "UDP", "targetPort": "dns"}]}}),
+        json!({"spec": {"ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}, {"port": 53, "protocol": "UDP", "targetPort": "dns"}],
+            "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}}),
+    );
+    defaults_add(
+        &service,
+        json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}, "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}, {"hostname": "a"}]}}}),
+        json!({"spec": {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}}, "externalTrafficPolicy": "Cluster",
+            "internalTrafficPolicy": "Cluster", "allocateLoadBalancerNodePorts": true},
+            "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4", "ipMode": "VIP"}, {"hostname": "a"}]}}}),
+    );
+    defaults_add(&service, json!({"spec": {"type": "ExternalName", "externalName": "a.b"}}), json!({"spec": {"sessionAffinity": "None"}}));
+
+    let pod_defaults = json!({"dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler", "securityContext": {},
+        "terminationGracePeriodSeconds": 30, "enableServiceLinks": true});
+    let pod = schema("", "v1", "Pod");
+    let mut spec = pod_defaults.clone();
+    spec["initContainers"] = json!([{"name": "i", "image": "a@sha256:1", "imagePullPolicy": "IfNotPresent", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}]);
+    spec["containers"] = json!([{"name": "c", "image": "a:1", "imagePullPolicy": "IfNotPresent", "ports": [{"containerPort": 80, "hostPort": 80, "protocol": "TCP"}],
+        "resources": {"limits": {"memory": "1Gi", "cpu": "2"}, "requests": {"memory": "1Gi", "cpu": "500m"}},
+        "lifecycle": {"preStop": {"httpGet": {"port": 1, "path": "/", "scheme": "HTTP"}}},
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}]);
+    spec["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x", "type": ""}},
+        {"name": "p", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}},
+            {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}]}}]}},
+        {"name": "m", "configMap": {"name": "x", "defaultMode": 256}}]);
+    defaults_add(
+        &pod,
+        json!({"spec": {"hostNetwork": true, "initContainers": [{"name": "i", "image": "a@sha256:1", "resources": {"limits": {"cpu": "1"}}}],
+            "containers": [{"name": "c", "image": "a:1", "ports": [{"containerPort": 80}], "lifecycle": {"preStop": {"httpGet": {"port": 1}}},
+                "resources": {"limits": {"memory": "1Gi", "cpu": "2"}, "requests": {"cpu": "0.5"}}}],
+            "volumes": [{"name": "h", "hostPath": {"path": "/x"}}, {"name": "p", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}},
+                {"downwardAPI": {"items": [{"path": "n", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}, {"name": "m", "configMap": {"name": "x", "defaultMode": 256}}]}}),
+        json!({"spec": spec}),
+    );
+    // Requests of the pod as a whole (KEP-2837): the containers' where they have some, else the limits.
+    let mut object = decode(
+        &pod,
+        &json!({"spec": {"resources": {"limits": {"cpu": "4", "memory": "1Gi"}}, "initContainers": [
+            {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "100m"}}}, {"name": "i", "resources": {"requests": {"cpu": "3"}}}],
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}, {"name": "b", "resources": {"requests": {"cpu": "500m"}}}]}}),
+    );
+    pod.default(&mut object);
+    assert_eq!(object["spec"]["resources"]["requests"], json!({"cpu": "3100m", "memory": "1Gi"}));
+
+    let mut template = pod_defaults;
+    template.as_object_mut().unwrap().remove("enableServiceLinks");
+    defaults_add(
+        &schema("batch", "v1", "Job"),
+        json!({"spec": {"template": {"metadata": {"labels": {"a": "b"}}}}}),
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"completions": 1, "parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": false,
+            "podReplacementPolicy": "TerminatingOrFailed", "manualSelector": false, "template": {"spec": template}}}),
+    );
+    defaults_add(
+        &schema("batch", "v1", "CronJob"),
+        json!({"spec": {"schedule": "* * * * *"}}),
+        json!({"spec": {"concurrencyPolicy": "Allow", "suspend": false, "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
+            "jobTemplate": {"spec": {"template": {"spec": template}}}}}),
+    );
+    defaults_add(
+        &schema("apps", "v1", "StatefulSet"),
+        json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "v"}}]}}),
+        json!({"spec": {"podManagementPolicy": "OrderedReady", "replicas": 1, "revisionHistoryLimit": 10, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"}, "template": {"spec": template},
+            "volumeClaimTemplates": [{"metadata": {"name": "v"}, "spec": {"volumeMode": "Filesystem"}, "status": {"phase": "Pending"}}]}}),
+    );
+    defaults_add(
+        &schema("apps", "v1", "DaemonSet"),
+        json!({}),
+        json!({"spec": {"revisionHistoryLimit": 10, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}, "template": {"spec": template}}}),
+    );
+    defaults_add(
+        &schema("rbac.authorization.k8s.io", "v1", "RoleBinding"),
+        json!({"subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s", "namespace": "n"}], "roleRef": {"kind": "Role", "name": "r"}}),
+        json!({"subjects": [{"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount", "name": "s", "namespace": "n"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io"}}),
+    );
+    defaults_add(
+        &schema("", "v1", "Namespace"),
+        json!({"metadata": {"name": "n"}}),
+        json!({"metadata": {"labels": {"kubernetes.io/metadata.name": "n"}}, "status": {"phase": "Active"}}),
+    );
+    defaults_add(&schema("", "v1", "Secret"), json!({"data": {"a": "YQ=="}}), json!({"type": "Opaque"}));
+    defaults_add(&schema("", "v1", "Node"), json!({"status": {"capacity": {"cpu": "2"}}}), json!({"status": {"allocatable": {"cpu": "2"}}}));
+    defaults_add(
+        &schema("discovery.k8s.io", "v1", "EndpointSlice"),
+        json!({"addressType": "IPv4", "ports": [{"port": 80}]}),
+        json!({"ports": [{"name": "", "port": 80, "protocol": "TCP"}]}),
+    );
+    defaults_add(&schema("scheduling.k8s.io", "v1", "PriorityClass"), json!({"value": 0}), json!({"preemptionPolicy": "PreemptLowerPriority"}));
+    defaults_add(
+        &schema("authentication.k8s.io", "v1", "TokenRequest"),
+        json!({"spec": {"audiences": ["a"]}}),
+        json!({"spec": {"expirationSeconds": 3600}}),
+    );
+    for kind in [("", "v1", "ServiceAccount"), ("", "v1", "ConfigMap"), ("coordination.k8s.io", "v1", "Lease"), ("node.k8s.io", "v1", "RuntimeClass")]
+    {
+        defaults_add(&schema(kind.0, kind.1, kind.2), json!({"metadata": {"name": "x"}}), json!({}));
+    }
+}
+
+#[test]
+fn every_kind_of_the_registry_has_a_schema() {
+    let schemas = Schemas::builtin();
+    for row in coracle_api::Registry::builtin().all() {
+        let connects = |name: &str| matches!(name, "exec" | "attach" | "portforward" | "proxy" | "log");
+        assert!(schemas.get(&row.group, &row.version, &row.kind).is_some(), "{}", row.kind);
+        for sub in row.subresources.iter().filter(|s| !connects(&s.name)) {
+            assert!(schemas.get(&sub.gvk.0, &sub.gvk.1, &sub.gvk.2).is_some(), "{}/{}", row.plural, sub.name);
+        }
+    }
+    for (group, kind) in [
+        ("", "DeleteOptions"),
+        ("", "Status"),
+        ("", "List"),
+        ("", "PodList"),
+        ("", "Binding"),
+        ("autoscaling", "Scale"),
+        ("policy", "Eviction"),
+        ("authentication.k8s.io", "SelfSubjectReview"),
+        ("authorization.k8s.io", "LocalSubjectAccessReview"),
+        ("authorization.k8s.io", "SelfSubjectRulesReview"),
+    ] {
+        assert!(schemas.get(group, "v1", kind).is_some(), "{kind}");
+    }
+    assert!(
+        schemas.get("apps", "v1", "Foo").is_none()
+            && schemas.get("apps", "v1beta1", "Deployment").is_none()
+            && schemas.get("example.com", "v1", "Pod").is_none()
+    );
+}
+
+/// The directives, one by one (the patches kubectl makes are covered by the properties).
+#[test]
+fn strategic_merge_follows_its_directives() {
+    let deployment = schema("apps", "v1", "Deployment");
+    let pod = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    let merge = |current: &Value, patch: Value| deployment.strategic_merge(current, &patch);
+    let current = pod(json!([{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}, {"name": "b", "image": "2"}]));
+    for (patch, expected) in [
+        (json!([{"name": "b", "image": "3"}]), json!([{"name": "a", "image": "1", "ports": [{"containerPort": 80}]}, {"name": "b", "image": "3"}])),
+        (json!([{"name": "a", "$patch": "delete"}]), json!([{"name": "b", "image": "2"}])),
+        (json!([{"$patch": "replace"}, {"name": "c"}]), json!([{"name": "c"}])),
+        // As upstream: what the patch adds comes first, since nothing says where among the live items it belongs.
+        (json!([{"name": "c"}]), json!([{"name": "c"}, {"name": "a", "image": "1", "ports": [{"containerPort": 80}]}, {"name": "b", "image": "2"}])),
+        (json!([{"name": "a", "$patch": "replace", "image": "9"}]), json!([])),
+        (
+            json!([{"name": "a", "image": null, "ports": [{"containerPort": 80, "name": "web"}]}]),
+            json!([{"name": "a", "ports": [{"containerPort": 80, "name": "web"}]}, {"name": "b", "image": "2"}]),
+        ),
+    ] {
+        assert_eq!(merge(&current, pod(patch.clone())).unwrap(), pod(expected), "{patch}");
+    }
+    let ordered = json!({"spec": {"template": {"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}}});
+    assert_eq!(merge(&current, ordered).unwrap()["spec"]["template"]["spec"]["containers"][0]["name"], "b");
+
+    let rolling = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}}});
+    let recreate = json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}});
+    assert_eq!(merge(&rolling, recreate).unwrap(), json!({"spec": {"strategy": {"type": "Recreate"}}}));
+    let stray = json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}}});
+    assert_eq!(merge(&rolling, stray).unwrap_err().message, "invalid patch format of retainKeys");
+    let finalizers = json!({"metadata": {"finalizers": ["a", "b"], "labels": {"x": "1"}}});
+    let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["c"], "labels": {"$patch": "replace", "y": "2"}}});
+    assert_eq!(merge(&finalizers, patch).unwrap(), json!({"metadata": {"finalizers": ["c", "b"], "labels": {"y": "2"}}}));
+    // Lists that apply would merge but strategic merge replaces.
+    let tolerations = json!({"spec": {"template": {"spec": {"tolerations": [{"key": "a"}]}}}});
+    let patch = json!({"spec": {"template": {"spec": {"tolerations": [{"key": "b"}]}}}});
+    assert_eq!(merge(&tolerations, patch.clone()).unwrap(), patch);
+
+    for (patch, why) in [
+        (json!([]), "the patch is no JSON object"),
+        (json!({"spec": {"$patch": "grow"}}), "unknown patch type: \"grow\""),
+        (pod(json!([{"image": "x"}])), "does not contain declared merge key: name"),
+        (pod(json!(["x"])), "list element types are not identical"),
+        (pod(json!([{"$patch": "delete"}])), "does not contain declared merge key: name"),
+        (json!({"metadata": {"$setElementOrder/finalizers": ["a"], "finalizers": ["b"]}}), "doesn't match $setElementOrder list"),
+        (json!({"metadata": {"$setElementOrder": ["a"]}}), "invalid patch format of setElementOrder list"),
+    ] {
+        let mut current = current.clone();
+        current["metadata"] = json!({});
+        let error = merge(&current, patch.clone()).unwrap_err();
+        assert!(error.code == 400 && error.message.contains(why), "{patch}: {error}");
+    }
+}
