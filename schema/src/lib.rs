@@ -13,6 +13,7 @@ mod merge;
 mod openapi;
 #[cfg(test)]
 mod properties;
+pub mod protobuf;
 mod schema;
 mod strategic;
 mod types;

@@ -86,6 +86,17 @@ impl Schema {
         })
     }
 
+    /// As [`Schema::decode`], for a body in Kubernetes' protobuf encoding. Strict has nothing to find there: unknown numbers are skipped.
+    ///
+    /// # Errors
+    /// 400 for what is no such message, and for another kind.
+    pub fn decode_protobuf(&self, body: &[u8], mode: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let unknown = crate::protobuf::open(body)?;
+        let mut value = crate::protobuf::decode(&self.ty, &unknown)?;
+        let warnings = self.canonicalize(&mut value, mode)?;
+        Ok((value, warnings))
+    }
+
     /// Same for a value already parsed (patch results, in-process callers). Idempotent.
     ///
     /// # Errors

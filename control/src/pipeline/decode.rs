@@ -30,6 +30,23 @@ pub fn schema_of(core: &Core, request: &Request) -> Option<Arc<Schema>> {
     core.schemas.get(&group, &version, &kind)
 }
 
+fn is_protobuf(content_type: &str) -> bool {
+    content_type.split(';').next().is_some_and(|media| media.trim() == "application/vnd.kubernetes.protobuf")
+}
+
+/// The options in a delete's body, whatever its encoding. An empty body has none.
+pub fn options(core: &Core, content_type: &str, bytes: &Bytes) -> Result<Value, Status> {
+    if bytes.is_empty() {
+        return Ok(Value::Object(Default::default()));
+    }
+    if is_protobuf(content_type) {
+        let schema = core.schemas.get("", "v1", "DeleteOptions").ok_or_else(|| Status::internal("no schema for DeleteOptions"))?;
+        return schema.decode_protobuf(bytes, FieldValidation::Ignore).map(|(value, _)| value);
+    }
+    let json = to_json(content_type, bytes)?;
+    serde_json::from_slice(&json).map_err(|error| Status::bad_request(format!("the delete options cannot be read: {error}")))
+}
+
 /// A YAML body as JSON; JSON passes. Duplicate keys and anchors that blow up are refused by the parser.
 pub fn to_json(content_type: &str, bytes: &Bytes) -> Result<Bytes, Status> {
     match content_type.split(';').next().unwrap_or_default().trim() {
@@ -43,7 +60,7 @@ pub fn to_json(content_type: &str, bytes: &Bytes) -> Result<Bytes, Status> {
             415,
             "UnsupportedMediaType",
             format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other})"
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other})"
             ),
         )),
     }
@@ -59,6 +76,12 @@ pub fn body(core: &Core, request: &Request) -> Result<(Value, Vec<String>), Stat
         Body::Raw { content_type, bytes } if bytes.is_empty() => {
             let _ = content_type;
             return Err(Status::bad_request(format!("a {kind} is needed as the body of this request")));
+        }
+        Body::Raw { content_type, bytes } if is_protobuf(content_type) => {
+            let head = coracle_schema::protobuf::open(bytes)?;
+            let head = Head { api_version: head.api_version.into(), kind: head.kind.into() };
+            check_kind(&head, &group, &version, &kind)?;
+            schema.decode_protobuf(bytes, mode)?
         }
         Body::Raw { content_type, bytes } => {
             let json = to_json(content_type, bytes)?;
@@ -90,7 +113,7 @@ pub fn patched(core: &Core, request: &Request, value: &mut Value) -> Result<Vec<
         return Err(Status::bad_request(format!("the patched object is nested deeper than {MAX_DEPTH} levels")));
     }
     let schema = core.schemas.get(&group, &version, &kind).ok_or_else(|| Status::internal(format_args!("no schema for {kind}")))?;
-    let warnings = schema.canonicalize(value, request.write.field_validation)?;
+    let warnings = schema.canonicalize_patched(value, request.write.field_validation)?;
     finish(&schema, value, &group, &version, &kind)?;
     Ok(warnings)
 }
@@ -177,7 +200,7 @@ mod tests {
     fn yaml_and_json_are_read_and_nothing_else() {
         let json = to_json("application/yaml; charset=utf-8", &Bytes::from_static(b"a: [1, x]")).expect("yaml");
         assert_eq!(&json[..], br#"{"a":[1,"x"]}"#);
-        assert_eq!(to_json("application/vnd.kubernetes.protobuf", &Bytes::new()).expect_err("protobuf").code, 415);
+        assert_eq!(to_json("text/html", &Bytes::new()).expect_err("html").code, 415);
     }
 
     #[test]

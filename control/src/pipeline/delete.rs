@@ -36,11 +36,10 @@ enum Propagation {
 
 impl Options {
     /// From a request; what cannot be read is 400, what contradicts itself 422.
-    pub fn of(request: &Request) -> Result<Self, Status> {
+    pub fn of(core: &Core, request: &Request) -> Result<Self, Status> {
         let read = |error: serde_json::Error| Status::bad_request(format!("the delete options cannot be read: {error}"));
         let mut options: Options = match &request.body {
-            Body::Raw { bytes, .. } if bytes.is_empty() => Options::default(),
-            Body::Raw { content_type, bytes } => serde_json::from_slice(&decode::to_json(content_type, bytes)?).map_err(read)?,
+            Body::Raw { content_type, bytes } => serde_json::from_value(decode::options(core, content_type, bytes)?).map_err(read)?,
             Body::Object(value) => serde_json::from_value(value.clone()).map_err(read)?,
             Body::None | Body::Patch { .. } => Options::default(),
         };
@@ -135,7 +134,7 @@ fn propagate(object: &mut Value, propagation: Option<Propagation>) {
 
 impl Core {
     pub(super) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let options = Options::of(request)?;
+        let options = Options::of(self, request)?;
         let until = Instant::now() + handle::DEADLINE;
         loop {
             if let Some(answer) = self.try_delete(request, &options).await? {
@@ -211,7 +210,7 @@ impl Core {
     }
 
     pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        Options::of(request)?;
+        Options::of(self, request)?;
         let filter = Filter::of(request)?;
         let snapshot = self.fresh().await?;
         let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
