@@ -15,7 +15,7 @@
 //!
 //! Types: `string`, `bool`, `int32` …, `bytes`, `Quantity`, `Time` …; `[]T` list, `{}T` map from string; another struct by name, with
 //! its file in front when it is another one; `string:RestartPolicy` and `(ResourceList){}Quantity` carry the Go name that error
-//! messages show. Other marks: `list=map|set|atomic keys=a,b map=atomic|granular patch=merge,retainKeys mergeKey=name default=JSON enum=a,b`.
+//! messages show. Other marks: `list=map|set|atomic keys=a,b map=atomic|granular patch=merge,retainKeys mergeKey=name default=JSON enum=a,b` (`~` for a blank).
 //!
 //! Rejected: a binary form (unreadable in a diff, and the text is 95 KB), and one Rust `const` a type (relocations, and rebuilt code
 //! for a new Kubernetes version).
@@ -231,6 +231,7 @@ fn parse_field(package: &Package, json: &'static str, number: u16, shape: &'stat
                 }
                 "mergeKey" => field.merge_key = Some(Cow::Borrowed(value)),
                 "default" => field.default = Some(Cow::Borrowed(value)),
+                "enum" if value.contains('~') => field.choices = Some(Cow::Owned(value.replace('~', " "))),
                 "enum" => field.choices = Some(Cow::Borrowed(value)),
                 _ => {}
             },
@@ -338,6 +339,7 @@ mod tests {
         assert_eq!(probe.embed_path(http), ["ProbeHandler"]);
         assert_eq!(probe.openapi, "io.k8s.api.core.v1.Probe");
         assert!(named("core.v1.LocalObjectReference").unwrap().atomic);
+        assert_eq!(spec.field("restartPolicy").unwrap().choices.as_deref(), Some("Always,Never,OnFailure"));
         assert!(of_kind("apps", "v1", "Deployment").is_some() && of_kind("apps", "v1", "DeploymentSpec").is_none());
         assert!(of_kind("rbac.authorization.k8s.io", "v1", "Role").is_some() && of_kind("rbac", "v1", "Role").is_none());
         assert!(of_kind("policy", "v1", "DeleteOptions").is_some_and(|(_, fixed)| !fixed));

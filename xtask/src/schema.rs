@@ -3,7 +3,7 @@
 //! What a type looks like to a Kubernetes client is spread over three published sources, and each has what the others lack:
 //! the struct tags of `staging/src/k8s.io/api/*/types.go` (JSON name, protobuf number, what is a pointer, what is left out when
 //! zero, strategic-merge keys, embedding), the OpenAPI v3 documents (list types, map keys, atomic structs, defaults, required,
-//! kinds), and `generated.proto`, against which the numbers are checked. Only facts are taken: names, numbers, types, markers;
+//! kinds), and `generated.proto` and the schema of the apply configurations, against which numbers and list keys are checked. Only facts are taken: names, numbers, types, markers;
 //! no sentence of upstream's documentation is copied (descriptions come from the k8s-openapi crate).
 //!
 //! Rejected: reading the zero-value rules out of the protobuf files alone (every proto2 field is `optional`, so a pointer looks like
@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+mod apply;
 mod gosource;
 use gosource::{Decl, Package};
 
@@ -41,6 +42,7 @@ pub fn run(tree: &Path) -> Result<()> {
         let package = Package::read(&tree.join(&source.dir)).with_context(|| format!("reading Go types of {}", source.import))?;
         packages.insert(source.import.clone(), package);
     }
+    let published = apply::Published::read(tree)?;
     let out = Path::new("schema/facts");
     ensure!(out.is_dir(), "schema/facts is not here: run from the root of the repository");
     let writer =
@@ -49,6 +51,7 @@ pub fn run(tree: &Path) -> Result<()> {
     for source in &sources {
         let text = writer.package(source)?;
         check_proto(tree, source, &text)?;
+        published.check(source, &text)?;
         total += text.len();
         std::fs::write(out.join(&source.stem), text)?;
     }
@@ -178,6 +181,10 @@ impl Writer<'_> {
         if let Some(definition) = definition {
             field_marks(definition, field, pointer, text)?;
         }
+        if let Some(values) = self.choices(&source.import, package, expr) {
+            let values: Vec<String> = values.iter().map(|v| v.replace(' ', "~")).collect();
+            write!(text, " enum={}", values.join(","))?;
+        }
         if !field.patch_strategy.is_empty() {
             write!(text, " patch={}", field.patch_strategy)?;
         }
@@ -186,6 +193,17 @@ impl Writer<'_> {
         }
         text.push('\n');
         Ok(())
+    }
+
+    /// The values of a `+enum` type, or of the elements of a list or map of such.
+    fn choices(&self, import: &str, package: &Package, expr: &str) -> Option<&BTreeSet<String>> {
+        let name = expr.rsplit([']', '*']).next()?;
+        let (path, name) = match name.split_once('.') {
+            Some((alias, name)) => (package.imports.get(alias)?.as_str(), name),
+            None => (import, name),
+        };
+        let home = self.packages.get(path)?;
+        home.constants.get(name).filter(|_| home.enums.contains(name))
     }
 
     /// Our spelling of a Go type expression: `[]T` list, `{}T` map by string, `core.v1.Pod` struct, `string:Name` a named scalar,
@@ -304,10 +322,6 @@ fn field_marks(definition: &Value, field: &gosource::Field, pointer: bool, text:
             ensure!(!default.contains(' '), "default with a space: {default}");
             write!(text, " default={default}")?;
         }
-    }
-    if let Some(Value::Array(values)) = property.get("enum") {
-        let values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
-        write!(text, " enum={}", values.join(","))?;
     }
     Ok(())
 }

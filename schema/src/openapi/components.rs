@@ -126,7 +126,15 @@ impl Components {
             value["default"] = default;
         }
         if let Some(choices) = &field.choices {
-            value["enum"] = choices.split(',').collect();
+            // Of a list or map they are the elements' values.
+            let place = match &field.shape {
+                Shape::List(..) => value.get_mut("items"),
+                Shape::Map(..) => value.get_mut("additionalProperties"),
+                _ => Some(&mut value),
+            };
+            if let Some(Value::Object(place)) = place {
+                place.insert("enum".into(), choices.split(',').collect());
+            }
         }
         if let Some(kind) = field.list.word() {
             value["x-kubernetes-list-type"] = kind.into();

@@ -93,6 +93,7 @@ fn what_kubectl_reads_is_there() {
     assert_eq!(spec["containers"]["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(spec["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
     assert_eq!(spec["volumes"]["x-kubernetes-list-map-keys"], serde_json::json!(["name"]));
+    assert_eq!(spec["restartPolicy"]["enum"], serde_json::json!(["Always", "Never", "OnFailure"]));
     assert_eq!(document["paths"].as_object().unwrap().len(), 5);
 }
 

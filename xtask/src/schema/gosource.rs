@@ -1,7 +1,7 @@
 //! As much of Go's syntax as type declarations of API packages use: structs of one field a line, named types, imports.
 
 use anyhow::{Context, Result};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// The declarations of one package.
@@ -11,6 +11,9 @@ pub struct Package {
     pub imports: HashMap<String, String>,
     /// Types by name.
     pub decls: BTreeMap<String, Decl>,
+    /// String types marked `+enum`, and the constants of string types.
+    pub enums: BTreeSet<String>,
+    pub constants: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// One type.
@@ -62,8 +65,16 @@ impl Package {
     fn file(&mut self, text: &str) -> Result<()> {
         let mut lines = text.lines();
         let mut importing = false;
+        let mut marked = false;
         while let Some(line) = lines.next() {
             let bare = strip_comment(line);
+            if bare.trim().is_empty() {
+                // Markers stand in the comment right above a declaration.
+                marked = line.contains("//") && (marked || line.contains("+enum"));
+                continue;
+            }
+            let marked = std::mem::take(&mut marked);
+            self.constant(bare.trim_start_matches("const ").trim());
             if bare.starts_with("import (") {
                 importing = true;
             } else if importing && bare.trim() == ")" {
@@ -73,6 +84,9 @@ impl Package {
             } else if let Some(rest) = bare.strip_prefix("type ") {
                 let Some((name, right)) = rest.trim().split_once(' ') else { continue };
                 let right = right.trim().trim_start_matches("= ").trim();
+                if marked {
+                    self.enums.insert(name.into());
+                }
                 if let Some(body) = right.strip_prefix("struct") {
                     let fields = if body.trim() == "{" { fields(&mut lines)? } else { Vec::new() };
                     self.decls.insert(name.into(), Decl::Struct(fields));
@@ -82,6 +96,15 @@ impl Package {
             }
         }
         Ok(())
+    }
+
+    /// Notes `Name Type = "value"`.
+    fn constant(&mut self, line: &str) {
+        let Some((left, value)) = line.split_once(" = \"") else { return };
+        let mut words = left.split_whitespace();
+        if let (Some(_), Some(of), None, Some((value, ""))) = (words.next(), words.next(), words.next(), value.split_once('"')) {
+            self.constants.entry(of.into()).or_default().insert(value.into());
+        }
     }
 
     fn import(&mut self, line: &str) {
