@@ -103,7 +103,7 @@ pub trait Hooks: Send + Sync + 'static {
         None
     }
     /// The cells of one row, one a column. A column of type `date` wants the raw timestamp string (or null): the server renders the age when it sends it,
-    /// so that all other cells can be kept with the object. A cell that holds an age among other text is `{"age": "2026-…Z", "format": "3 ({} ago)"}`.
+    /// so that all other cells can be kept with the object. Text may hold [`age::moment`]s among other words, which become ages at the same time.
     fn cells(&self, object: &Value) -> Vec<Value> {
         vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
     }

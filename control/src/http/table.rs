@@ -2,7 +2,10 @@
 //!
 //! Cells are computed once per stored object and kept with it; only ages, which change by themselves, are made when a row is sent.
 
-use crate::{pipeline::Core, resources::Hooks};
+use crate::{
+    pipeline::Core,
+    resources::{Hooks, age},
+};
 use bytes::Bytes;
 use coracle_api::registry::{Column, Resource};
 use coracle_store::Object;
@@ -91,11 +94,12 @@ impl Tables {
         });
         let mut cells: Vec<Value> = serde_json::from_slice(&cells).unwrap_or_default();
         for (cell, column) in cells.iter_mut().zip(&self.columns) {
-            if let Value::Object(timed) = &*cell {
-                let age = age(timed.get("age").unwrap_or(&Value::Null), self.now);
-                *cell = Value::String(timed.get("format").and_then(Value::as_str).unwrap_or("{}").replace("{}", &age));
-            } else if &*column.kind == "date" {
-                *cell = Value::String(age(cell, self.now));
+            let aged = match &*column.kind {
+                "date" => Some(age::since(cell.as_str().unwrap_or_default(), self.now)),
+                _ => cell.as_str().and_then(|text| age::render(text, self.now)),
+            };
+            if let Some(aged) = aged {
+                *cell = Value::String(aged);
             }
         }
         let shown = match self.include {
@@ -130,63 +134,9 @@ pub fn partial(json: &[u8]) -> String {
     format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}")
 }
 
-/// A timestamp cell as its age; what is no timestamp is `<unknown>`.
-fn age(cell: &Value, now: Timestamp) -> String {
-    match cell.as_str().and_then(|text| text.parse::<Timestamp>().ok()) {
-        Some(at) => human(now.duration_since(at).as_secs()),
-        None => "<unknown>".into(),
-    }
-}
-
-/// A duration in seconds as `kubectl` shows it: two figures at most (`k8s.io/apimachinery/pkg/util/duration.HumanDuration`).
-pub fn human(seconds: i64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    let two = |large: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit}{small}{small_unit}") }
-    };
-    match seconds {
-        ..-1 => "<invalid>".into(),
-        -1..0 => "0s".into(),
-        0..120 => format!("{seconds}s"),
-        120..600 => two(minutes, "m", seconds % 60, "s"),
-        600..10_800 => format!("{minutes}m"),
-        10_800..28_800 => two(hours, "h", minutes % 60, "m"),
-        28_800..172_800 => format!("{hours}h"),
-        172_800..691_200 => two(days, "d", hours % 24, "h"),
-        691_200..63_072_000 => format!("{days}d"),
-        63_072_000..252_288_000 => two(days / 365, "y", days % 365, "d"),
-        _ => format!("{}y", days / 365),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_read_as_kubectl_prints_them() {
-        for (seconds, text) in [
-            (-5, "<invalid>"),
-            (-1, "0s"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (125, "2m5s"),
-            (599, "9m59s"),
-            (3_600, "60m"),
-            (10_860, "3h1m"),
-            (86_400, "24h"),
-            (176_400, "2d1h"),
-            (864_000, "10d"),
-            (63_158_400, "2y1d"),
-            (315_360_000, "10y"),
-        ] {
-            assert_eq!(human(seconds), text);
-        }
-        let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("valid");
-        assert_eq!(age(&json!("2026-01-01T00:00:00Z"), now), "60s");
-        assert_eq!(age(&Value::Null, now), "<unknown>");
-    }
 
     #[test]
     fn partial_metadata_is_the_stored_text() {

@@ -133,7 +133,7 @@ fn propagate(object: &mut Value, propagation: Option<Propagation>) {
 }
 
 impl Core {
-    pub(super) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+    pub(crate) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
         let options = Options::of(self, request)?;
         let until = Instant::now() + handle::DEADLINE;
         loop {

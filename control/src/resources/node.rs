@@ -5,9 +5,17 @@ use super::{
     cells::{self, AGE, NAME, condition, list, text_or},
     rules::{At, Causes, labels::label_key, quantities},
 };
-use coracle_api::{registry::Column, status::Cause};
+use crate::{
+    nodes,
+    pipeline::{Answer, Core, Request},
+};
+use async_trait::async_trait;
+use coracle_api::{
+    registry::Column,
+    status::{Cause, Status},
+};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Hooks of `nodes`.
 pub struct Node;
@@ -25,9 +33,13 @@ const HEADINGS: &[cells::Heading] = &[
     ("+Container-Runtime", "Runtimes of the node."),
 ];
 
+#[async_trait]
 impl Hooks for Node {
     fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         validate(old, new, causes);
+    }
+    async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
+        nodes::serve(core, request).await
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))

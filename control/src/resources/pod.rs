@@ -6,6 +6,7 @@ pub mod binding;
 pub mod cells;
 pub mod containers;
 pub mod env;
+pub mod eviction;
 pub mod probes;
 pub mod qos;
 pub mod requests;
@@ -16,20 +17,28 @@ pub mod status;
 pub mod template;
 pub mod update;
 pub mod volumes;
+mod write;
 
 use super::{
     Cx, Deletion, Hooks,
     rules::{At, Causes},
 };
+use crate::{
+    nodes,
+    pipeline::{Answer, Core, Request},
+};
+use async_trait::async_trait;
 use coracle_api::{
     registry::Column,
     status::{Cause, Status},
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Hooks of `pods`.
 pub struct Pod;
 
+#[async_trait]
 impl Hooks for Pod {
     fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
         prepare(new, &cx.timestamp());
@@ -57,6 +66,13 @@ impl Hooks for Pod {
     }
     fn delete(&self, _cx: &Cx<'_>, object: &mut Value, grace: Option<i64>) -> Result<Deletion, Status> {
         Ok(grace_of(object, grace))
+    }
+    async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
+        match &*request.subresource {
+            "binding" => Some(binding::bind(core, request).await),
+            "eviction" => Some(eviction::evict(core, request).await),
+            _ => nodes::serve(core, request).await,
+        }
     }
 }
 

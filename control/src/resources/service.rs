@@ -10,13 +10,18 @@ use super::{
     Cx, Hooks, age,
     cells::{self, AGE, Heading, NAME, count, list, text_or},
 };
+use crate::{
+    nodes,
+    pipeline::{Answer, Core, Request},
+};
+use async_trait::async_trait;
 use coracle_api::{
     registry::Column,
     status::{Cause, Status},
 };
 use coracle_store::Op;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Hooks of `services`.
 pub struct Service;
@@ -31,6 +36,7 @@ const HEADINGS: &[Heading] = &[
     ("+Selector", "Which pods serve it, by their labels."),
 ];
 
+#[async_trait]
 impl Hooks for Service {
     fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
         prepare::on_create(new);
@@ -51,6 +57,9 @@ impl Hooks for Service {
     fn also(&self, _cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) -> Result<(), Status> {
         allocate::reservations(old, new, ops);
         Ok(())
+    }
+    async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
+        nodes::serve(core, request).await
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))

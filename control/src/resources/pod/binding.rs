@@ -1,7 +1,13 @@
 //! `pods/binding`: the scheduler's decision, once.
 
-use crate::resources::rules::{At, Causes};
+use super::write;
+use crate::{
+    pipeline::{Answer, Core, Request, decode},
+    resources::rules::{At, Causes},
+};
+use coracle_api::status::Status;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Rules of a `Binding`.
 pub fn validate(binding: &Value, causes: &mut Causes) {
@@ -48,6 +54,25 @@ pub fn assign(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String>
         },
     }
     Ok(())
+}
+
+/// Serves `POST …/pods/NAME/binding`.
+pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
+    let (binding, warnings) = decode::body(core, request)?;
+    if binding["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != request.name) {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    let mut causes = Causes::new();
+    validate(&binding, &mut causes);
+    if !causes.is_empty() {
+        return Err(Status::invalid("", "Binding", &request.name, causes));
+    }
+    write::change(core, request, &binding, |stored, pod, now| {
+        write::precondition(stored, &binding)?;
+        assign(pod, &binding, now).map_err(|why| Status::conflict("", "pods/binding", &request.name, &why))
+    })
+    .await?;
+    Ok(Answer::Value { code: 201, value: write::success(), warnings })
 }
 
 #[cfg(test)]
