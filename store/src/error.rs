@@ -31,7 +31,7 @@ pub enum Error {
     /// Nothing was written; free space, then retry. Deletions are accepted a little longer than writes.
     #[error("the disk under the data directory is full: {0}")]
     DiskFull(String),
-    /// The store is shutting down; nothing was written.
+    /// The store is shutting down. What had been proposed and was not answered may or may not have taken place.
     #[error("the store is shutting down")]
     Closed,
     /// Anything else, said in full.

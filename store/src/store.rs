@@ -23,6 +23,8 @@ use tokio_util::task::TaskTracker;
 const NODE: u64 = 1;
 /// Transactions in flight, in KiB: what memory and the disk's reserve allow for.
 const IN_FLIGHT_KIB: usize = 16 << 10;
+/// How long closing waits for writes in flight.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// How long opening may wait to lead its cluster of one.
 const LEAD_WITHIN: Duration = Duration::from_secs(10);
 
@@ -249,11 +251,18 @@ impl Store {
         }
     }
 
-    /// Ends watches (after what they have received) and proposals, stops the tasks, and closes the files; afterwards the directory can be opened again.
+    /// Takes no more proposals, waits (a bounded time) for those in flight, ends watches after what they have received, stops the tasks, and closes the files;
+    /// afterwards the directory can be opened again. Nothing is lost without it.
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.closed.cancel();
+        // Held until closed, so that no one who waits for room gets it in between.
+        let all = tokio::time::timeout(DRAIN_WITHIN, inner.in_flight.acquire_many(IN_FLIGHT_KIB as u32)).await;
+        if all.is_err() {
+            tracing::warn!("writes in flight did not finish in {DRAIN_WITHIN:?}; they may or may not have taken place");
+        }
         inner.in_flight.close();
+        drop(all);
         inner.hub.close();
         inner.tasks.close();
         inner.tasks.wait().await;

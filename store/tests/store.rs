@@ -264,3 +264,33 @@ async fn the_state_follows_and_the_log_is_cut() {
     assert_eq!(watch.next().await.unwrap().iter().map(|c| c.revision).collect::<Vec<_>>(), (oldest + 1..=40).collect::<Vec<_>>());
     store.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_answers_what_is_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let writers: Vec<_> = (0..8)
+        .map(|client| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for value in 1.. {
+                    match store.commit(put("pods", &format!("c{client}"), &value.to_string(), Expect::Any)).await {
+                        Ok(_) => {}
+                        Err(Error::Closed) => return value - 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                unreachable!()
+            })
+        })
+        .collect();
+    support::until(|| store.stats().revision > 100).await;
+    store.shutdown().await;
+    let store = open(dir.path()).await;
+    for (client, writer) in writers.into_iter().enumerate() {
+        let answered: u64 = writer.await.unwrap();
+        let object = store.snapshot().get(&key("pods", &format!("c{client}"))).unwrap();
+        assert_eq!(text(&object), answered.to_string(), "all that was written was answered, and the other way round");
+    }
+    store.shutdown().await;
+}

@@ -9,7 +9,7 @@ use crate::record;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::collections::VecDeque;
 use std::fmt::{Debug, Display};
 use std::io;
@@ -48,6 +48,25 @@ struct View {
 }
 
 impl View {
+    /// What the file says.
+    fn read(db: &Database) -> io::Result<View> {
+        let mut view = View::default();
+        let txn = db.begin_read().map_err(other)?;
+        let tables = txn.open_table(META).and_then(|meta| Ok((meta, txn.open_table(ENTRIES)?)));
+        let (meta, entries) = match tables {
+            Ok(tables) => tables,
+            // Nothing has ever been written.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(view),
+            Err(error) => return Err(other(error)),
+        };
+        view.vote = meta.get(VOTE).map_err(other)?.map(|v| record::decode_vote(v.value())).transpose().map_err(other)?;
+        view.purged = meta.get(PURGED).map_err(other)?.map(|v| record::decode_log_id(v.value())).transpose().map_err(other)?;
+        let last = entries.last().map_err(other)?.map(|(index, v)| decode(index.value(), v.value())).transpose()?;
+        view.last = last.map(|entry| entry.log_id).max(view.purged);
+        view.written = view.next_index();
+        Ok(view)
+    }
+
     /// Drops from memory what the disk has and no one waits for.
     fn trim(&mut self) {
         let needed = self.written.min(self.applied);
@@ -95,18 +114,7 @@ fn other(error: impl Display) -> io::Error {
 impl LogStore {
     /// Reads what is there and starts the writer thread.
     pub fn open(db: Database, fatal: Fatal) -> io::Result<LogStore> {
-        let mut view = View::default();
-        let txn = db.begin_write().map_err(other)?;
-        {
-            let meta = txn.open_table(META).map_err(other)?;
-            view.vote = meta.get(VOTE).map_err(other)?.map(|v| record::decode_vote(v.value())).transpose().map_err(other)?;
-            view.purged = meta.get(PURGED).map_err(other)?.map(|v| record::decode_log_id(v.value())).transpose().map_err(other)?;
-            let entries = txn.open_table(ENTRIES).map_err(other)?;
-            let last = entries.last().map_err(other)?.map(|(index, v)| decode(index.value(), v.value())).transpose()?;
-            view.last = last.map(|entry| entry.log_id).max(view.purged);
-            view.written = view.next_index();
-        }
-        txn.commit().map_err(other)?;
+        let view = View::read(&db)?;
         let shared = Arc::new(Shared { view: Mutex::new(view), db: Mutex::new(Some(Arc::new(db))), stats: LogStats::default(), fatal });
         let (queue, jobs) = mpsc::channel();
         let thread = std::thread::Builder::new().name("coracle-log".into()).spawn({
