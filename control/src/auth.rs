@@ -11,6 +11,7 @@ pub mod certificate;
 pub mod impersonate;
 pub mod node;
 pub mod oidc;
+pub mod policy;
 pub mod rbac;
 pub mod reviews;
 pub mod token_request;

@@ -146,7 +146,7 @@ impl Control {
         let (recorder, queue) = events::Recorder::new();
         let client = Client::new(core.clone(), Arc::new(User::masters()), recorder);
 
-        bootstrap::run(&client).await.map_err(Error::Bootstrap)?;
+        bootstrap::run(&core).await.map_err(Error::Bootstrap)?;
         tasks.spawn("rbac rules", async move { auth.run().await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
         tasks.spawn("event expiry", expiry::run(store));

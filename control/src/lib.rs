@@ -3,7 +3,7 @@
 
 pub mod admission;
 pub mod auth;
-mod bootstrap;
+pub mod bootstrap;
 pub mod client;
 pub mod control;
 pub mod controllers;

@@ -3,8 +3,10 @@
 //! Instead of upstream's graph of every pod and what it names, the right is looked up when it is asked: nodes read through their
 //! feed, which is built from the same relation, so a GET of a secret is the rare case and may cost a walk over one namespace's pods.
 
+mod restriction;
 mod slice;
 
+pub use restriction::NodeRestriction;
 pub use slice::names;
 
 use super::{Attributes, Decision, User};

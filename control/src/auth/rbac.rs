@@ -24,4 +24,4 @@ pub const ROLE_BINDINGS: &str = "rolebindings.rbac.authorization.k8s.io";
 pub const CLUSTER_ROLE_BINDINGS: &str = "clusterrolebindings.rbac.authorization.k8s.io";
 
 #[cfg(test)]
-mod tests;
+pub(in crate::auth) mod tests;

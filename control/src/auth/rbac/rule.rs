@@ -54,7 +54,7 @@ impl Rule {
     }
 
     /// Splits into rules of one verb and one group+resource+name (or one URL) each.
-    pub(super) fn atoms(&self) -> Vec<Rule> {
+    pub fn atoms(&self) -> Vec<Rule> {
         let one = |w: &str| -> Words { Box::new([w.into()]) };
         let mut atoms = Vec::new();
         for verb in &self.verbs {
@@ -75,7 +75,7 @@ impl Rule {
     }
 
     /// Does this rule give all that `atom` (see [`Rule::atoms`]) gives? A wildcard is covered by a wildcard only.
-    pub(super) fn covers(&self, atom: &Rule) -> bool {
+    pub fn covers(&self, atom: &Rule) -> bool {
         let all = |have: &Words, want: &Words| want.iter().all(|w| any(have, w));
         all(&self.verbs, &atom.verbs)
             && all(&self.api_groups, &atom.api_groups)

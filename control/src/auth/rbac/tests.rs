@@ -108,7 +108,7 @@ fn key(object: &Value) -> coracle_store::Key {
 }
 
 /// An index of objects given as values.
-fn index(objects: &[Value]) -> Index {
+pub(in crate::auth) fn index(objects: &[Value]) -> Index {
     let mut index = Index::default();
     for object in objects {
         index.put_value(object);

@@ -1,0 +1,106 @@
+//! The objects themselves.
+
+use crate::{
+    control::first_address,
+    pipeline::{Config, reservation as reserved},
+};
+use coracle_store::{Expect, Key, Op, Snapshot};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The system namespaces.
+pub(super) const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+const CA_NOTE: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service \
+                       IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters.";
+
+pub(super) fn namespace(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    })
+}
+
+/// What a namespace has from its first moment: its `default` service account and the ConfigMap `kube-root-ca.crt`. Later they are put
+/// back by controllers; made together with the namespace, a pod created right after it does not have to wait.
+pub fn companions(namespace: &str, ca_pem: &str) -> [Value; 2] {
+    [
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace}}),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": ca_pem},
+            "metadata": {"name": "kube-root-ca.crt", "namespace": namespace, "annotations": {"kubernetes.io/description": CA_NOTE}},
+        }),
+    ]
+}
+
+/// Priority classes of the system, runtime classes of this server.
+pub(super) fn classes() -> Vec<Value> {
+    let priority = |name: &str, value: i64, description: &str| {
+        json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        })
+    };
+    let runtime = |name: &str| json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": name});
+    vec![
+        priority("system-cluster-critical", 2_000_000_000, "For pods the cluster cannot do without, on whichever node they run."),
+        priority("system-node-critical", 2_000_001_000, "For pods their node cannot do without; above every other priority."),
+        runtime("wasm"),
+        runtime("oci"),
+    ]
+}
+
+fn owner() -> String {
+    "services/default/kubernetes".into()
+}
+
+/// Service `kubernetes` of the default namespace and its endpoint slice: the API by the first address of the service range.
+pub(super) fn api_service(config: &Config) -> Vec<Value> {
+    let Some(ip) = first_address(&config.service_cidr) else { return Vec::new() };
+    let (family, port) = (if ip.is_ipv4() { "IPv4" } else { "IPv6" }, config.api_addr.port());
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "clusterIP": ip, "clusterIPs": [ip], "internalTrafficPolicy": "Cluster", "ipFamilies": [family], "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}], "sessionAffinity": "None", "type": "ClusterIP",
+        },
+        "status": {"loadBalancer": {}},
+    });
+    // An API that listens everywhere is reached on this machine by loopback.
+    let address = match config.api_addr.ip() {
+        any if any.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address => address,
+    };
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    vec![service, slice]
+}
+
+/// The Service's address is taken, so that no other Service gets it.
+pub(super) fn reservation(snapshot: &Snapshot, config: &Config) -> Option<Op> {
+    let key = Key::new("~service-ips", "", first_address(&config.service_cidr)?.to_string());
+    snapshot.get(&key).is_none().then(|| Op::Put { key, expect: Expect::Absent, draft: reserved(&owner()) })
+}
+
+/// The stored Service or slice with the API's present address, if it has another.
+pub(super) fn follow_address(stored: &Value, wanted: &Value) -> Option<Value> {
+    let fields: &[&str] = match wanted["kind"].as_str() {
+        Some("Service") => &["/spec/ports"],
+        Some("EndpointSlice") => &["/endpoints", "/ports"],
+        _ => return None,
+    };
+    let mut new = stored.clone();
+    for field in fields {
+        if let (Some(have), Some(want)) = (new.pointer_mut(field), wanted.pointer(field)) {
+            *have = want.clone();
+        }
+    }
+    (new != *stored).then_some(new)
+}
