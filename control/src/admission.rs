@@ -31,6 +31,7 @@ pub trait Plugin: Send + Sync + 'static {
 pub fn builtin() -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(crate::auth::node::NodeRestriction),
         Box::new(service_account::ServiceAccount),
         Box::new(tolerations::TaintNodesByCondition),
         Box::new(priority::Priority),

@@ -160,6 +160,12 @@ impl Auth {
         Ok(Auth { inner: Arc::new(Inner { store: options.store, rules: RwLock::new(rules), tokens }) })
     }
 
+    /// Reads the rules anew: after a first start has written them, before anybody asks.
+    pub fn reload(&self) {
+        let fresh = rbac::Index::of(&self.inner.store.snapshot());
+        *self.inner.rules.write() = fresh;
+    }
+
     /// Keeps the rules in step with the store; ends when the store is closed.
     pub async fn run(&self) {
         rbac::follow(&self.inner.store, &self.inner.rules).await;

@@ -147,6 +147,7 @@ impl Control {
         let client = Client::new(core.clone(), Arc::new(User::masters()), recorder);
 
         bootstrap::run(&core).await.map_err(Error::Bootstrap)?;
+        auth.reload();
         tasks.spawn("rbac rules", async move { auth.run().await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
         tasks.spawn("event expiry", expiry::run(store));

@@ -5,10 +5,12 @@ use super::{
     cells::{self, AGE, NAME, text_or},
     rules::{At, Causes},
 };
+use crate::bootstrap;
 use coracle_api::{
     registry::Column,
     status::{Cause, Status},
 };
+use coracle_store::Op;
 use serde_json::{Value, json};
 
 /// Hooks of `namespaces`.
@@ -33,6 +35,12 @@ impl Hooks for Namespace {
     }
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         validate(cx.subresource(), old, new, causes);
+    }
+    fn also(&self, cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) -> Result<(), Status> {
+        if let (None, Some(name)) = (old, new.and_then(|new| new["metadata"]["name"].as_str())) {
+            ops.extend(bootstrap::companion_ops(cx.core, name, cx.now)?);
+        }
+        Ok(())
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))
