@@ -8,6 +8,7 @@ pub mod endpoint_slice;
 pub(crate) mod fixture;
 pub mod garbage;
 pub mod identity;
+pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -67,6 +68,24 @@ pub struct Options {
     pub clock: Clock,
 }
 
+impl Options {
+    /// What the API server of this client is configured with; nodes get /20 parts of the pod range.
+    ///
+    /// # Errors
+    /// When the configured pod range is none.
+    pub fn of(client: &Client) -> Result<Self, node_ipam::BadRange> {
+        let core = client.core();
+        let registry = core.registry.clone();
+        Ok(Self {
+            kinds: Arc::new(move || registry.all()),
+            root_ca: core.config.ca_pem.clone(),
+            pod_range: core.config.pod_cidr.parse()?,
+            node_prefix: 20,
+            clock: Arc::new(Timestamp::now),
+        })
+    }
+}
+
 /// Starts all controllers in this set of tasks.
 pub fn start(client: &Client, options: Options, tasks: &Tasks) {
     let context = Context { client: client.clone(), clock: Arc::clone(&options.clock) };
@@ -76,6 +95,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),
         Box::new(deployment::Deployments::new(&context)),
         Box::new(replica_set::ReplicaSets::new(&context)),
+        Box::new(job::Jobs::new(&context)),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
         Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),
         Box::new(node_ipam::NodeIpam::new(&context, options.pod_range, options.node_prefix)),

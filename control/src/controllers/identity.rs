@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 /// The user of a controller's service account.
 pub fn service_account(name: &str) -> Arc<User> {
-    Arc::new(User {
-        name: format!("system:serviceaccount:kube-system:{name}"),
-        groups: ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"].map(str::to_owned).into(),
-        ..User::default()
-    })
+    Arc::new(User::service_account("kube-system", name))
 }
 
 /// The scheduler, which in Kubernetes has a client certificate of its own.

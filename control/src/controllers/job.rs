@@ -1,0 +1,314 @@
+//! Runs pods to completion (Kubernetes' job-controller and ttl-after-finished-controller).
+//!
+//! [`pass`] decides, from the Job and its pods alone; nothing is remembered between passes. Pods carry a finalizer until they are
+//! counted: an ended pod's uid first goes into the status, then its finalizer is taken away, then the uid becomes a number, so that
+//! every pod is counted exactly once however often this process dies in between.
+
+pub mod backoff;
+pub mod indexes;
+pub mod make;
+pub mod pass;
+
+use super::{
+    Context,
+    action::{Action, perform, perform_one},
+    claim::{Claim, claim, patch},
+    queue::Next,
+    replica_set::scale::batches,
+    runner::{Controller, Event, every},
+    selector::LabelSelector,
+    view::{Condition, Headed, Meta, Owner, Text, parse},
+};
+use async_trait::async_trait;
+use coracle_api::Status;
+use coracle_store::{Key, Object, Snapshot};
+use futures::future::join_all;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const RESOURCE: &str = "jobs.batch";
+/// Held by a pod until it is counted.
+pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+
+/// A narrow view of `batch/v1 Job`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Job<'a> {
+    /// Metadata.
+    #[serde(borrow)]
+    pub metadata: Meta<'a>,
+    /// Spec.
+    pub spec: Spec<'a>,
+    /// Status.
+    pub status: Report<'a>,
+}
+/// The part of `batch/v1 JobSpec` that is acted on.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spec<'a> {
+    /// Pods at once; 1 unless given.
+    pub parallelism: Option<i64>,
+    /// Pods that must succeed; absent: one success ends it.
+    pub completions: Option<i64>,
+    /// Failures that are borne; 6 unless given.
+    pub backoff_limit: Option<i64>,
+    /// Seconds from its start.
+    pub active_deadline_seconds: Option<i64>,
+    /// Seconds from its end to its deletion.
+    pub ttl_seconds_after_finished: Option<i64>,
+    /// Its pods are taken away and none is made.
+    pub suspend: bool,
+    /// `NonIndexed` or `Indexed`.
+    #[serde(borrow)]
+    pub completion_mode: Text<'a>,
+    /// `TerminatingOrFailed` or `Failed`: when a pod is replaced.
+    pub pod_replacement_policy: Text<'a>,
+    /// Somebody else runs it, if set and not ours.
+    pub managed_by: Text<'a>,
+    /// Its pods.
+    pub selector: LabelSelector<'a>,
+    /// What of the template is looked at.
+    pub template: Template<'a>,
+}
+/// The part of the template that is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Template<'a> {
+    /// Its spec.
+    #[serde(borrow)]
+    pub spec: TemplateSpec<'a>,
+}
+/// The part of the template's spec that is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TemplateSpec<'a> {
+    /// `Never` or `OnFailure`.
+    #[serde(borrow)]
+    pub restart_policy: Text<'a>,
+}
+/// `batch/v1 JobStatus`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report<'a> {
+    /// Pods that run or will.
+    pub active: i64,
+    /// Active pods that are ready.
+    pub ready: i64,
+    /// Pods that succeeded and are counted.
+    pub succeeded: i64,
+    /// Pods that failed and are counted.
+    pub failed: i64,
+    /// Pods being deleted.
+    pub terminating: i64,
+    /// Such as `0-2,5`.
+    #[serde(borrow)]
+    pub completed_indexes: Text<'a>,
+    /// When it began, or was resumed.
+    pub start_time: Text<'a>,
+    /// When it succeeded.
+    pub completion_time: Text<'a>,
+    /// Ended pods that still hold the finalizer, or just lost it.
+    pub uncounted_terminated_pods: Uncounted<'a>,
+    /// `Complete`, `Failed`, `Suspended`, `SuccessCriteriaMet`, `FailureTarget`.
+    pub conditions: Vec<Condition<'a>>,
+}
+/// `batch/v1 UncountedTerminatedPods`: uids.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Uncounted<'a> {
+    /// Succeeded.
+    #[serde(borrow)]
+    pub succeeded: Vec<Text<'a>>,
+    /// Failed.
+    pub failed: Vec<Text<'a>>,
+}
+
+impl Job<'_> {
+    /// Whether its pods have numbers.
+    pub fn indexed(&self) -> bool {
+        self.spec.completion_mode == "Indexed"
+    }
+}
+
+/// See the module.
+pub struct Jobs {
+    context: Context,
+    /// Deletes finished Jobs.
+    reaper: Context,
+}
+
+impl Jobs {
+    /// Acting as `job-controller`, and as `ttl-after-finished-controller` to delete finished Jobs.
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.acting_as("job-controller"), reaper: context.acting_as("ttl-after-finished-controller") }
+    }
+
+    /// Pods that still hold the finalizer though their Job is gone (or another by that name): they are let go.
+    async fn release_orphans(&self, snapshot: &Snapshot, key: &Key, uid: &str) -> Result<(), Status> {
+        let mut actions = Vec::new();
+        for pod in snapshot.range("pods", Some(&key.namespace), None).filter(|pod| !pod.meta.owners.is_empty()) {
+            let meta = parse::<Headed<'_>>(pod)?.metadata;
+            let left = meta.controller().is_some_and(|owner| owner.kind == "Job" && *owner.name == *key.name && *owner.uid != *uid);
+            if left && meta.has_finalizer(TRACKING) {
+                actions.push(pass::untracked(&pod.key, &meta));
+            }
+        }
+        for action in actions {
+            match perform_one(&self.context.client, None, action).await {
+                Err(status) if status.is_not_found() => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&self, about: &Object, pods: Vec<Value>) -> Result<(), Status> {
+        let client = &self.context.client;
+        let mut left = pods.into_iter();
+        for size in batches(left.len()) {
+            let batch: Vec<Value> = left.by_ref().take(size).collect();
+            let made = join_all(batch.into_iter().map(|pod| client.create("pods", &about.key.namespace, pod))).await;
+            let mut failure = None;
+            for result in made {
+                match result {
+                    Ok(pod) => client.event(about, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.key.name)),
+                    Err(status) => {
+                        client.event(about, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
+                        failure = Some(status);
+                    }
+                }
+            }
+            if let Some(status) = failure {
+                return Err(status);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pods that are the Job's or may become so.
+fn candidates(snapshot: &Snapshot, job: &Job<'_>) -> Vec<Arc<Object>> {
+    let uid = &*job.metadata.uid;
+    let selector = &job.spec.selector;
+    snapshot
+        .range("pods", Some(&job.metadata.namespace), None)
+        .filter(|pod| pod.meta.owners.iter().any(|owner| **owner == *uid) || (!selector.is_empty() && selector.matches(pod.meta.labels.as_slice())))
+        .cloned()
+        .collect()
+}
+
+#[async_trait]
+impl Controller for Jobs {
+    fn name(&self) -> &'static str {
+        "job-controller"
+    }
+
+    fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
+        match event.resource {
+            RESOURCE => keys.extend(event.key().cloned()),
+            "pods" => {
+                for pod in event.versions() {
+                    if pod.meta.owners.is_empty() {
+                        for job in event.snapshot.range(RESOURCE, Some(&pod.key.namespace), None) {
+                            let Ok(view) = parse::<Job<'_>>(job) else { continue };
+                            if !view.spec.selector.is_empty() && view.spec.selector.matches(pod.meta.labels.as_slice()) {
+                                keys.push(job.key.clone());
+                            }
+                        }
+                    } else if let Ok(view) = parse::<Headed<'_>>(pod)
+                        && let Some(owner) = view.metadata.controller()
+                        && owner.kind == "Job"
+                        && owner.group() == "batch"
+                    {
+                        keys.push(Key::new(RESOURCE, pod.key.namespace.clone(), &*owner.name));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
+        every(snapshot, RESOURCE, keys);
+        for pod in snapshot.range("pods", None, None).filter(|pod| !pod.meta.owners.is_empty()) {
+            let Ok(view) = parse::<Headed<'_>>(pod) else { continue };
+            if let Some(owner) = view.metadata.controller().filter(|owner| owner.kind == "Job" && view.metadata.has_finalizer(TRACKING)) {
+                keys.push(Key::new(RESOURCE, pod.key.namespace.clone(), &*owner.name));
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
+        let client = &self.context.client;
+        let mut snapshot = client.store().snapshot();
+        let Some(object) = snapshot.get(key) else {
+            self.release_orphans(&snapshot, key, "").await?;
+            return Ok(Next::Idle);
+        };
+        let job: Job<'_> = parse(&object)?;
+        if !job.spec.managed_by.is_empty() && job.spec.managed_by != "kubernetes.io/job-controller" {
+            return Ok(Next::Idle);
+        }
+        let us = Owner {
+            api_version: Text::from("batch/v1"),
+            kind: Text::from("Job"),
+            name: job.metadata.name.clone(),
+            uid: job.metadata.uid.clone(),
+            controller: true,
+            block_owner_deletion: true,
+        };
+        let mut claims = Vec::new();
+        for pod in candidates(&snapshot, &job) {
+            let meta = parse::<Headed<'_>>(&pod)?.metadata;
+            match claim(&meta, &us.uid, &job.spec.selector, job.metadata.deleting()) {
+                Claim::Adopt => claims.push(patch(pod.key.clone(), &meta, &us, true)),
+                Claim::Release if !job.spec.selector.is_empty() => claims.push(patch(pod.key.clone(), &meta, &us, false)),
+                _ => {}
+            }
+        }
+        if !claims.is_empty() {
+            perform(client, None, claims).await?;
+            snapshot = client.store().snapshot();
+        }
+        let objects = candidates(&snapshot, &job);
+        let mut pods = Vec::new();
+        for pod in &objects {
+            let view: pass::Pod<'_> = parse(pod)?;
+            if view.metadata.controlled_by(&us.uid) {
+                pods.push(view);
+            }
+        }
+        let decided = pass::decide(&job, &pods, self.context.now());
+        perform(client, Some(&object), decided.actions).await?;
+        for action in decided.given_up {
+            match perform_one(client, None, action).await {
+                Err(status) if status.is_not_found() => {}
+                result => result?,
+            }
+        }
+        for (key, uid) in decided.deletions {
+            let name = key.name.clone();
+            perform_one(client, None, Action::Delete { key, uid, propagation: None, grace: None }).await?;
+            client.event(&object, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}"));
+        }
+        // After the status, which makes the pods counted, and whatever else changed about them meanwhile.
+        for action in decided.releases {
+            match perform_one(client, None, action).await {
+                Err(status) if status.is_not_found() => {}
+                result => result?,
+            }
+        }
+        if decided.expired {
+            let delete = Action::Delete { key: key.clone(), uid: us.uid.to_string(), propagation: Some("Foreground"), grace: None };
+            perform(&self.reaper.client, None, vec![delete]).await?;
+        }
+        if !decided.create.is_empty() {
+            let whole: Value = parse(&object)?;
+            let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+            let pods = decided.create.iter().map(|index| make::pod(&template, &key.namespace, &us, *index)).collect();
+            self.make(&object, pods).await?;
+        }
+        Ok(decided.again.map_or(Next::Idle, Next::After))
+    }
+}
