@@ -1,1 +1,20 @@
-//! x
+//! The node agent: runs the pods that the control plane gives this node, and goes on doing so when it is cut off.
+//!
+//! [`Agent::new`](agent::Agent::new) makes a [`Service`](agent::Service) to run and a [`Handle`](agent::Handle) to stop pods with.
+//! [`session`] holds the link, [`mirror`] what the node was told, [`pods`] the pods, [`images`], [`volumes`] and [`network`] what they
+//! need; [`report`], [`events`] and [`registration`] are what the node says, [`streams`] and [`logs`] what it is asked.
+
+pub mod agent;
+pub mod events;
+pub mod images;
+pub mod logs;
+pub mod mirror;
+pub mod network;
+pub mod pods;
+pub mod registration;
+pub mod report;
+pub mod session;
+pub mod streams;
+pub mod volumes;
+
+pub use agent::{Agent, Handle, Options, Service};

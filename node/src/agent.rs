@@ -1,0 +1,270 @@
+//! The agent as a whole: what it is given, how its parts are put together, how it starts and stops.
+
+use crate::{
+    events,
+    images::{self, Images},
+    mirror::{self, Mirror, Objects, Position},
+    network::{self, Network, loopback::Loopback},
+    pods::{
+        set::{Input, Set},
+        views::Views,
+        work::Work,
+    },
+    registration, report,
+    session::{self, Session},
+    streams::Streams,
+};
+use coracle_link::{Connection, Connector};
+use coracle_runtime::Runtime;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What the agent is given.
+#[derive(Clone)]
+pub struct Options {
+    /// The agent's own directory: mirror, images, pods.
+    pub data_dir: PathBuf,
+    /// The Node's name.
+    pub node_name: String,
+    /// Labels besides the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// This node's pods, such as `127.42.0.0/16` without root.
+    pub pod_cidr: String,
+    /// The node's own address.
+    pub node_ip: IpAddr,
+    /// No root: loopback addresses, nothing is configured in the kernel.
+    pub rootless: bool,
+    /// What pods see in `KUBERNETES_SERVICE_HOST` and `_PORT`; `None`: the `kubernetes` Service's address.
+    pub api_server: Option<SocketAddr>,
+    /// `v1.36.0+coracle.…`
+    pub version: String,
+    /// `coracle-wasm://…`
+    pub runtime_version: String,
+    /// Pods that fit on the node.
+    pub max_pods: u32,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// Cluster DNS, once there is one.
+    pub cluster_dns: Option<IpAddr>,
+    /// CAs for every registry; `<data-dir>/certs.d/<registry>/ca.crt` is looked at besides.
+    pub registry_cas: Vec<PathBuf>,
+    /// Time-out of one request to a component that serves HTTP.
+    pub request_timeout: Duration,
+    /// `None`: [`Loopback`], which needs no root.
+    pub network: Option<Arc<dyn Network>>,
+}
+
+impl Options {
+    /// The usual values around a directory and a name.
+    pub fn new(data_dir: impl Into<PathBuf>, node_name: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            node_name: node_name.into(),
+            labels: BTreeMap::new(),
+            pod_cidr: "127.42.0.0/16".into(),
+            node_ip: Ipv4Addr::LOCALHOST.into(),
+            rootless: true,
+            api_server: None,
+            version: concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION")).into(),
+            runtime_version: concat!("coracle-wasm://", env!("CARGO_PKG_VERSION")).into(),
+            max_pods: 2000,
+            cluster_domain: "cluster.local".into(),
+            cluster_dns: None,
+            registry_cas: Vec::new(),
+            request_timeout: Duration::from_secs(30),
+            network: None,
+        }
+    }
+}
+
+/// Why the agent cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its mirror.
+    #[error(transparent)]
+    Mirror(#[from] mirror::Error),
+    /// Its images.
+    #[error(transparent)]
+    Images(#[from] images::Error),
+    /// Its pod range.
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    /// Its directory.
+    #[error("make {path}: {source}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The node agent.
+pub struct Agent;
+
+/// The running part.
+pub struct Service {
+    options: Arc<Options>,
+    connector: Arc<dyn Connector>,
+    runtimes: Vec<Arc<dyn Runtime>>,
+    mirror: Mirror,
+    position: Position,
+    images: Images,
+    network: Arc<dyn Network>,
+    machine: registration::Machine,
+    views: Views,
+    link: session::Link,
+    current: watch::Sender<Option<Arc<dyn Connection>>>,
+    inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    adopted: watch::Sender<bool>,
+}
+
+/// Speaks to a running agent. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    inputs: mpsc::Sender<Input>,
+    views: Views,
+    adopted: watch::Receiver<bool>,
+    link: session::Link,
+}
+
+impl Agent {
+    /// Opens everything on disk; nothing runs yet. (The associated type is in the tuple on purpose: there is no agent value to keep.)
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new(options: Options, connector: Arc<dyn Connector>, runtimes: Vec<Arc<dyn Runtime>>) -> Result<(Service, Handle), Error> {
+        let pods = options.data_dir.join("pods");
+        std::fs::create_dir_all(&pods).map_err(|source| Error::Directory { path: pods, source })?;
+        let (mirror, position) = Mirror::open(&options.data_dir)?;
+        let images = Images::open(images::Options { data_dir: options.data_dir.clone(), registry_cas: options.registry_cas.clone(), silence: None })?;
+        let network: Arc<dyn Network> = match &options.network {
+            Some(network) => network.clone(),
+            None => Arc::new(Loopback::new(&options.pod_cidr)?),
+        };
+        let machine = registration::Machine::read(&options.data_dir);
+        let (link, current) = session::link();
+        let inputs = mpsc::channel(1024);
+        let views = Views::default();
+        let adopted = watch::Sender::new(false);
+        let handle = Handle { inputs: inputs.0.clone(), views: views.clone(), adopted: adopted.subscribe(), link: link.clone() };
+        let options = Arc::new(options);
+        let service = Service { options, connector, runtimes, mirror, position, images, network, machine, views, link, current, inputs, adopted };
+        Ok((service, handle))
+    }
+}
+
+impl Service {
+    /// Runs until cancelled. Pods go on running; [`Handle::stop_pods`] stops them.
+    pub async fn run(self, cancel: CancellationToken) {
+        let Self { options, connector, runtimes, mirror, position, images, network, machine, views, link, current, inputs, adopted } = self;
+        let (inputs, receiver) = inputs;
+        let tracker = TaskTracker::new();
+        let (event_service, recorder) = events::new(link.clone(), &options.node_name);
+        let (deleted, mut deletions) = mpsc::channel(256);
+        let (report_service, reports) = report::new(link.clone(), deleted);
+        let objects: Arc<dyn Objects> = Arc::new(mirror.clone());
+        let work = Arc::new(Work::new(
+            options.clone(),
+            objects,
+            network,
+            runtimes.clone(),
+            images,
+            link.clone(),
+            recorder.clone(),
+            views.clone(),
+            machine.clone(),
+        ));
+
+        // Registration and reports need the link only; they start first so that the node is Ready early.
+        let streams = Arc::new(Streams::new(options.clone(), views, runtimes.clone(), machine.clone()));
+        let (changes, mut batches) = mpsc::channel(64);
+        let session = Session::new(connector, current, mirror.clone(), position, changes, streams);
+        tracker.spawn(session.run(cancel.clone()));
+        tracker.spawn(event_service.run(cancel.clone()));
+        tracker.spawn(report_service.run(cancel.clone()));
+        {
+            let (options, link, cancel) = (options.clone(), link.clone(), cancel.clone());
+            tracker.spawn(async move { registration::run(&options, &machine, &link, cancel).await });
+        }
+
+        let mut set = Set::new(work, reports, recorder);
+        let mut sandboxes = Vec::new();
+        for runtime in &runtimes {
+            match runtime.list().await {
+                Ok(list) => sandboxes.extend(list),
+                Err(why) => tracing::error!(runtime = runtime.name(), %why, "list what runs on this machine"),
+            }
+        }
+        set.adopt(sandboxes).await;
+        adopted.send_replace(true);
+
+        for runtime in &runtimes {
+            let (runtime, inputs, cancel) = (runtime.clone(), inputs.clone(), cancel.clone());
+            tracker.spawn(async move {
+                loop {
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        event = runtime.next_event() => if inputs.send(Input::Runtime(event)).await.is_err() { return },
+                    }
+                }
+            });
+        }
+        {
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            tracker.spawn(async move {
+                loop {
+                    let input = tokio::select! {
+                        () = cancel.cancelled() => return,
+                        Some(changes) = batches.recv() => Input::Changes(changes),
+                        Some(deleted) = deletions.recv() => Input::Deleted(deleted),
+                        else => return,
+                    };
+                    if inputs.send(input).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(inputs);
+        set.run(receiver, cancel.clone()).await;
+        tracker.close();
+        // After a stop of all pods the rest goes on until it is cancelled: the control plane may still want logs.
+        cancel.cancelled().await;
+        tracker.wait().await;
+        mirror.flush().await;
+    }
+}
+
+impl Handle {
+    /// Stops all pods, containers with their grace but within `bound`; returns the names (`namespace/name`) of those that were late.
+    /// They are not reported as ended: they come back when the agent does.
+    pub async fn stop_pods(&self, bound: Duration) -> Vec<String> {
+        let (answer, wait) = oneshot::channel();
+        if self.inputs.send(Input::Stop { bound, answer }).await.is_err() {
+            return Vec::new();
+        }
+        wait.await.unwrap_or_default()
+    }
+
+    /// Waits until what was there before has been taken over.
+    pub async fn adopted(&self) {
+        let mut adopted = self.adopted.clone();
+        let _ = adopted.wait_for(|done| *done).await;
+    }
+
+    /// Waits until there is a link.
+    pub async fn connected(&self) {
+        self.link.connected().await;
+    }
+
+    /// What is known of the pods on this node.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+}

@@ -1,0 +1,322 @@
+//! The content store: `images/blobs/sha256/<hex>` and `images/names/<hash of the reference>.json`.
+//!
+//! Files come by rename after an fsync, so that a reader (the agent, or `coracle image` beside it) sees whole files or none, and no
+//! socket is needed between them. A lock file keeps the sweep from removing what is being named.
+
+use super::{Error, parse};
+use coracle_runtime::{ImageContent, LocalImage};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashSet,
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// The largest .wasm, bytes.
+pub const LARGEST: u64 = 512 << 20;
+/// Media type of a wasm layer (CNCF wasm artifact).
+pub const WASM_LAYER: &str = "application/wasm";
+/// Media type of its config.
+pub const WASM_CONFIG: &str = "application/vnd.wasm.config.v0+json";
+
+/// A record of the `names` folder, version 1.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Named {
+    /// Of this format.
+    pub version: u32,
+    /// Full reference.
+    pub reference: String,
+    /// Manifest digest.
+    pub manifest: String,
+    /// Digest of the .wasm.
+    pub wasm: String,
+    /// Its bytes.
+    pub size: u64,
+    /// From the image's config.
+    pub entrypoint: Vec<String>,
+    /// From the image's config.
+    pub env: Vec<(String, String)>,
+    /// RFC 3339.
+    pub created: String,
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A blob that is being written; gone when dropped before [`Incoming::keep`].
+pub struct Incoming {
+    file: fs::File,
+    path: PathBuf,
+    blobs: PathBuf,
+    hash: Sha256,
+    size: u64,
+    limit: u64,
+}
+
+fn failed(what: &str, path: &Path, why: &io::Error) -> Error {
+    let remedy = if why.kind() == io::ErrorKind::StorageFull { "; free some space" } else { "" };
+    Error::new("ErrImagePull", format!("{what} {}: {why}{remedy}", path.display()))
+}
+
+impl Store {
+    /// Opens or makes `data_dir/images`.
+    pub fn open(data_dir: &Path) -> Result<Self, Error> {
+        let store = Self { root: data_dir.join("images") };
+        for dir in [store.blobs(), store.names()] {
+            fs::create_dir_all(&dir).map_err(|e| failed("make", &dir, &e))?;
+        }
+        Ok(store)
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    /// Where a blob is; `None` for what is no sha256 digest.
+    pub fn blob(&self, digest: &str) -> Option<PathBuf> {
+        let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        Some(self.blobs().join(hex.to_ascii_lowercase()))
+    }
+
+    fn name(&self, whole: &str) -> PathBuf {
+        self.names().join(format!("{}.json", hex(&Sha256::digest(whole.as_bytes()))))
+    }
+
+    /// Holds the sweep off for as long as the file lives.
+    pub fn lock(&self) -> Result<fs::File, Error> {
+        let path = self.root.join("lock");
+        let file = fs::File::create(&path).map_err(|e| failed("open", &path, &e))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).map_err(|e| failed("lock", &path, &e.into()))?;
+        Ok(file)
+    }
+
+    /// Begins a blob of at most `limit` bytes.
+    pub fn incoming(&self, limit: u64) -> Result<Incoming, Error> {
+        let blobs = self.blobs();
+        let path = blobs.join(format!(".tmp-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+        let file = fs::File::create(&path).map_err(|e| failed("write", &path, &e))?;
+        Ok(Incoming { file, path, blobs, hash: Sha256::new(), size: 0, limit })
+    }
+
+    /// Keeps small content; its digest.
+    pub fn put(&self, content: &[u8]) -> Result<String, Error> {
+        let mut incoming = self.incoming(u64::MAX)?;
+        incoming.write_all(content).map_err(|e| failed("write", &incoming.path, &e))?;
+        Ok(incoming.keep(None)?.0)
+    }
+
+    /// Gives a wasm blob a name.
+    pub fn record(&self, named: &Named) -> Result<(), Error> {
+        let path = self.name(&named.reference);
+        let tmp = self.names().join(format!(".tmp-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+        let write = || -> io::Result<()> {
+            let mut file = fs::File::create(&tmp)?;
+            file.write_all(&serde_json::to_vec(named)?)?;
+            file.sync_all()?;
+            fs::rename(&tmp, &path)?;
+            fs::File::open(self.names())?.sync_all()
+        };
+        write().map_err(|e| failed("write", &path, &e))
+    }
+
+    fn read(path: &Path) -> Option<Named> {
+        let named: Named = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (named.version == 1).then_some(named)
+    }
+
+    /// By name.
+    pub fn find(&self, reference: &str) -> Result<Option<Named>, Error> {
+        let whole = parse(reference)?.whole();
+        Ok(Self::read(&self.name(&whole)).filter(|n| n.reference == whole))
+    }
+
+    /// The image, if it is here, whole.
+    pub fn lookup(&self, reference: &str) -> Result<Option<LocalImage>, Error> {
+        let Some(named) = self.find(reference)? else { return Ok(None) };
+        Ok(self.local(reference, &named))
+    }
+
+    /// As runtimes take it; `None` when its file is gone.
+    pub fn local(&self, reference: &str, named: &Named) -> Option<LocalImage> {
+        let path = self.blob(&named.wasm)?;
+        let whole = fs::metadata(&path).is_ok_and(|m| m.len() == named.size);
+        whole.then(|| LocalImage {
+            reference: reference.into(),
+            digest: named.manifest.clone(),
+            content: ImageContent::Wasm { path, digest: named.wasm.clone() },
+            entrypoint: named.entrypoint.clone(),
+            env: named.env.clone(),
+        })
+    }
+
+    /// All names, sorted.
+    pub fn list(&self) -> Result<Vec<Named>, Error> {
+        let dir = self.names();
+        let entries = fs::read_dir(&dir).map_err(|e| failed("read", &dir, &e))?;
+        let mut names: Vec<Named> = entries.flatten().filter_map(|e| Self::read(&e.path())).collect();
+        names.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(names)
+    }
+
+    /// Digests that are named: manifests' and contents'.
+    pub fn digests(&self) -> Vec<String> {
+        self.list().unwrap_or_default().into_iter().flat_map(|n| [n.manifest, n.wasm]).collect()
+    }
+
+    /// A .wasm file from this machine under a name, with the manifest that pushing it would have.
+    pub fn import(&self, file: &Path, name: &str) -> Result<Named, Error> {
+        let reference = parse(name)?;
+        if reference.digest().is_some() {
+            return Err(Error::new("InvalidImageName", format!("import {name}: name it NAME:TAG; its digest follows from its content")));
+        }
+        let _lock = self.lock()?;
+        let mut source = fs::File::open(file).map_err(|e| failed("open", file, &e))?;
+        let mut incoming = self.incoming(LARGEST)?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let n = source.read(&mut buffer).map_err(|e| failed("read", file, &e))?;
+            if n == 0 {
+                break;
+            }
+            incoming.write_all(buffer.get(..n).unwrap_or_default()).map_err(|e| failed("import", file, &e))?;
+        }
+        let (wasm, size) = incoming.keep_wasm(&file.display().to_string())?;
+        let manifest = self.put(&manifest(&wasm, size, &self.put(CONFIG)?))?;
+        let named = Named {
+            version: 1,
+            reference: reference.whole(),
+            manifest,
+            wasm,
+            size,
+            entrypoint: Vec::new(),
+            env: Vec::new(),
+            created: crate::pods::time::Time::now().rfc3339(),
+        };
+        self.record(&named)?;
+        Ok(named)
+    }
+
+    /// Takes a name away and sweeps.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let whole = parse(name)?.whole();
+        let path = self.name(&whole);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::new("ImageInspectError", format!("remove {whole}: no image of that name here; `coracle image list` shows them")));
+            }
+            Err(e) => return Err(failed("remove", &path, &e)),
+            Ok(()) => {}
+        }
+        self.sweep()
+    }
+
+    /// Removes blobs that nothing names; does nothing while something is being stored.
+    pub fn sweep(&self) -> Result<(), Error> {
+        let path = self.root.join("lock");
+        let file = fs::File::create(&path).map_err(|e| failed("open", &path, &e))?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(());
+        }
+        let mut keep: HashSet<PathBuf> = HashSet::new();
+        for named in self.list()? {
+            keep.extend(self.blob(&named.wasm));
+            if let Some(manifest) = self.blob(&named.manifest) {
+                let json: Option<serde_json::Value> = fs::read(&manifest).ok().and_then(|b| serde_json::from_slice(&b).ok());
+                keep.extend(json.as_ref().and_then(|j| j["config"]["digest"].as_str()).and_then(|d| self.blob(d)));
+                keep.insert(manifest);
+            }
+        }
+        let dir = self.blobs();
+        for entry in fs::read_dir(&dir).map_err(|e| failed("read", &dir, &e))?.flatten() {
+            if !keep.contains(&entry.path()) {
+                fs::remove_file(entry.path()).map_err(|e| failed("remove", &entry.path(), &e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The config of an imported component.
+const CONFIG: &[u8] = br#"{"architecture":"wasm","os":"wasip2"}"#;
+
+fn manifest(wasm: &str, size: u64, config: &str) -> Vec<u8> {
+    json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": WASM_CONFIG, "digest": config, "size": CONFIG.len() },
+        "layers": [{ "mediaType": WASM_LAYER, "digest": wasm, "size": size }],
+    })
+    .to_string()
+    .into_bytes()
+}
+
+impl Incoming {
+    /// Renames the file to its digest, which must be `expected` if that is given. Returns digest and size.
+    pub fn keep(mut self, expected: Option<&str>) -> Result<(String, u64), Error> {
+        let digest = format!("sha256:{}", hex(&std::mem::take(&mut self.hash).finalize()));
+        if let Some(expected) = expected.filter(|e| *e != digest) {
+            return Err(Error::new("ErrImagePull", format!("content has digest {digest} where {expected} was promised; it is not used")));
+        }
+        let target = self.blobs.join(digest.trim_start_matches("sha256:"));
+        let finish = || -> io::Result<()> {
+            self.file.sync_all()?;
+            fs::rename(&self.path, &target)?;
+            fs::File::open(&self.blobs)?.sync_all()
+        };
+        finish().map_err(|e| failed("write", &target, &e))?;
+        Ok((digest, self.size))
+    }
+
+    /// The same for what must be a wasm file; `source` names it in errors.
+    pub fn keep_wasm(self, source: &str) -> Result<(String, u64), Error> {
+        let mut magic = [0; 4];
+        let read = fs::File::open(&self.path).and_then(|mut f| f.read_exact(&mut magic));
+        if read.is_err() || magic != *b"\0asm" {
+            return Err(Error::new("InvalidImage", format!("{source} is no WebAssembly file: it does not begin with \\0asm")));
+        }
+        self.keep(None)
+    }
+
+    /// Where it is being written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let size = self.size + bytes.len() as u64;
+        if size > self.limit {
+            return Err(io::Error::other(format!("larger than the {} bytes that are allowed", self.limit)));
+        }
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.size = size;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Already renamed when it was kept.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

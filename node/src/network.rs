@@ -1,0 +1,39 @@
+//! Pod addresses and the way from Services to pods, behind one seam.
+//!
+//! [`loopback`] is what an ordinary user gets: addresses out of 127/8, nothing to configure in the kernel, Service addresses listened
+//! on by the hosts of the pods themselves. As root, AnyIP routes and nftables maps stand behind the same trait.
+
+pub mod loopback;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+
+/// Why the network could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The range is no range, or not one of ours.
+    #[error("pod range {0:?} cannot be used: {1}")]
+    Range(String, String),
+    /// Every address is taken.
+    #[error("no free address in {0}: {1} pods have one; delete some, or give this node a larger pod range")]
+    Exhausted(String, usize),
+    /// The kernel refused.
+    #[error("{0}")]
+    Kernel(String),
+}
+
+/// Listeners that a pod's host has to hold: connections to the address are served by what listens on the pod's port.
+pub type Listeners = Vec<(SocketAddr, u16)>;
+
+/// What the agent needs of a network. Calls are idempotent.
+#[async_trait]
+pub trait Network: Send + Sync + 'static {
+    /// An address for the pod, ready to be bound: the one it has, `keep` if that is free (adoption), or a new one.
+    async fn assign(&self, uid: &str, keep: Option<IpAddr>) -> Result<IpAddr, Error>;
+    /// The pod is gone.
+    async fn release(&self, uid: &str);
+    /// The Services and EndpointSlices (canonical JSON) that now hold. Returns, by pod uid, the Service addresses that pods on this
+    /// node have to listen on themselves: all pods that had some and all that get some; empty where the kernel does the work.
+    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>) -> Result<Vec<(String, Listeners)>, Error>;
+}

@@ -1,0 +1,23 @@
+//! Pods on this node: a keyed set of state machines.
+//!
+//! [`machine`] is a pod's state as data, [`step`] says what to do next, [`observe`] takes in what happened, [`status`] words it for the
+//! API: all pure. [`set`] is the one task that holds all pods and their timers; [`work`] carries actions out.
+
+pub mod admit;
+pub mod adopt;
+pub mod downward;
+pub mod env;
+pub mod machine;
+pub mod observe;
+pub mod probe;
+pub mod probes;
+pub mod set;
+pub mod spec;
+pub mod status;
+pub mod step;
+pub mod time;
+pub mod views;
+pub mod work;
+
+#[cfg(test)]
+mod tests;

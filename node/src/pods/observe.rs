@@ -1,0 +1,272 @@
+//! What an action or an event does to a pod's machine, and what it says on the pod's event list. Pure.
+
+use super::{
+    machine::{
+        Action, Backoff, ContainerState, Deletion, Event, Exit, FIRST_DELAY, FORGIVEN, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why,
+        doubling,
+    },
+    probes,
+    spec::Pod,
+    step,
+    time::{Due, Time},
+};
+
+fn note(container: Option<usize>, warning: bool, reason: &str, message: impl Into<String>) -> Note {
+    Note { container, warning, reason: reason.into(), message: message.into() }
+}
+
+/// Marks an action as under way.
+pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes: &mut Vec<Note>) {
+    match action {
+        Action::Setup => machine.sandbox = Sandbox::Settling,
+        Action::Teardown => machine.sandbox = Sandbox::Leaving,
+        Action::Delete => machine.deletion = Deletion::Asked,
+        Action::Forget => machine.deletion = Deletion::Done,
+        Action::Refresh => machine.refreshing = true,
+        Action::Fail(verdict) => {
+            notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
+            machine.verdict = Some(verdict.clone());
+        }
+        Action::Pull { container } => {
+            if let Some(state) = machine.containers.get_mut(*container) {
+                state.image = Image::Pulling;
+            }
+        }
+        Action::Start { container, attempt } => {
+            let Some(state) = machine.containers.get_mut(*container) else { return };
+            if let Run::Exited(exit) = &state.run {
+                let fresh = Backoff { delay: FIRST_DELAY, updated: now };
+                state.backoff = Some(match state.backoff {
+                    Some(old) if exit.finished.since(old.updated) <= FORGIVEN => {
+                        Backoff { delay: old.delay.saturating_mul(2).min(LONGEST_DELAY), updated: now }
+                    }
+                    _ => fresh,
+                });
+                state.last = Some(exit.clone());
+            }
+            state.attempt = *attempt;
+            state.run = Run::Starting;
+            state.probes = Default::default();
+            state.image_ref = pod.container(*container).map(|c| c.image.clone()).unwrap_or_default();
+        }
+        Action::Stop { container, grace, why, .. } => {
+            let Some(state) = machine.containers.get_mut(*container) else { return };
+            let name = pod.container(*container).map_or("", |c| c.name.as_str());
+            if let Run::Running { stopping, .. } = &mut state.run {
+                if stopping.is_none() {
+                    let message = match why {
+                        Why::PodEnds => format!("Stopping container {name}"),
+                        Why::Changed => format!("Container {name} definition changed, will be restarted"),
+                        Why::Probe(kind) => {
+                            let ending = if step::restarts(step::policy(pod, *container), 1) { ", will be restarted" } else { "" };
+                            format!("Container {name} failed {} probe{ending}", kind.title().to_lowercase())
+                        }
+                    };
+                    notes.push(note(Some(*container), false, "Killing", message));
+                }
+                *stopping = Some(now.after(*grace));
+            }
+        }
+        Action::Probe { container, kind, .. } => {
+            if let Some(state) = machine.containers.get_mut(*container) {
+                state.probes[*kind as usize].in_flight = true;
+            }
+        }
+    }
+}
+
+/// Takes in what happened.
+pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes: &mut Vec<Note>) {
+    match event {
+        Event::SetUp { ip, refresh } => {
+            machine.ip = Some(ip);
+            machine.refresh = renewal(machine, refresh, now);
+            machine.setup_failures = 0;
+            if machine.sandbox == Sandbox::Settling {
+                machine.sandbox = Sandbox::Ready;
+            }
+        }
+        Event::SetupFailed { reason, message, ip, fatal } => {
+            machine.ip = ip.or(machine.ip);
+            machine.setup_failures = machine.setup_failures.saturating_add(1);
+            let delay = if fatal { LONGEST_DELAY } else { 500_i64.saturating_mul(1 << machine.setup_failures.min(8)).min(122_000) };
+            if machine.sandbox == Sandbox::Settling {
+                machine.sandbox = Sandbox::Failed(Due::in_millis(now, delay));
+            }
+            notes.push(note(None, true, &reason, message));
+        }
+        Event::ImageReady { container, digest } => {
+            if let Some(state) = machine.containers.get_mut(container) {
+                state.image = Image::Ready;
+                state.digest = digest;
+                state.pull_failures = 0;
+            }
+        }
+        Event::ImageFailed { container, reason, message } => image_failed(pod, machine, container, reason, message, now, notes),
+        Event::Refused { container, reason, message, fatal } => {
+            let Some(state) = machine.containers.get_mut(container) else { return };
+            if state.run != Run::Starting {
+                return;
+            }
+            notes.push(note(Some(container), true, "Failed", format!("Error: {message}")));
+            state.refusals = state.refusals.saturating_add(1);
+            let retry = (!fatal).then(|| Due::in_millis(now, doubling(state.refusals)));
+            state.run = Run::Refused { reason, message, retry };
+            state.image = Image::Unknown;
+        }
+        Event::StartFailed { container, attempt, reason, message } => {
+            notes.push(note(Some(container), false, "Created", "Container created"));
+            notes.push(note(Some(container), true, "Failed", format!("Error: {message}")));
+            let exit = Exit { code: 128, reason, message, started: None, finished: now };
+            exited(pod, machine, container, attempt, exit, now, notes);
+        }
+        Event::Started { container, attempt } => {
+            let Some(state) = machine.containers.get_mut(container) else { return };
+            if state.attempt != attempt {
+                return;
+            }
+            notes.push(note(Some(container), false, "Created", "Container created"));
+            notes.push(note(Some(container), false, "Started", "Container started"));
+            running(state, now);
+            machine.initialized = step::initialized(pod, machine);
+        }
+        Event::Running { container, attempt, since } => {
+            // `Started` says the same, in its own time; here it only matters for what was adopted or restarted by the runtime.
+            let Some(state) = machine.containers.get_mut(container) else { return };
+            if state.attempt == attempt && state.run == Run::Starting {
+                running(state, since);
+                machine.initialized = step::initialized(pod, machine);
+            }
+        }
+        Event::Exited { container, attempt, exit } => exited(pod, machine, container, attempt, exit, now, notes),
+        Event::StopFailed { container, message, .. } => {
+            // The shell goes on trying; the container counts as running until the runtime says otherwise.
+            notes.push(note(Some(container), true, "FailedKillPod", format!("error killing pod: {message}")));
+        }
+        Event::Probed { container, attempt, kind, outcome } => {
+            let Some(state) = machine.containers.get_mut(container) else { return };
+            let Some(probe) = pod.container(container).and_then(|c| kind.of(c)) else { return };
+            if state.attempt != attempt || !state.probes[kind as usize].in_flight {
+                return;
+            }
+            let success = outcome.is_ok();
+            if let Err(message) = outcome {
+                notes.push(note(Some(container), true, "Unhealthy", format!("{} probe failed: {message}", kind.title())));
+            }
+            probes::record(probe, kind, &mut state.probes[kind as usize], success, now);
+            machine.initialized = step::initialized(pod, machine);
+        }
+        Event::Refreshed(next) => {
+            machine.refreshing = false;
+            machine.refresh = renewal(machine, next, now);
+        }
+        Event::SandboxLost(message) => {
+            if matches!(machine.sandbox, Sandbox::Ready | Sandbox::Settling) {
+                machine.sandbox = Sandbox::Absent;
+                notes.push(note(None, false, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."));
+            }
+            for container in 0..machine.containers.len() {
+                if machine.containers.get(container).is_some_and(ContainerState::alive) {
+                    let attempt = machine.containers[container].attempt;
+                    let exit = Exit { code: 137, reason: "Error".into(), message: message.clone(), started: None, finished: now };
+                    exited(pod, machine, container, attempt, exit, now, notes);
+                }
+            }
+            machine.initialized = pod.inits() == 0;
+            if !machine.initialized {
+                for state in machine.containers.iter_mut().take(pod.inits()) {
+                    if let Run::Exited(exit) = &state.run {
+                        state.last = Some(exit.clone());
+                        state.run = Run::Idle;
+                    }
+                }
+            }
+        }
+        Event::TornDown => machine.sandbox = Sandbox::Gone,
+        Event::TeardownFailed(message) => {
+            notes.push(note(None, true, "FailedKillPod", format!("error killing pod: {message}")));
+            machine.sandbox = Sandbox::Stuck(Due::in_millis(now, 5_000));
+        }
+        Event::Deleted(true) => machine.deletion = Deletion::Done,
+        Event::Deleted(false) => machine.deletion = Deletion::Failed(Due::in_millis(now, 2_000)),
+        Event::DependencyChanged { volume } | Event::SpecChanged { volume } => {
+            if volume {
+                machine.stale = machine.refreshing || machine.sandbox == Sandbox::Settling;
+                machine.refresh = Some(Due::in_millis(now, 0));
+            }
+            // What failed for want of something may succeed now.
+            if let Sandbox::Failed(due) = &mut machine.sandbox {
+                due.at = now;
+            }
+            for (state, container) in machine.containers.iter_mut().zip(pod.all_containers()) {
+                match &mut state.run {
+                    Run::Refused { retry: Some(retry), reason, .. } if reason == "CreateContainerConfigError" => retry.at = now,
+                    Run::Refused { retry, .. } if state.image_ref != container.image => *retry = Some(Due::in_millis(now, 0)),
+                    _ => {}
+                }
+                if let Image::Failed { .. } = &state.image
+                    && state.image_ref != container.image
+                {
+                    state.image = Image::Unknown;
+                }
+                if !state.alive() {
+                    state.image_ref = container.image.clone();
+                }
+            }
+        }
+        Event::Gone => machine.gone = true,
+        Event::Leave(bound) => machine.leaving = Some(bound),
+    }
+}
+
+/// What changed while volumes were being written is written at once.
+fn renewal(machine: &mut Machine, next: Option<Due>, now: Time) -> Option<Due> {
+    if std::mem::take(&mut machine.stale) { Some(Due::in_millis(now, 0)) } else { next }
+}
+
+fn running(state: &mut ContainerState, since: Time) {
+    state.created = true;
+    state.refusals = 0;
+    if state.run == Run::Starting {
+        state.run = Run::Running { since, stopping: None };
+    }
+}
+
+fn image_failed(pod: &Pod, machine: &mut Machine, container: usize, reason: String, message: String, now: Time, notes: &mut Vec<Note>) {
+    let Some(state) = machine.containers.get_mut(container) else { return };
+    state.pull_failures = state.pull_failures.saturating_add(1);
+    let delay = doubling(state.pull_failures);
+    notes.push(note(Some(container), true, "Failed", format!("Error: {reason}")));
+    if reason == "ErrImagePull" {
+        let image = pod.container(container).map_or("", |c| c.image.as_str());
+        notes.push(note(Some(container), false, "BackOff", format!("Back-off pulling image \"{image}\"")));
+        notes.push(note(Some(container), true, "Failed", "Error: ImagePullBackOff"));
+    }
+    // A changed reference is seen by comparing with the one that failed.
+    state.image_ref = pod.container(container).map(|c| c.image.clone()).unwrap_or_default();
+    state.image = Image::Failed { reason, message, retry: Due::in_millis(now, delay), fresh: Due::in_millis(now, 1_500) };
+}
+
+fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit: Exit, _now: Time, notes: &mut Vec<Note>) {
+    let Some(state) = machine.containers.get_mut(container) else { return };
+    if state.attempt != attempt || !state.alive() {
+        return;
+    }
+    let started = match state.run {
+        Run::Running { since, .. } => Some(since),
+        _ => None,
+    };
+    state.created = true;
+    let exit = Exit { started: exit.started.or(started), ..exit };
+    state.image = Image::Unknown;
+    state.probes = Default::default();
+    let waits = state.restart_due(&exit).is_some() && step::restarts(step::policy(pod, container), exit.code);
+    state.run = Run::Exited(exit);
+    let ends = machine.gone || machine.leaving.is_some() || pod.deletion_grace().is_some();
+    if waits && !ends {
+        let name = pod.container(container).map_or("", |c| c.name.as_str());
+        let message = format!("Back-off restarting failed container {name} in pod {}", pod.long_name());
+        notes.push(note(Some(container), true, "BackOff", message));
+    }
+    machine.initialized = step::initialized(pod, machine);
+}

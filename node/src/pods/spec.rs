@@ -1,0 +1,714 @@
+//! What the agent reads of a pod: narrow structs over the object's canonical JSON.
+//!
+//! Rejected: the typed `k8s_openapi` Pod, which is some forty times larger in memory and fails as a whole on one field it does not
+//! know. What is not named here is ignored; what matters but is not supported is named and refused in [`super::admit`].
+
+use super::time::Time;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A pod as the feed brings it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Pod {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `spec`.
+    pub spec: PodSpec,
+    /// `status` as the control plane last stored it; read once, when the agent first sees the pod.
+    pub status: StoredStatus,
+}
+
+/// The parts of `ObjectMeta` that matter here.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Metadata {
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Uid.
+    pub uid: String,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// RFC 3339; set when the pod is being deleted.
+    pub deletion_timestamp: Option<String>,
+    /// Grace of the deletion, seconds.
+    pub deletion_grace_period_seconds: Option<i64>,
+}
+
+/// `PodSpec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodSpec {
+    /// Run in order before the others.
+    pub init_containers: Vec<Container>,
+    /// The pod's containers.
+    pub containers: Vec<Container>,
+    /// `Always` (also when empty), `OnFailure`, `Never`.
+    pub restart_policy: String,
+    /// Seconds from asking to killing; 30 when absent.
+    pub termination_grace_period_seconds: Option<i64>,
+    /// Bound on the pod's life, seconds.
+    pub active_deadline_seconds: Option<i64>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Node it is bound to.
+    pub node_name: String,
+    /// Service account.
+    pub service_account_name: String,
+    /// Secrets with registry credentials.
+    pub image_pull_secrets: Vec<LocalRef>,
+    /// Host name inside; the pod's name when empty.
+    pub hostname: String,
+    /// Subdomain.
+    pub subdomain: String,
+    /// RuntimeClass.
+    pub runtime_class_name: Option<String>,
+    /// Service environment variables; true when absent.
+    pub enable_service_links: Option<bool>,
+    /// Additional conditions of readiness.
+    pub readiness_gates: Vec<ReadinessGate>,
+    /// Host namespaces, refused.
+    pub host_network: bool,
+    /// Host namespaces, refused.
+    #[serde(rename = "hostPID")]
+    pub host_pid: bool,
+    /// Host namespaces, refused.
+    #[serde(rename = "hostIPC")]
+    pub host_ipc: bool,
+    /// `ClusterFirst`, `Default`, `None`.
+    pub dns_policy: String,
+    /// Pod's own resolver settings.
+    pub dns_config: DnsConfig,
+}
+
+/// `PodDNSConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    /// Addresses.
+    pub nameservers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Options such as `ndots`.
+    pub options: Vec<DnsOption>,
+}
+
+/// `PodDNSConfigOption`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsOption {
+    /// Name.
+    pub name: String,
+    /// Value, if it has one.
+    pub value: Option<String>,
+}
+
+/// `PodReadinessGate`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ReadinessGate {
+    /// The condition that must be `True`.
+    pub condition_type: String,
+}
+
+/// A name in the pod's namespace.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LocalRef {
+    /// Name.
+    pub name: String,
+}
+
+/// `Container`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    /// Name.
+    pub name: String,
+    /// Image reference.
+    pub image: String,
+    /// `Always`, `IfNotPresent`, `Never`; by the tag when empty.
+    pub image_pull_policy: String,
+    /// Entry point.
+    pub command: Vec<String>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Variables.
+    pub env: Vec<EnvVar>,
+    /// Sources of variables.
+    pub env_from: Vec<EnvFrom>,
+    /// Ports.
+    pub ports: Vec<ContainerPort>,
+    /// Requests and limits.
+    pub resources: Resources,
+    /// Mounts.
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Block devices, refused.
+    pub volume_devices: Vec<Value>,
+    /// Restart when it fails.
+    pub liveness_probe: Option<Probe>,
+    /// Take traffic when it succeeds.
+    pub readiness_probe: Option<Probe>,
+    /// Hold the other two back until it succeeds.
+    pub startup_probe: Option<Probe>,
+    /// Hooks, refused.
+    pub lifecycle: Option<Lifecycle>,
+    /// `Always` makes an init container a sidecar (KEP-753).
+    pub restart_policy: Option<String>,
+    /// Security context.
+    pub security_context: SecurityContext,
+    /// Terminal.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin: bool,
+}
+
+impl Container {
+    /// A restartable init container (KEP-753).
+    pub fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+}
+
+/// `SecurityContext`, the parts that a runtime must not ignore silently.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SecurityContext {
+    /// Full access to the host, refused.
+    pub privileged: Option<bool>,
+}
+
+/// `Lifecycle`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// After start.
+    pub post_start: Option<Handler>,
+    /// Before stop.
+    pub pre_stop: Option<Handler>,
+}
+
+/// `LifecycleHandler`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Handler {
+    /// Command inside.
+    pub exec: Option<Value>,
+    /// HTTP GET.
+    pub http_get: Option<Value>,
+    /// TCP connect.
+    pub tcp_socket: Option<Value>,
+    /// Sleep.
+    pub sleep: Option<SleepAction>,
+}
+
+/// `SleepAction`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SleepAction {
+    /// Seconds.
+    pub seconds: i64,
+}
+
+/// `EnvVar`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Name.
+    pub name: String,
+    /// Literal, expanded.
+    pub value: String,
+    /// Or a source.
+    pub value_from: Option<EnvSource>,
+}
+
+/// `EnvVarSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EnvSource {
+    /// Key of a config map.
+    pub config_map_key_ref: Option<KeyRef>,
+    /// Key of a secret.
+    pub secret_key_ref: Option<KeyRef>,
+    /// Field of the pod.
+    pub field_ref: Option<FieldRef>,
+    /// Resource of a container.
+    pub resource_field_ref: Option<ResourceFieldRef>,
+}
+
+/// `ConfigMapKeySelector` and `SecretKeySelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyRef {
+    /// Object's name.
+    pub name: String,
+    /// Key.
+    pub key: String,
+    /// May be absent.
+    pub optional: bool,
+}
+
+/// `ObjectFieldSelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FieldRef {
+    /// Such as `metadata.name` or `metadata.labels['app']`.
+    pub field_path: String,
+}
+
+/// `ResourceFieldSelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResourceFieldRef {
+    /// Container; its own when empty in an env var.
+    pub container_name: String,
+    /// Such as `limits.memory`.
+    pub resource: String,
+    /// Unit, `1` when absent.
+    pub divisor: Option<Value>,
+}
+
+/// `EnvFromSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EnvFrom {
+    /// Put before each name.
+    pub prefix: String,
+    /// A config map.
+    pub config_map_ref: Option<ObjectRef>,
+    /// A secret.
+    pub secret_ref: Option<ObjectRef>,
+}
+
+/// A named object that may be absent.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ObjectRef {
+    /// Name.
+    pub name: String,
+    /// May be absent.
+    pub optional: bool,
+}
+
+/// `ContainerPort`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Name.
+    pub name: Option<String>,
+    /// Port.
+    pub container_port: u16,
+    /// Port of the node, refused.
+    pub host_port: u16,
+    /// `TCP` when empty.
+    pub protocol: String,
+}
+
+/// `ResourceRequirements`; quantities as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Upper bounds.
+    pub limits: BTreeMap<String, Value>,
+    /// What the scheduler set aside.
+    pub requests: BTreeMap<String, Value>,
+}
+
+/// `VolumeMount`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeMount {
+    /// Volume.
+    pub name: String,
+    /// Path inside.
+    pub mount_path: String,
+    /// Not writable.
+    pub read_only: bool,
+    /// Path within the volume.
+    pub sub_path: String,
+    /// The same with variables.
+    pub sub_path_expr: String,
+}
+
+/// `Probe`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Probe {
+    /// HTTP GET.
+    pub http_get: Option<HttpGet>,
+    /// TCP connect.
+    pub tcp_socket: Option<TcpSocket>,
+    /// Command inside, refused.
+    pub exec: Option<Value>,
+    /// gRPC health check, refused.
+    pub grpc: Option<Value>,
+    /// Seconds after start.
+    pub initial_delay_seconds: i64,
+    /// Seconds; 1 when zero.
+    pub timeout_seconds: i64,
+    /// Seconds; 10 when zero.
+    pub period_seconds: i64,
+    /// 1 when zero.
+    pub success_threshold: i64,
+    /// 3 when zero.
+    pub failure_threshold: i64,
+    /// Grace when this probe stops the container.
+    pub termination_grace_period_seconds: Option<i64>,
+}
+
+/// `HTTPGetAction`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HttpGet {
+    /// `/` when empty.
+    pub path: String,
+    /// Number or name.
+    pub port: Value,
+    /// The pod's address when empty.
+    pub host: String,
+    /// `HTTP` when empty.
+    pub scheme: String,
+    /// Headers.
+    pub http_headers: Vec<HttpHeader>,
+}
+
+/// `HTTPHeader`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct HttpHeader {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// `TCPSocketAction`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct TcpSocket {
+    /// Number or name.
+    pub port: Value,
+    /// The pod's address when empty.
+    pub host: String,
+}
+
+/// `Volume`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Volume {
+    /// Name.
+    pub name: String,
+    /// A config map's keys as files.
+    pub config_map: Option<ConfigMapSource>,
+    /// A secret's keys as files.
+    pub secret: Option<SecretSource>,
+    /// Scratch space that lives as long as the pod.
+    pub empty_dir: Option<EmptyDir>,
+    /// Several sources in one directory.
+    pub projected: Option<Projected>,
+    /// The pod's own fields as files.
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardSource>,
+    /// Any other source: refused by name.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// `EmptyDirVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EmptyDir {
+    /// Empty or `Memory`.
+    pub medium: String,
+}
+
+/// `KeyToPath`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Item {
+    /// Key.
+    pub key: String,
+    /// File, relative.
+    pub path: String,
+    /// Mode.
+    pub mode: Option<u32>,
+}
+
+/// `ConfigMapVolumeSource` and `ConfigMapProjection`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConfigMapSource {
+    /// Name.
+    pub name: String,
+    /// All keys when empty.
+    pub items: Vec<Item>,
+    /// 0644 when absent.
+    pub default_mode: Option<u32>,
+    /// May be absent.
+    pub optional: bool,
+}
+
+/// `SecretVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SecretSource {
+    /// Name in a volume.
+    pub secret_name: String,
+    /// Name in a projection.
+    pub name: String,
+    /// All keys when empty.
+    pub items: Vec<Item>,
+    /// 0644 when absent.
+    pub default_mode: Option<u32>,
+    /// May be absent.
+    pub optional: bool,
+}
+
+/// `ProjectedVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Projected {
+    /// Sources, later ones win.
+    pub sources: Vec<Projection>,
+    /// 0644 when absent.
+    pub default_mode: Option<u32>,
+}
+
+/// `VolumeProjection`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Projection {
+    /// Config map.
+    pub config_map: Option<ConfigMapSource>,
+    /// Secret.
+    pub secret: Option<SecretSource>,
+    /// Fields of the pod.
+    #[serde(rename = "downwardAPI")]
+    pub downward_api: Option<DownwardSource>,
+    /// Token.
+    pub service_account_token: Option<TokenSource>,
+    /// Any other source: refused by name.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// `ServiceAccountTokenProjection`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TokenSource {
+    /// The API server's own when empty.
+    pub audience: String,
+    /// 3600 when absent.
+    pub expiration_seconds: Option<i64>,
+    /// File.
+    pub path: String,
+}
+
+/// `DownwardAPIVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DownwardSource {
+    /// Files.
+    pub items: Vec<DownwardItem>,
+    /// 0644 when absent.
+    pub default_mode: Option<u32>,
+}
+
+/// `DownwardAPIVolumeFile`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DownwardItem {
+    /// File.
+    pub path: String,
+    /// Field of the pod.
+    pub field_ref: Option<FieldRef>,
+    /// Resource of a container.
+    pub resource_field_ref: Option<ResourceFieldRef>,
+    /// Mode.
+    pub mode: Option<u32>,
+}
+
+/// `PodStatus` as stored: what a fresh agent takes over.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StoredStatus {
+    /// Phase.
+    pub phase: String,
+    /// Reason of the phase.
+    pub reason: String,
+    /// RFC 3339.
+    pub start_time: Option<String>,
+    /// QoS class, kept.
+    pub qos_class: String,
+    /// Conditions, ours and others'.
+    pub conditions: Vec<StoredCondition>,
+    /// Init containers.
+    pub init_container_statuses: Vec<StoredContainer>,
+    /// Containers.
+    pub container_statuses: Vec<StoredContainer>,
+}
+
+/// `PodCondition` as stored.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StoredCondition {
+    /// Type.
+    pub r#type: String,
+    /// `True`, `False`, `Unknown`.
+    pub status: String,
+    /// RFC 3339.
+    pub last_transition_time: Option<String>,
+}
+
+/// `ContainerStatus` as stored.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StoredContainer {
+    /// Name.
+    pub name: String,
+    /// Restarts so far.
+    pub restart_count: u32,
+    /// Digest.
+    #[serde(rename = "imageID")]
+    pub image_id: String,
+    /// Set once it was created.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `{waiting|running|terminated: …}`.
+    pub state: StoredState,
+    /// The one before.
+    pub last_state: StoredState,
+}
+
+/// `ContainerState` as stored.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StoredState {
+    /// Running.
+    pub running: Option<StoredRunning>,
+    /// Exited.
+    pub terminated: Option<StoredTerminated>,
+}
+
+/// `ContainerStateRunning`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StoredRunning {
+    /// RFC 3339.
+    pub started_at: Option<String>,
+}
+
+/// `ContainerStateTerminated`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StoredTerminated {
+    /// Exit code.
+    pub exit_code: i32,
+    /// Reason.
+    pub reason: String,
+    /// Message.
+    pub message: String,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    /// RFC 3339.
+    pub finished_at: Option<String>,
+}
+
+impl Pod {
+    /// Reads canonical JSON.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json)
+    }
+
+    /// Init containers, then containers: the order of every per-container list in the agent.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.spec.init_containers.iter().chain(&self.spec.containers)
+    }
+
+    /// The container at that place of [`Self::all_containers`].
+    pub fn container(&self, index: usize) -> Option<&Container> {
+        let inits = self.spec.init_containers.len();
+        if index < inits { self.spec.init_containers.get(index) } else { self.spec.containers.get(index - inits) }
+    }
+
+    /// How many of the containers are init containers.
+    pub fn inits(&self) -> usize {
+        self.spec.init_containers.len()
+    }
+
+    /// `fieldPath` of a container in events: `spec.containers{web}`.
+    pub fn field_path(&self, index: usize) -> String {
+        let list = if index < self.inits() { "initContainers" } else { "containers" };
+        format!("spec.{list}{{{}}}", self.container(index).map_or("", |c| c.name.as_str()))
+    }
+
+    /// `name_namespace(uid)`, as kubelet writes pods in messages.
+    pub fn long_name(&self) -> String {
+        format!("{}_{}({})", self.metadata.name, self.metadata.namespace, self.metadata.uid)
+    }
+
+    /// The pod is being deleted; the grace in milliseconds that it has from now on.
+    pub fn deletion_grace(&self) -> Option<i64> {
+        self.metadata.deletion_timestamp.as_ref()?;
+        Some(self.metadata.deletion_grace_period_seconds.map_or_else(|| self.grace(), |s| s.max(0).saturating_mul(1000)))
+    }
+
+    /// Grace of an ordinary stop, milliseconds.
+    pub fn grace(&self) -> i64 {
+        self.spec.termination_grace_period_seconds.unwrap_or(30).max(0).saturating_mul(1000)
+    }
+
+    /// Names of config maps and secrets that volumes and env name: `(resource, name)`.
+    pub fn references(&self) -> Vec<(&'static str, &str)> {
+        let mut found = Vec::new();
+        for container in self.all_containers() {
+            for from in &container.env_from {
+                found.extend(from.config_map_ref.iter().map(|r| ("configmaps", r.name.as_str())));
+                found.extend(from.secret_ref.iter().map(|r| ("secrets", r.name.as_str())));
+            }
+            for source in container.env.iter().filter_map(|e| e.value_from.as_ref()) {
+                found.extend(source.config_map_key_ref.iter().map(|r| ("configmaps", r.name.as_str())));
+                found.extend(source.secret_key_ref.iter().map(|r| ("secrets", r.name.as_str())));
+            }
+        }
+        found.extend(self.volume_references());
+        found.extend(self.spec.image_pull_secrets.iter().map(|r| ("secrets", r.name.as_str())));
+        found
+    }
+
+    /// The same for volumes alone.
+    pub fn volume_references(&self) -> Vec<(&'static str, &str)> {
+        let mut found = Vec::new();
+        for volume in &self.spec.volumes {
+            found.extend(volume.config_map.iter().map(|s| ("configmaps", s.name.as_str())));
+            found.extend(volume.secret.iter().map(|s| ("secrets", s.secret_name.as_str())));
+            for projection in volume.projected.iter().flat_map(|p| &p.sources) {
+                found.extend(projection.config_map.iter().map(|s| ("configmaps", s.name.as_str())));
+                found.extend(projection.secret.iter().map(|s| ("secrets", s.name.as_str())));
+            }
+        }
+        found
+    }
+}
+
+impl StoredTerminated {
+    /// As the state machine keeps it.
+    pub fn exit(&self) -> super::machine::Exit {
+        super::machine::Exit {
+            code: self.exit_code,
+            reason: self.reason.clone(),
+            message: self.message.clone(),
+            started: self.started_at.as_deref().and_then(Time::parse),
+            finished: self.finished_at.as_deref().and_then(Time::parse).unwrap_or(Time(0)),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! `PodStatus` out of a pod's machine, as kubelet's `generateAPIPodStatus` words it.
+
+use super::{
+    machine::{ContainerState, Exit, Image, Machine, Run, Sandbox},
+    probes,
+    spec::{Container, Pod},
+    step::{self, End},
+    time::Time,
+};
+use serde_json::{Map, Value, json};
+use std::net::IpAddr;
+
+/// The phase.
+pub fn phase(pod: &Pod, machine: &Machine) -> &'static str {
+    match step::end(pod, machine) {
+        Some(End::Succeeded) => return "Succeeded",
+        Some(End::Failed) => return "Failed",
+        None => {}
+    }
+    let never_ran = |state: &ContainerState| !state.created;
+    if !machine.initialized || machine.containers.iter().skip(pod.inits()).any(never_ran) { "Pending" } else { "Running" }
+}
+
+/// Ready in the sense of the `Ready` condition without gates: every container is.
+pub fn containers_ready(pod: &Pod, machine: &Machine) -> bool {
+    unready(pod, machine).is_empty() && step::end(pod, machine).is_none()
+}
+
+fn unready(pod: &Pod, machine: &Machine) -> Vec<String> {
+    let inits = pod.inits();
+    let mut names = Vec::new();
+    for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
+        if (index >= inits || container.is_sidecar()) && !probes::ready(container, state) {
+            names.push(container.name.clone());
+        }
+    }
+    names
+}
+
+/// The whole status, as a strategic merge patch of `status`: what is absent is null. Condition times are kept in the machine.
+pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> Value {
+    let phase = phase(pod, machine);
+    let inits = pod.inits();
+    let mut status = Map::new();
+    status.insert("observedGeneration".into(), json!(pod.metadata.generation));
+    status.insert("phase".into(), json!(phase));
+    let verdict = machine.verdict.as_ref();
+    status.insert("reason".into(), verdict.map_or(Value::Null, |v| json!(v.reason)));
+    status.insert("message".into(), verdict.map_or(Value::Null, |v| json!(v.message)));
+    status.insert("startTime".into(), json!(machine.start_time.rfc3339()));
+    status.insert("hostIP".into(), json!(host_ip.to_string()));
+    status.insert("hostIPs".into(), json!([{ "ip": host_ip.to_string() }]));
+    if let Some(ip) = machine.ip {
+        status.insert("podIP".into(), json!(ip.to_string()));
+        status.insert("podIPs".into(), json!([{ "ip": ip.to_string() }]));
+    }
+    status.insert("conditions".into(), conditions(pod, machine, phase, now));
+    let states: Vec<Value> = pod
+        .all_containers()
+        .zip(&machine.containers)
+        .enumerate()
+        .map(|(index, (container, state))| container_status(pod, machine, index, container, state, now))
+        .collect();
+    let (init, main) = states.split_at(inits.min(states.len()));
+    status.insert("containerStatuses".into(), json!(main));
+    if !init.is_empty() {
+        status.insert("initContainerStatuses".into(), json!(init));
+    }
+    Value::Object(status)
+}
+
+fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value {
+    let done = match phase {
+        "Succeeded" => Some("PodCompleted"),
+        "Failed" => Some("PodFailed"),
+        _ => None,
+    };
+    let waiting: Vec<String> = if machine.initialized {
+        Vec::new()
+    } else {
+        pod.spec
+            .init_containers
+            .iter()
+            .zip(&machine.containers)
+            .filter(|(c, s)| if c.is_sidecar() { !probes::started(c, s) } else { !matches!(&s.run, Run::Exited(e) if e.code == 0) })
+            .map(|(c, _)| c.name.clone())
+            .collect()
+    };
+    let initialized = if phase == "Succeeded" || waiting.is_empty() {
+        (true, if phase == "Succeeded" { "PodCompleted" } else { "" }, String::new())
+    } else {
+        (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", waiting.join(" ")))
+    };
+    let unready = unready(pod, machine);
+    let containers = match done {
+        Some(reason) => (false, reason, String::new()),
+        None if unready.is_empty() => (true, "", String::new()),
+        None => (false, "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+    };
+    let ready = if containers.0 { gates(pod, machine) } else { containers.clone() };
+    let sandbox = machine.sandbox == Sandbox::Ready;
+    let list = [
+        ("PodReadyToStartContainers", (sandbox, "", String::new())),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers),
+    ];
+    let mut conditions = Vec::new();
+    for (kind, (value, reason, message)) in list {
+        let value = if value { "True" } else { "False" };
+        let since = match machine.conditions.get(kind) {
+            Some((old, since)) if old == value => *since,
+            _ => {
+                machine.conditions.insert(kind.into(), (value.into(), now));
+                now
+            }
+        };
+        conditions.push(json!({
+            "type": kind, "status": value, "lastProbeTime": null, "lastTransitionTime": since.rfc3339(),
+            "observedGeneration": pod.metadata.generation,
+            // Null removes what an earlier report said: the patch merges conditions by type.
+            "reason": (!reason.is_empty()).then_some(reason), "message": (!message.is_empty()).then_some(message),
+        }));
+    }
+    Value::Array(conditions)
+}
+
+fn gates(pod: &Pod, machine: &Machine) -> (bool, &'static str, String) {
+    let mut wrong = Vec::new();
+    for gate in &pod.spec.readiness_gates {
+        let name = &gate.condition_type;
+        match machine.conditions.get(name) {
+            None => wrong.push(format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")),
+            Some((value, _)) if value == "True" => {}
+            Some((value, _)) => wrong.push(format!("the status of pod readiness gate \"{name}\" is not \"True\", but {value}")),
+        }
+    }
+    if wrong.is_empty() { (true, "", String::new()) } else { (false, "ReadinessGatesNotReady", wrong.join(", ")) }
+}
+
+fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, now: Time) -> Value {
+    let id = format!("wasm://{}/{}/{}", pod.metadata.uid, container.name, state.attempt);
+    let (current, last) = states(pod, machine, index, container, state, &id, now);
+    let init = index < pod.inits() && !container.is_sidecar();
+    let ready = if init { matches!(&state.run, Run::Exited(exit) if exit.code == 0) } else { probes::ready(container, state) };
+    let started = if init { matches!(state.run, Run::Running { .. }) } else { probes::started(container, state) };
+    let image = if state.image_ref.is_empty() || state.digest.is_empty() { &container.image } else { &state.image_ref };
+    let mut status = json!({
+        "name": container.name, "image": image, "imageID": state.digest, "ready": ready, "started": started,
+        "restartCount": state.attempt, "state": current, "lastState": last,
+    });
+    if state.created {
+        status["containerID"] = json!(id);
+    }
+    status
+}
+
+/// (state, lastState).
+fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
+    let previous = state.attempt.checked_sub(1).map(|n| format!("wasm://{}/{}/{n}", pod.metadata.uid, container.name));
+    let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id)));
+    let wait = |reason: &str, message: &str| {
+        let mut waiting = json!({ "reason": reason });
+        if !message.is_empty() {
+            waiting["message"] = json!(message);
+        }
+        json!({ "waiting": waiting })
+    };
+    let over = step::end(pod, machine).is_some() || pod.deletion_grace().is_some();
+    let image = match &state.image {
+        Image::Failed { reason, message, fresh, .. } if !over => Some(if reason == "ErrImagePull" && fresh.reached(now) {
+            wait("ImagePullBackOff", &format!("Back-off pulling image \"{}\": {reason}: {message}", container.image))
+        } else {
+            wait(reason, message)
+        }),
+        _ => None,
+    };
+    match &state.run {
+        Run::Running { since, .. } => (json!({ "running": { "startedAt": since.rfc3339() } }), last),
+        Run::Exited(exit) => {
+            let restarts = !over && step::restarts(step::policy(pod, index), exit.code);
+            if let Some(waiting) = image.filter(|_| restarts) {
+                return (waiting, terminated(exit, id));
+            }
+            if let Some(due) = state.restart_due(exit).filter(|due| restarts && !due.reached(now)) {
+                let message = format!("back-off {} restarting failed container={} pod={}", duration(due.delay), container.name, pod.long_name());
+                return (wait("CrashLoopBackOff", &message), terminated(exit, id));
+            }
+            (terminated(exit, id), last)
+        }
+        Run::Refused { reason, message, .. } => (wait(reason, message), last),
+        Run::Starting if state.last.is_some() => (wait("ContainerCreating", ""), last),
+        Run::Idle | Run::Starting => {
+            let reason = if machine.initialized || index < pod.inits() && !state.created && pod.inits() == 0 {
+                "ContainerCreating"
+            } else {
+                "PodInitializing"
+            };
+            (image.unwrap_or_else(|| wait(reason, "")), last)
+        }
+    }
+}
+
+fn terminated(exit: &Exit, id: &str) -> Value {
+    let mut terminated = json!({
+        "exitCode": exit.code, "reason": exit.reason, "containerID": id, "finishedAt": exit.finished.rfc3339(),
+        "startedAt": exit.started.unwrap_or(exit.finished).rfc3339(),
+    });
+    if !exit.message.is_empty() {
+        terminated["message"] = json!(exit.message);
+    }
+    json!({ "terminated": terminated })
+}
+
+/// Milliseconds as Go's `time.Duration` prints them: `10s`, `1m20s`, `5m0s`.
+pub fn duration(millis: i64) -> String {
+    let (minutes, seconds) = (millis / 60_000, millis / 1000 % 60);
+    if minutes > 0 { format!("{minutes}m{seconds}s") } else { format!("{seconds}s") }
+}

@@ -1,0 +1,273 @@
+//! The next steps of a pod: a pure function of its object, what is known of it, and the time.
+//!
+//! Call [`step`], mark each action as begun ([`super::observe::begin`]), carry it out, feed what happened into
+//! [`super::observe::observe`], and call again. An action that is under way is visible in the machine, so calling twice never asks
+//! for the same thing twice.
+
+use super::{
+    machine::{Action, Deletion, Image, Machine, Run, Sandbox, Verdict, Why},
+    probes::{self, Kind},
+    spec::{Container, Pod},
+    time::Time,
+};
+
+/// How a pod has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every container ended with 0.
+    Succeeded,
+    /// One did not, or the pod failed as a whole.
+    Failed,
+}
+
+/// Whether the pod is over, whatever its sandbox does.
+pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
+    if machine.verdict.is_some() {
+        return Some(End::Failed);
+    }
+    let inits = pod.inits();
+    if !machine.initialized {
+        let failed = pod.spec.init_containers.iter().zip(&machine.containers).any(|(container, state)| {
+            !container.is_sidecar() && pod.spec.restart_policy == "Never" && matches!(&state.run, Run::Exited(exit) if exit.code != 0)
+        });
+        return failed.then_some(End::Failed);
+    }
+    let mut result = End::Succeeded;
+    for state in machine.containers.iter().skip(inits) {
+        match &state.run {
+            Run::Exited(exit) if !restarts(&pod.spec.restart_policy, exit.code) => {
+                if exit.code != 0 {
+                    result = End::Failed;
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(result)
+}
+
+/// The restart policy's word on an exit.
+pub fn restarts(policy: &str, code: i32) -> bool {
+    match policy {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => true,
+    }
+}
+
+/// The policy that holds for that container: sidecars always restart, init containers do unless the pod never does.
+pub fn policy<'a>(pod: &'a Pod, index: usize) -> &'a str {
+    let policy = pod.spec.restart_policy.as_str();
+    if index >= pod.inits() {
+        return policy;
+    }
+    match pod.container(index) {
+        Some(container) if container.is_sidecar() => "Always",
+        _ if policy == "Never" => "Never",
+        _ => "OnFailure",
+    }
+}
+
+/// What is to be done now.
+pub fn step(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
+    let deletion = pod.deletion_grace();
+    let over = end(pod, machine).is_some();
+    if machine.gone || machine.leaving.is_some() || deletion.is_some() || over {
+        // A pod that is over gets its ordinary grace for what still runs (sidecars); a removed object has nobody left to wait for it.
+        let mut grace = deletion.unwrap_or_else(|| pod.grace());
+        if machine.gone {
+            grace = grace.min(2_000);
+        }
+        return finish(pod, machine, machine.leaving.map_or(grace, |bound| grace.min(bound)), now);
+    }
+    if let Some(seconds) = pod.spec.active_deadline_seconds
+        && now.since(machine.start_time) >= seconds.saturating_mul(1000)
+    {
+        return vec![Action::Fail(Verdict {
+            reason: "DeadlineExceeded".into(),
+            message: "Pod was active on the node longer than the specified deadline".into(),
+        })];
+    }
+    advance(pod, machine, now)
+}
+
+/// When [`step`] wants to be called again if nothing happens before.
+pub fn wake(pod: &Pod, machine: &Machine, now: Time) -> Option<Time> {
+    let mut earliest: Option<Time> = None;
+    let mut consider = |time: Time| earliest = Some(earliest.map_or(time, |e| e.min(time)));
+    match machine.sandbox {
+        Sandbox::Failed(due) | Sandbox::Stuck(due) => consider(due.at),
+        _ => {}
+    }
+    if let Deletion::Failed(due) = machine.deletion {
+        consider(due.at);
+    }
+    if let Some(due) = machine.refresh.filter(|_| !machine.refreshing && machine.sandbox == Sandbox::Ready) {
+        consider(due.at);
+    }
+    if let Some(seconds) = pod.spec.active_deadline_seconds.filter(|_| end(pod, machine).is_none()) {
+        consider(machine.start_time.after(seconds.saturating_mul(1000)));
+    }
+    for (container, state) in pod.all_containers().zip(&machine.containers) {
+        if let Image::Failed { retry, fresh, .. } = &state.image {
+            consider(if fresh.reached(now) { retry.at } else { fresh.at });
+        }
+        match &state.run {
+            Run::Refused { retry: Some(retry), .. } => consider(retry.at),
+            Run::Exited(exit) => {
+                if let Some(due) = state.restart_due(exit) {
+                    consider(due.at);
+                }
+            }
+            Run::Running { .. } => {
+                for kind in Kind::ALL {
+                    if let Some(due) = probes::due(kind, container, state) {
+                        consider(due.at);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    earliest.filter(|time| *time > now)
+}
+
+fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let order = turn(pod, machine);
+    let images_first = !machine.runtime_known;
+    let settled = !images_first || machine.containers.iter().all(|c| c.image == Image::Ready || c.created);
+    match machine.sandbox {
+        Sandbox::Absent if settled => actions.push(Action::Setup),
+        Sandbox::Failed(due) if due.reached(now) && settled => actions.push(Action::Setup),
+        _ => {}
+    }
+    if machine.sandbox == Sandbox::Ready && !machine.refreshing && machine.refresh.is_some_and(|due| due.reached(now)) {
+        actions.push(Action::Refresh);
+    }
+    for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
+        let due = match &state.run {
+            Run::Idle => true,
+            Run::Refused { retry, .. } => retry.is_some_and(|due| due.reached(now)),
+            Run::Exited(exit) => restarts(policy(pod, index), exit.code) && state.restart_due(exit).is_none_or(|due| due.reached(now)),
+            Run::Starting => false,
+            Run::Running { stopping, .. } => {
+                if stopping.is_none() {
+                    watch_over(pod, index, container, state, now, &mut actions);
+                }
+                false
+            }
+        };
+        if !due || !(order.contains(&index) || images_first && machine.sandbox == Sandbox::Absent) {
+            continue;
+        }
+        match &state.image {
+            Image::Unknown => actions.push(Action::Pull { container: index }),
+            Image::Failed { retry, .. } if retry.reached(now) => actions.push(Action::Pull { container: index }),
+            Image::Ready if machine.sandbox == Sandbox::Ready && order.contains(&index) => {
+                actions.push(Action::Start { container: index, attempt: state.next_attempt() });
+            }
+            _ => {}
+        }
+    }
+    actions
+}
+
+/// Whose turn it is to run: init containers one after another, sidecars from their turn on, then all others.
+fn turn(pod: &Pod, machine: &Machine) -> Vec<usize> {
+    let mut order = Vec::new();
+    let inits = pod.inits();
+    for (index, (container, state)) in pod.spec.init_containers.iter().zip(&machine.containers).enumerate() {
+        if container.is_sidecar() {
+            order.push(index);
+            if !machine.initialized && !probes::started(container, state) {
+                return order;
+            }
+        } else if !machine.initialized && !matches!(&state.run, Run::Exited(exit) if exit.code == 0) {
+            order.push(index);
+            return order;
+        }
+    }
+    order.extend(inits..machine.containers.len());
+    order
+}
+
+/// All init containers are done and all sidecars have started.
+pub fn initialized(pod: &Pod, machine: &Machine) -> bool {
+    machine.initialized
+        || pod.spec.init_containers.iter().zip(&machine.containers).all(|(container, state)| {
+            if container.is_sidecar() { probes::started(container, state) } else { matches!(&state.run, Run::Exited(exit) if exit.code == 0) }
+        })
+}
+
+fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::machine::ContainerState, now: Time, actions: &mut Vec<Action>) {
+    let attempt = state.attempt;
+    let stop = |why: Why, grace: i64| Action::Stop { container: index, attempt, grace, why };
+    if !state.image_ref.is_empty() && state.image_ref != container.image {
+        actions.push(stop(Why::Changed, pod.grace()));
+        return;
+    }
+    for kind in [Kind::Startup, Kind::Liveness] {
+        if state.probes[kind as usize].verdict == Some(false)
+            && let Some(probe) = kind.of(container)
+        {
+            let grace = probe.termination_grace_period_seconds.map_or_else(|| pod.grace(), |s| s.max(0).saturating_mul(1000));
+            actions.push(stop(Why::Probe(kind), grace));
+            return;
+        }
+    }
+    for kind in Kind::ALL {
+        if probes::due(kind, container, state).is_some_and(|due| due.reached(now)) {
+            actions.push(Action::Probe { container: index, attempt, kind });
+        }
+    }
+}
+
+/// Stops what runs (sidecars last, in reverse order), then gives everything back.
+fn finish(pod: &Pod, machine: &Machine, grace: i64, now: Time) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let mut alive = false;
+    let mut stop = |index: usize, actions: &mut Vec<Action>| {
+        let Some(state) = machine.containers.get(index) else { return false };
+        if let Run::Running { stopping, .. } = state.run {
+            // A shorter grace than the one under way counts; the same one is not asked for twice.
+            if stopping.is_none_or(|kill_at| kill_at > now.after(grace.saturating_add(1000))) {
+                actions.push(Action::Stop { container: index, attempt: state.attempt, grace, why: Why::PodEnds });
+            }
+        }
+        alive |= state.alive();
+        state.alive()
+    };
+    let inits = pod.inits();
+    let mut others = false;
+    for index in 0..machine.containers.len() {
+        let sidecar = index < inits && pod.container(index).is_some_and(Container::is_sidecar);
+        if !sidecar {
+            others |= stop(index, &mut actions);
+        }
+    }
+    if !others {
+        for index in (0..inits).rev().filter(|i| pod.container(*i).is_some_and(Container::is_sidecar)) {
+            if stop(index, &mut actions) {
+                break;
+            }
+        }
+    }
+    if alive || machine.refreshing {
+        return actions;
+    }
+    match machine.sandbox {
+        Sandbox::Absent | Sandbox::Ready | Sandbox::Failed(_) => actions.push(Action::Teardown),
+        Sandbox::Stuck(due) if due.reached(now) => actions.push(Action::Teardown),
+        Sandbox::Settling | Sandbox::Leaving | Sandbox::Stuck(_) => {}
+        Sandbox::Gone if machine.gone => actions.push(Action::Forget),
+        Sandbox::Gone if machine.leaving.is_some() => {}
+        Sandbox::Gone => match machine.deletion {
+            _ if pod.deletion_grace().is_none() => {}
+            Deletion::Open => actions.push(Action::Delete),
+            Deletion::Failed(due) if due.reached(now) => actions.push(Action::Delete),
+            _ => {}
+        },
+    }
+    actions
+}

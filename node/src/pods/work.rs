@@ -1,0 +1,596 @@
+//! Carrying out a pod's actions: the thin shell around the pure part. Each call ends in one event.
+
+use super::{
+    admit,
+    downward::{self, Facts},
+    env,
+    machine::{Action, Event, Exit, Verdict},
+    probe,
+    spec::{Container, Pod, TokenSource},
+    time::{Due, Time},
+    views::Views,
+};
+use crate::{
+    agent::Options,
+    events::{self, Recorder},
+    images::{self, Images},
+    mirror::Objects,
+    network::{Listeners, Network},
+    registration,
+    session::Link,
+    volumes,
+};
+use async_trait::async_trait;
+use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Resources, Runtime, SandboxSpec};
+use serde_json::json;
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Semaphore, watch};
+
+/// How long a start waits for a config map or secret that the feed may bring a moment after the pod.
+const LATECOMERS: Duration = Duration::from_millis(1000);
+/// Starts (set-up, creation) under way at once: more would only make all of them late.
+const STARTS: usize = 64;
+/// A log file is rotated at this size, and so many are kept: kubelet's defaults.
+const LOG: (u64, u32) = (10 << 20, 5);
+
+/// What actions need. One for all pods.
+pub struct Work {
+    /// The agent's options.
+    pub options: Arc<Options>,
+    /// The mirror.
+    pub objects: Arc<dyn Objects>,
+    /// Addresses and services.
+    pub network: Arc<dyn Network>,
+    /// wasm, oci.
+    pub runtimes: Vec<Arc<dyn Runtime>>,
+    /// Images.
+    pub images: Images,
+    /// The API.
+    pub link: Link,
+    /// Event lists.
+    pub recorder: Recorder,
+    /// What others look at.
+    pub views: Views,
+    /// The machine's size.
+    pub machine: registration::Machine,
+    gate: Semaphore,
+    version: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl volumes::tokens::Tokens for Work {
+    async fn request(&self, pod: &Pod, source: &TokenSource) -> Result<String, String> {
+        let meta = &pod.metadata;
+        let account = if pod.spec.service_account_name.is_empty() { "default" } else { &pod.spec.service_account_name };
+        let mut spec = json!({
+            "expirationSeconds": source.expiration_seconds.unwrap_or(3600),
+            "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": meta.name, "uid": meta.uid },
+        });
+        spec["audiences"] = if source.audience.is_empty() { json!([]) } else { json!([source.audience]) };
+        let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec }).to_string().into_bytes();
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{account}/token", meta.namespace);
+        let answer = self.link.call("POST", &path, "application/json", body).await.map_err(|e| e.to_string())?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|e| format!("POST {path}: the answer is no JSON: {e}"))?;
+        let token = answer["status"]["token"].as_str().filter(|t| !t.is_empty());
+        token.map(str::to_string).ok_or_else(|| format!("POST {path}: the answer has no status.token"))
+    }
+}
+
+struct Failure {
+    reason: String,
+    message: String,
+    fatal: bool,
+}
+
+impl Work {
+    /// Everything an action needs.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        options: Arc<Options>,
+        objects: Arc<dyn Objects>,
+        network: Arc<dyn Network>,
+        runtimes: Vec<Arc<dyn Runtime>>,
+        images: Images,
+        link: Link,
+        recorder: Recorder,
+        views: Views,
+        machine: registration::Machine,
+    ) -> Self {
+        let (gate, version) = (Semaphore::new(STARTS), watch::Sender::new(0));
+        Self { options, objects, network, runtimes, images, link, recorder, views, machine, gate, version }
+    }
+
+    /// The mirror changed: whoever waits for a latecomer looks again.
+    pub fn changed(&self) {
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// A pod's directory.
+    pub fn directory(&self, uid: &str) -> PathBuf {
+        self.options.data_dir.join("pods").join(uid)
+    }
+
+    /// The highest restart number that has a log.
+    pub fn highest_log(&self, uid: &str, container: &str) -> Option<u32> {
+        let entries = std::fs::read_dir(self.directory(uid).join("logs").join(container)).ok()?;
+        entries.filter_map(|e| e.ok()?.file_name().to_str()?.split('.').next()?.parse().ok()).max()
+    }
+
+    fn facts(&self, ip: Option<IpAddr>) -> Facts {
+        Facts {
+            node_name: self.options.node_name.clone(),
+            host_ip: self.options.node_ip,
+            pod_ip: ip,
+            cpu_millis: self.machine.cpus.saturating_mul(1000),
+            memory: self.machine.allocatable_memory(),
+        }
+    }
+
+    /// The runtime handler that the pod's RuntimeClass names.
+    fn handler(&self, pod: &Pod) -> Option<String> {
+        let class = pod.spec.runtime_class_name.as_deref().filter(|c| !c.is_empty())?;
+        let object = self.objects.get("runtimeclasses.node.k8s.io", "", class);
+        let object = object.and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok());
+        Some(object.as_ref().and_then(|o| o["handler"].as_str()).unwrap_or(class).to_string())
+    }
+
+    /// Whether the runtime is known before the images are there.
+    pub fn runtime_named(&self, pod: &Pod) -> bool {
+        self.runtimes.len() == 1 || self.handler(pod).is_some()
+    }
+
+    /// The runtime: by class, or the only one, or by what the images hold (one OCI image makes an OCI sandbox).
+    fn runtime(&self, pod: &Pod) -> Result<&Arc<dyn Runtime>, String> {
+        let by_name = |name: &str| self.runtimes.iter().find(|r| r.name() == name);
+        let have = || self.runtimes.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
+        if let Some(handler) = self.handler(pod) {
+            return by_name(&handler).ok_or_else(|| {
+                format!("no runtime for \"{handler}\" is configured on this node, which has {}; change or remove runtimeClassName", have())
+            });
+        }
+        if let [only] = self.runtimes.as_slice() {
+            return Ok(only);
+        }
+        let oci =
+            pod.all_containers().filter_map(|c| self.images.lookup(&c.image).ok().flatten()).any(|i| matches!(i.content, ImageContent::Oci { .. }));
+        let name = if oci { "oci" } else { "wasm" };
+        by_name(name).ok_or_else(|| format!("this pod needs the {name} runtime, which this node has not; it has {}", have()))
+    }
+
+    /// What can be refused before anything is done.
+    pub fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
+        let name = self.handler(pod).or_else(|| match self.runtimes.as_slice() {
+            [only] => Some(only.name().to_string()),
+            _ => None,
+        });
+        admit::admit(pod, name.as_deref().unwrap_or("wasm"))
+    }
+
+    /// Does what an action says.
+    pub async fn carry_out(&self, pod: &Pod, action: Action, ip: Option<IpAddr>) -> Event {
+        match action {
+            Action::Setup => self.set_up(pod, ip).await,
+            Action::Pull { container } => self.pull(pod, container).await,
+            Action::Start { container, attempt } => self.start(pod, container, attempt, ip).await,
+            Action::Stop { container, attempt, grace, .. } => self.stop(pod, container, attempt, grace).await,
+            Action::Probe { container, attempt, kind } => {
+                let outcome = match (pod.container(container), ip) {
+                    (Some(spec), Some(ip)) => match kind.of(spec) {
+                        Some(check) => probe::probe(spec, check, ip).await,
+                        None => Ok(()),
+                    },
+                    _ => Err("the pod has no address".into()),
+                };
+                Event::Probed { container, attempt, kind, outcome }
+            }
+            Action::Refresh => self.refresh(pod, ip).await,
+            Action::Teardown => self.tear_down(pod).await,
+            // Handled by the set itself.
+            Action::Fail(_) | Action::Delete | Action::Forget => Event::SpecChanged { volume: false },
+        }
+    }
+
+    async fn set_up(&self, pod: &Pod, ip: Option<IpAddr>) -> Event {
+        let _permit = self.gate.acquire().await;
+        let uid = &pod.metadata.uid;
+        let sandbox_failed = |message: String, ip| Event::SetupFailed {
+            reason: "FailedCreatePodSandBox".into(),
+            message: format!("Failed to create pod sandbox: {message}"),
+            ip,
+            fatal: false,
+        };
+        let runtime = match self.runtime(pod) {
+            Ok(runtime) => runtime,
+            Err(message) => return sandbox_failed(message, None),
+        };
+        let ip = match self.network.assign(uid, ip).await {
+            Ok(ip) => ip,
+            Err(why) => return sandbox_failed(why.to_string(), None),
+        };
+        let dir = self.directory(uid);
+        if let Err(why) = volumes::paths::make(&dir, 0o755) {
+            return sandbox_failed(format!("make {}: {why}", dir.display()), Some(ip));
+        }
+        let facts = self.facts(Some(ip));
+        let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip)));
+        match (mounted, sandbox) {
+            (Ok(refresh), Ok(())) => Event::SetUp { ip, refresh },
+            (Err(why), _) => {
+                let fatal = matches!(why, volumes::Error::Unsupported(_));
+                Event::SetupFailed { reason: "FailedMount".into(), message: why.to_string(), ip: Some(ip), fatal }
+            }
+            (_, Err(why)) => sandbox_failed(why.message, Some(ip)),
+        }
+    }
+
+    fn sandbox(&self, pod: &Pod, ip: IpAddr) -> SandboxSpec {
+        let meta = &pod.metadata;
+        let spec = &pod.spec;
+        let mut dns = Dns::default();
+        if let Some(server) = self.options.cluster_dns.filter(|_| matches!(spec.dns_policy.as_str(), "" | "ClusterFirst" | "ClusterFirstWithHostNet"))
+        {
+            let domain = &self.options.cluster_domain;
+            dns.servers.push(server);
+            dns.searches.extend([format!("{}.svc.{domain}", meta.namespace), format!("svc.{domain}"), domain.clone()]);
+            dns.options.push("ndots:5".into());
+        }
+        dns.servers.extend(spec.dns_config.nameservers.iter().filter_map(|s| s.parse::<IpAddr>().ok()));
+        dns.searches.extend(spec.dns_config.searches.iter().cloned());
+        dns.options.extend(spec.dns_config.options.iter().map(|o| o.value.as_ref().map_or_else(|| o.name.clone(), |v| format!("{}:{v}", o.name))));
+        SandboxSpec {
+            pod: PodRef { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() },
+            hostname: if spec.hostname.is_empty() { meta.name.clone() } else { spec.hostname.clone() },
+            ip,
+            dns,
+            labels: meta.labels.clone(),
+            annotations: meta.annotations.clone(),
+            dir: self.directory(&meta.uid),
+        }
+    }
+
+    async fn mount(&self, pod: &Pod, facts: &Facts) -> Result<Option<Due>, volumes::Error> {
+        let dir = self.directory(&pod.metadata.uid);
+        self.patiently(
+            || volumes::mount(pod, &dir, facts, &*self.objects, self),
+            |error| matches!(error, volumes::Error::Missing { source: env::Error::Missing { .. }, .. }),
+        )
+        .await
+    }
+
+    /// Tries again, for a moment, when what is missing may come with the next batch of the feed.
+    async fn patiently<T, E, F: Future<Output = Result<T, E>>>(&self, mut attempt: impl FnMut() -> F, missing: impl Fn(&E) -> bool) -> Result<T, E> {
+        let mut version = self.version.subscribe();
+        let deadline = Instant::now() + LATECOMERS;
+        loop {
+            match attempt().await {
+                Err(why) if missing(&why) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() || !matches!(tokio::time::timeout(left, version.changed()).await, Ok(Ok(()))) {
+                        return Err(why);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn refresh(&self, pod: &Pod, ip: Option<IpAddr>) -> Event {
+        let dir = self.directory(&pod.metadata.uid);
+        match volumes::mount(pod, &dir, &self.facts(ip), &*self.objects, self).await {
+            Ok(next) => Event::Refreshed(next),
+            Err(why) => {
+                self.note(pod, None, true, "FailedMount", &why.to_string());
+                Event::Refreshed(Some(Due::in_millis(Time::now(), 30_000)))
+            }
+        }
+    }
+
+    async fn pull(&self, pod: &Pod, index: usize) -> Event {
+        let Some(container) = pod.container(index) else {
+            return Event::ImageFailed { container: index, reason: "InvalidImageName".into(), message: "no such container".into() };
+        };
+        let image = match self.image(pod, index, container).await {
+            Ok(image) => image,
+            Err(failure) => return Event::ImageFailed { container: index, reason: failure.reason, message: failure.message },
+        };
+        // Compiling is part of getting the image: it is what a pod waits for the first time only.
+        if let Ok(runtime) = self.runtime(pod) {
+            let prepared = match runtime.supports(&image) {
+                Ok(()) => runtime.prepare(&image).await,
+                refused => refused,
+            };
+            if let Err(why) = prepared {
+                self.note(pod, Some(index), true, "Failed", &format!("Failed to prepare image \"{}\": {}", container.image, why.message));
+                return Event::ImageFailed { container: index, reason: why.reason, message: why.message };
+            }
+        }
+        Event::ImageReady { container: index, digest: image.digest }
+    }
+
+    async fn image(&self, pod: &Pod, index: usize, container: &Container) -> Result<LocalImage, Failure> {
+        let reference = container.image.as_str();
+        let failure = |reason: &str, message: String| Failure { reason: reason.into(), message, fatal: false };
+        let present = self.images.lookup(reference).map_err(|why| {
+            if why.reason == "InvalidImageName" {
+                self.note(pod, Some(index), true, "InspectFailed", &format!("Failed to apply default image tag \"{reference}\": {}", why.message));
+            }
+            failure(why.reason, why.message)
+        })?;
+        let policy = match container.image_pull_policy.as_str() {
+            "" if images::floating(reference) => "Always",
+            "" => "IfNotPresent",
+            policy => policy,
+        };
+        match (policy, present) {
+            ("Never" | "IfNotPresent", Some(image)) => {
+                let message = format!("Container image \"{reference}\" already present on machine and can be accessed by the pod");
+                self.note(pod, Some(index), false, "Pulled", &message);
+                return Ok(image);
+            }
+            ("Never", None) => {
+                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+                self.note(pod, Some(index), true, "ErrImageNeverPull", &message);
+                return Err(failure("ErrImageNeverPull", message));
+            }
+            _ => {}
+        }
+        self.note(pod, Some(index), false, "Pulling", &format!("Pulling image \"{reference}\""));
+        let began = Instant::now();
+        let credentials = self.credentials(pod);
+        match self.images.pull(reference, credentials).await {
+            Ok(pulled) => {
+                let (took, waited) = (go_duration(pulled.took), go_duration(began.elapsed()));
+                let message =
+                    format!("Successfully pulled image \"{reference}\" in {took} ({waited} including waiting). Image size: {} bytes.", pulled.size);
+                self.note(pod, Some(index), false, "Pulled", &message);
+                Ok(pulled.image)
+            }
+            Err(why) => {
+                self.note(pod, Some(index), true, "Failed", &format!("Failed to pull image \"{reference}\": {}", why.message));
+                Err(failure(why.reason, why.message))
+            }
+        }
+    }
+
+    fn credentials(&self, pod: &Pod) -> images::credentials::Keyring {
+        let mut keyring = images::credentials::Keyring::default();
+        for reference in &pod.spec.image_pull_secrets {
+            match env::data(&*self.objects, "secrets", &pod.metadata.namespace, &reference.name) {
+                Ok(data) => keyring.add(&data),
+                Err(_) => {
+                    let message =
+                        format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
+                    self.note(pod, None, true, "FailedToRetrieveImagePullSecret", &message);
+                }
+            }
+        }
+        keyring
+    }
+
+    async fn start(&self, pod: &Pod, index: usize, attempt: u32, ip: Option<IpAddr>) -> Event {
+        let _permit = self.gate.acquire().await;
+        let refused = |f: Failure| Event::Refused { container: index, reason: f.reason, message: f.message, fatal: f.fatal };
+        let Some(container) = pod.container(index) else {
+            return refused(Failure { reason: "CreateContainerError".into(), message: "no such container".into(), fatal: true });
+        };
+        let again = |reason: &str, message: String| refused(Failure { reason: reason.into(), message, fatal: false });
+        let runtime = match self.runtime(pod) {
+            Ok(runtime) => runtime,
+            Err(message) => return again("CreateContainerError", message),
+        };
+        let image = match self.images.lookup(&container.image) {
+            Ok(Some(image)) => image,
+            Ok(None) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
+            Err(why) => return again("CreateContainerError", why.message),
+        };
+        let facts = self.facts(ip);
+        let services = env::services(pod, &*self.objects, self.options.api_server);
+        let variables = self
+            .patiently(
+                || async { env::resolve(pod, container, &facts, &services, &*self.objects) },
+                |error| matches!(error, env::Error::Missing { .. }),
+            )
+            .await;
+        let variables = match variables {
+            Ok(variables) => variables,
+            Err(why) => return again("CreateContainerConfigError", why.to_string()),
+        };
+        let spec = match self.container(pod, container, attempt, image, variables) {
+            Ok(spec) => spec,
+            Err(message) => return again("CreateContainerConfigError", message),
+        };
+        if let Some(parent) = spec.log_path.parent()
+            && let Err(why) = volumes::paths::make(parent, 0o755)
+        {
+            return again("CreateContainerError", format!("make {}: {why}", parent.display()));
+        }
+        let id = match runtime.create_container(spec).await {
+            Ok(id) => id,
+            Err(why) => return refused(Failure { reason: why.reason, message: why.message, fatal: why.fatal }),
+        };
+        let event = match runtime.start_container(&id).await {
+            Ok(()) => Event::Started { container: index, attempt },
+            Err(why) => {
+                let reason = if why.reason.is_empty() { "StartError".into() } else { why.reason };
+                Event::StartFailed { container: index, attempt, reason, message: why.message }
+            }
+        };
+        self.remove_old(runtime, pod, container, attempt).await;
+        event
+    }
+
+    /// The container before goes from the runtime; of the logs, this one's and the last one's stay.
+    async fn remove_old(&self, runtime: &Arc<dyn Runtime>, pod: &Pod, container: &Container, attempt: u32) {
+        let Some(before) = attempt.checked_sub(1) else { return };
+        let uid = &pod.metadata.uid;
+        if let Err(why) = runtime.remove_container(&format!("{uid}/{}/{before}", container.name)).await {
+            tracing::debug!(%why, "remove the container before");
+        }
+        let logs = self.directory(uid).join("logs").join(&container.name);
+        let Ok(entries) = std::fs::read_dir(&logs) else { return };
+        for entry in entries.flatten() {
+            let number = entry.file_name().to_str().and_then(|n| n.split('.').next()?.parse::<u32>().ok());
+            if number.is_some_and(|n| n < before) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn container(&self, pod: &Pod, container: &Container, attempt: u32, image: LocalImage, variables: env::Env) -> Result<ContainerSpec, String> {
+        let uid = &pod.metadata.uid;
+        let dir = self.directory(uid);
+        let lookup = |name: &str| variables.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+        let expand = |list: &[String]| list.iter().map(|text| env::expand(text, lookup)).collect::<Vec<_>>();
+        let mut mounts = Vec::with_capacity(container.volume_mounts.len());
+        for mount in &container.volume_mounts {
+            let volume = volumes::directory(&dir).join(volumes::paths::name(&mount.name)?);
+            let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, lookup) };
+            let host_path = if sub.is_empty() { volume } else { volumes::paths::sub_path(&volume, &sub)? };
+            // What is written for the pod is not for the pod to write.
+            let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none());
+            mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
+        }
+        let quantity = |value: Option<&serde_json::Value>| value.map(downward::parse).transpose();
+        let limits = &container.resources.limits;
+        let resources = Resources {
+            memory_limit: quantity(limits.get("memory"))?.and_then(|q| u64::try_from(q.units()).ok()),
+            cpu_limit_millis: quantity(limits.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
+            cpu_request_millis: quantity(container.resources.requests.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
+        };
+        let port = |p: &super::spec::ContainerPort| Port {
+            name: p.name.clone(),
+            port: p.container_port,
+            protocol: if p.protocol.is_empty() { "TCP".into() } else { p.protocol.clone() },
+        };
+        Ok(ContainerSpec {
+            sandbox: uid.clone(),
+            name: container.name.clone(),
+            attempt,
+            image,
+            command: expand(&container.command),
+            args: expand(&container.args),
+            working_dir: container.working_dir.clone(),
+            mounts,
+            ports: container.ports.iter().map(port).collect(),
+            resources,
+            log_path: dir.join("logs").join(volumes::paths::name(&container.name)?).join(format!("{attempt}.log")),
+            log_max_bytes: LOG.0,
+            log_max_files: LOG.1,
+            request_timeout: self.options.request_timeout,
+            env: variables,
+        })
+    }
+
+    async fn stop(&self, pod: &Pod, container: usize, attempt: u32, grace: i64) -> Event {
+        let name = pod.container(container).map_or("", |c| c.name.as_str());
+        let id = format!("{}/{name}/{attempt}", pod.metadata.uid);
+        let mut grace = Duration::from_millis(u64::try_from(grace).unwrap_or(0));
+        let gone = |message: String| {
+            let exit = Exit { code: 137, reason: "ContainerStatusUnknown".into(), message, started: None, finished: Time::now() };
+            Event::Exited { container, attempt, exit }
+        };
+        let runtime = match self.runtime(pod) {
+            Ok(runtime) => runtime,
+            Err(message) => return gone(message),
+        };
+        let mut wait = Duration::from_millis(200);
+        for _ in 0..6 {
+            match runtime.stop_container(&id, grace).await {
+                Ok(()) => {
+                    // The runtime's own event tells how it ended and is normally here first; this one only counts if that never comes.
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    return gone("The container stopped and its runtime did not say how.".into());
+                }
+                Err(why) => {
+                    self.note(pod, Some(container), true, "FailedKillPod", &format!("error killing pod: {}", why.message));
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                    grace = Duration::ZERO;
+                }
+            }
+        }
+        gone("The container could not be stopped; it goes with its sandbox.".into())
+    }
+
+    async fn tear_down(&self, pod: &Pod) -> Event {
+        let uid = &pod.metadata.uid;
+        for runtime in &self.runtimes {
+            if let Err(why) = runtime.remove_sandbox(uid).await {
+                return Event::TeardownFailed(why.message);
+            }
+        }
+        let dir = self.directory(uid);
+        if let Err(why) = volumes::unmount(&dir).await {
+            return Event::TeardownFailed(format!("remove {}: {why}", volumes::directory(&dir).display()));
+        }
+        self.network.release(uid).await;
+        Event::TornDown
+    }
+
+    /// A sandbox that no pod owns.
+    pub async fn remove_orphan(&self, uid: &str) {
+        for runtime in &self.runtimes {
+            if let Err(why) = runtime.remove_sandbox(&uid.to_string()).await {
+                tracing::warn!(%why, uid, "remove a sandbox that no pod owns");
+            }
+        }
+        self.network.release(uid).await;
+        self.remove_directory(uid);
+    }
+
+    /// Directories of pods that are no more.
+    pub async fn remove_strangers(&self, known: &HashSet<String>) {
+        let Ok(entries) = std::fs::read_dir(self.options.data_dir.join("pods")) else { return };
+        for entry in entries.flatten() {
+            if let Some(uid) = entry.file_name().to_str().filter(|uid| !known.contains(*uid)) {
+                self.remove_directory(uid);
+            }
+        }
+    }
+
+    /// Everything that is left of a pod on disk.
+    pub fn remove_directory(&self, uid: &str) {
+        let Ok(name) = volumes::paths::name(uid) else { return };
+        let dir = self.directory(name);
+        // Small, and after the pod's end: nobody waits for it.
+        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%why, dir = %dir.display(), "remove what is left of a pod"),
+            _ => {}
+        });
+    }
+
+    /// Tells a pod's host which Service addresses it listens on.
+    pub async fn listen(&self, pod: &Pod, listeners: Listeners) {
+        let Ok(runtime) = self.runtime(pod) else { return };
+        if let Err(why) = runtime.set_service_listeners(&pod.metadata.uid, listeners).await {
+            tracing::warn!(%why, pod = %pod.long_name(), "listen on service addresses");
+        }
+    }
+
+    fn note(&self, pod: &Pod, container: Option<usize>, warning: bool, reason: &str, message: &str) {
+        let about = events::About {
+            kind: "Pod",
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            field_path: container.map(|index| pod.field_path(index)).unwrap_or_default(),
+        };
+        self.recorder.record(about, warning, reason, message);
+    }
+}
+
+/// Milliseconds and seconds as Go prints them: `820ms`, `1.234s`.
+fn go_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}

@@ -1,0 +1,192 @@
+//! What the control plane opens to this node: logs, a way to a pod's port, stats.
+
+use crate::{
+    agent::Options,
+    logs,
+    pods::views::{View, Views},
+    registration::Machine,
+    session::Serve,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use coracle_api::Status;
+use coracle_link::{
+    Stream,
+    protocol::{Open, Reply},
+};
+use coracle_runtime::Runtime;
+use serde_json::{Value, json};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// How long a pod may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(10);
+/// Bytes a frame.
+const CHUNK: usize = 32 << 10;
+
+/// Serves the control plane's streams.
+pub struct Streams {
+    options: Arc<Options>,
+    views: Views,
+    runtimes: Vec<Arc<dyn Runtime>>,
+    machine: Machine,
+}
+
+fn refusal(status: &Status) -> Bytes {
+    Reply { code: status.code, body: Bytes::from(status.to_json().to_string()) }.encode()
+}
+
+impl Streams {
+    /// Over these views and runtimes.
+    pub fn new(options: Arc<Options>, views: Views, runtimes: Vec<Arc<dyn Runtime>>, machine: Machine) -> Self {
+        Self { options, views, runtimes, machine }
+    }
+
+    fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<View>, Status> {
+        let view = if uid.is_empty() { self.views.find(namespace, name) } else { self.views.get(uid) };
+        view.filter(|v| v.namespace == namespace && v.name == name).ok_or_else(|| Status::not_found("", "pods", name))
+    }
+
+    async fn dial(&self, namespace: &str, pod: &str, uid: &str, port: u16, mut stream: Box<dyn Stream>) {
+        let connected = match self.pod(namespace, pod, uid).map(|view| view.ip) {
+            Err(status) => Err(status),
+            Ok(None) => Err(Status::bad_request(format!("pod {namespace}/{pod} has no address yet"))),
+            Ok(Some(ip)) => {
+                let address = SocketAddr::new(ip, port);
+                let why = match tokio::time::timeout(DIAL, TcpStream::connect(address)).await {
+                    Ok(Ok(socket)) => Ok(socket),
+                    Ok(Err(why)) => Err(why.to_string()),
+                    Err(_) => Err(format!("no answer within {} s", DIAL.as_secs())),
+                };
+                why.map_err(|why| Status::new(503, "ServiceUnavailable", format!("dial {address} of pod {namespace}/{pod}: {why}")))
+            }
+        };
+        match connected {
+            Ok(socket) => {
+                let _ = socket.set_nodelay(true);
+                if stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.is_ok() {
+                    copy(socket, stream).await;
+                }
+            }
+            Err(status) => {
+                let _ = stream.send(refusal(&status)).await;
+                let _ = stream.finish().await;
+            }
+        }
+    }
+
+    async fn stats(&self) -> Value {
+        let mut pods = Vec::new();
+        let (mut cpu, mut memory) = (0_u64, 0_u64);
+        for view in self.views.all() {
+            let mut containers = Vec::new();
+            for runtime in &self.runtimes {
+                for (name, stats) in runtime.stats(&view.uid.to_string()).await.unwrap_or_default() {
+                    cpu = cpu.saturating_add(stats.cpu_nanos);
+                    memory = memory.saturating_add(stats.memory_bytes);
+                    containers.push(json!({
+                        "name": name, "cpu": { "usageCoreNanoSeconds": stats.cpu_nanos },
+                        "memory": { "usageBytes": stats.memory_bytes, "workingSetBytes": stats.memory_bytes },
+                    }));
+                }
+            }
+            pods.push(json!({
+                "podRef": { "namespace": view.namespace, "name": view.name, "uid": &*view.uid },
+                "startTime": view.start_time, "containers": containers,
+            }));
+        }
+        json!({
+            "node": {
+                "nodeName": self.options.node_name, "cpu": { "usageCoreNanoSeconds": cpu },
+                "memory": { "usageBytes": memory, "workingSetBytes": memory, "availableBytes": self.machine.memory.saturating_sub(i64::try_from(memory).unwrap_or(i64::MAX)) },
+            },
+            "pods": pods,
+        })
+    }
+}
+
+#[async_trait]
+impl Serve for Streams {
+    async fn serve(&self, open: Open, mut stream: Box<dyn Stream>) {
+        match open {
+            Open::Logs { namespace, pod, uid, container, options } => {
+                let source = self
+                    .pod(&namespace, &pod, &uid)
+                    .and_then(|view| logs::find(&self.options.data_dir, &view, &container, &options).map(|source| (view, source)));
+                match source {
+                    Ok((view, source)) => {
+                        if stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.is_ok() {
+                            let (mut send, mut recv) = stream.split();
+                            let reading = logs::stream(source, options, self.views.clone(), view.uid.clone(), &mut *send);
+                            tokio::select! {
+                                result = reading => if let Err(why) = result {
+                                    tracing::debug!(%why, "send a log");
+                                },
+                                // The other side hung up.
+                                () = hung_up(&mut *recv) => {}
+                            }
+                            let _ = send.finish().await;
+                        }
+                    }
+                    Err(status) => {
+                        let _ = stream.send(refusal(&status)).await;
+                        let _ = stream.finish().await;
+                    }
+                }
+            }
+            Open::Dial { namespace, pod, uid, port } => self.dial(&namespace, &pod, &uid, port, stream).await,
+            Open::Stats => {
+                let body = Bytes::from(self.stats().await.to_string());
+                let _ = stream.send(Reply { code: 200, body }.encode()).await;
+                let _ = stream.finish().await;
+            }
+            Open::Subscribe { .. } | Open::Call { .. } => {
+                let _ = stream.send(refusal(&Status::bad_request("a node serves logs, dial and stats; this is asked of a control plane"))).await;
+                let _ = stream.finish().await;
+            }
+        }
+    }
+}
+
+/// Ends when the stream was reset. A half-closed one has asked all it wanted and still listens.
+async fn hung_up(recv: &mut dyn coracle_link::RecvHalf) {
+    loop {
+        match recv.recv().await {
+            Ok(Some(_)) => {}
+            Ok(None) => std::future::pending::<()>().await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Both ways until both ends are done; either may close its half first.
+async fn copy(socket: TcpStream, stream: Box<dyn Stream>) {
+    let (mut read, mut write) = socket.into_split();
+    let (mut send, mut recv) = stream.split();
+    let outward = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match read.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => {
+                    if send.send(Bytes::copy_from_slice(buffer.get(..n).unwrap_or_default())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        let _ = send.finish().await;
+    };
+    let inward = async {
+        while let Ok(Some(frame)) = recv.recv().await {
+            if write.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+        let _ = write.shutdown().await;
+    };
+    tokio::join!(outward, inward);
+}

@@ -1,0 +1,228 @@
+//! A pod's volumes on this node: `<data-dir>/pods/<uid>/volumes/<name>`.
+//!
+//! configMap, secret, projected and downwardAPI are directories whose whole content changes at once ([`atomic`]); emptyDir is a
+//! plain directory (also with `medium: Memory`: there is no memory-backed file system for an ordinary user, and the data directory is
+//! the node's own). Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
+
+pub mod atomic;
+pub mod paths;
+pub mod tokens;
+
+use crate::{
+    mirror::Objects,
+    pods::{
+        admit,
+        downward::{self, Facts},
+        env::{self, Data},
+        spec::{DownwardSource, Item, Pod, Projected, TokenSource, Volume},
+        time::{Due, Time},
+    },
+};
+use atomic::{File, Payload};
+use std::path::{Path, PathBuf};
+use tokens::Tokens;
+
+/// Mode of files when nothing else is said.
+const MODE: u32 = 0o644;
+
+/// Why a volume cannot be mounted: the message of a `FailedMount` event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Something it is made of is not there.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {source}")]
+    Missing {
+        /// Volume's name.
+        volume: String,
+        /// What.
+        source: env::Error,
+    },
+    /// It cannot be written, read or had.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {why}")]
+    Failed {
+        /// Volume's name.
+        volume: String,
+        /// Why.
+        why: String,
+    },
+    /// No node of this kind mounts it.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// Where a pod's volumes are, given the pod's directory.
+pub fn directory(pod_dir: &Path) -> PathBuf {
+    pod_dir.join("volumes")
+}
+
+/// Makes or updates all volumes of a pod. Returns when tokens want renewal.
+pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objects, tokens: &dyn Tokens) -> Result<Option<Due>, Error> {
+    let base = directory(pod_dir);
+    let mut renewal: Option<Due> = None;
+    for volume in &pod.spec.volumes {
+        let path = base.join(paths::name(&volume.name).map_err(|why| failed(volume, why))?);
+        let writer = Mounting { pod, volume, facts, objects, path: &path };
+        if volume.empty_dir.is_some() {
+            writer.empty_dir()?;
+        } else if let Some(projected) = &volume.projected {
+            if let Some(due) = writer.projected(projected, tokens).await? {
+                renewal = Some(renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
+            }
+        } else {
+            writer.simple()?;
+        }
+    }
+    Ok(renewal)
+}
+
+/// Removes all volumes, tokens with them.
+pub async fn unmount(pod_dir: &Path) -> std::io::Result<()> {
+    match tokio::fs::remove_dir_all(directory(pod_dir)).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn failed(volume: &Volume, why: impl ToString) -> Error {
+    Error::Failed { volume: volume.name.clone(), why: why.to_string() }
+}
+
+struct Mounting<'a> {
+    pod: &'a Pod,
+    volume: &'a Volume,
+    facts: &'a Facts,
+    objects: &'a dyn Objects,
+    path: &'a Path,
+}
+
+impl Mounting<'_> {
+    fn fail(&self, why: impl ToString) -> Error {
+        failed(self.volume, why)
+    }
+
+    fn empty_dir(&self) -> Result<(), Error> {
+        paths::make(self.path, 0o777).map_err(|e| self.fail(e))
+    }
+
+    fn write(&self, payload: &Payload) -> Result<(), Error> {
+        atomic::write(self.path, payload).map_err(|e| self.fail(e))
+    }
+
+    /// configMap, secret, downwardAPI.
+    fn simple(&self) -> Result<(), Error> {
+        let mut payload = Payload::new();
+        let volume = self.volume;
+        if let Some(source) = &volume.config_map {
+            let mode = source.default_mode.unwrap_or(MODE);
+            let data = self.data("configmaps", &source.name, source.optional)?;
+            self.select(data, &source.items, mode, "configmap", source.optional, &mut payload)?;
+        } else if let Some(source) = &volume.secret {
+            let mode = source.default_mode.unwrap_or(MODE);
+            let data = self.data("secrets", &source.secret_name, source.optional)?;
+            self.select(data, &source.items, mode, "secret", source.optional, &mut payload)?;
+        } else if let Some(source) = &volume.downward_api {
+            self.downward(source, source.default_mode.unwrap_or(MODE), &mut payload)?;
+        } else {
+            let kind = volume.other.keys().next().map_or("unknown", String::as_str);
+            return Err(Error::Unsupported(admit::unsupported_volume(&volume.name, kind)));
+        }
+        self.write(&payload)
+    }
+
+    async fn projected(&self, projected: &Projected, tokens: &dyn Tokens) -> Result<Option<Due>, Error> {
+        let mode = projected.default_mode.unwrap_or(MODE);
+        let mut payload = Payload::new();
+        let mut renewal: Option<Due> = None;
+        for source in &projected.sources {
+            if let Some(map) = &source.config_map {
+                let data = self.data("configmaps", &map.name, map.optional)?;
+                self.select(data, &map.items, mode, "configmap", map.optional, &mut payload)?;
+            } else if let Some(secret) = &source.secret {
+                let data = self.data("secrets", &secret.name, secret.optional)?;
+                self.select(data, &secret.items, mode, "secret", secret.optional, &mut payload)?;
+            } else if let Some(fields) = &source.downward_api {
+                self.downward(fields, mode, &mut payload)?;
+            } else if let Some(token) = &source.service_account_token {
+                let due = self.token(token, mode, tokens, &mut payload).await?;
+                renewal = Some(renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
+            } else {
+                let kind = source.other.keys().next().map_or("unknown", String::as_str);
+                return Err(Error::Unsupported(admit::unsupported_volume(&self.volume.name, &format!("projected {kind}"))));
+            }
+        }
+        self.write(&payload)?;
+        Ok(renewal)
+    }
+
+    async fn token(&self, source: &TokenSource, mode: u32, tokens: &dyn Tokens, payload: &mut Payload) -> Result<Due, Error> {
+        let file = paths::relative(&source.path).map_err(|e| self.fail(e))?;
+        let current = std::fs::read_to_string(self.path.join(atomic::DATA).join(&file)).ok();
+        let now = Time::now();
+        let (token, due) = match current.as_deref().map(|token| (token, tokens::renewal(token, now))) {
+            Some((token, Some(due))) if !due.reached(now) => (token.to_string(), due),
+            _ => match tokens.request(self.pod, source).await {
+                Ok(token) => {
+                    let due = tokens::renewal(&token, now).unwrap_or(Due::in_millis(now, 600_000));
+                    (token, due)
+                }
+                // An aged token is better than none: cut off, the node keeps it and asks again.
+                Err(why) => match current {
+                    Some(token) => {
+                        tracing::debug!(pod = %self.pod.long_name(), %why, "renew a service account token");
+                        (token, Due::in_millis(now, 30_000))
+                    }
+                    None => return Err(self.fail(format!("failed to fetch token: {why}"))),
+                },
+            },
+        };
+        payload.insert(file, File { content: token.into_bytes(), mode });
+        Ok(due)
+    }
+
+    fn data(&self, resource: &'static str, name: &str, optional: bool) -> Result<Data, Error> {
+        match env::data(self.objects, resource, &self.pod.metadata.namespace, name) {
+            Ok(data) => Ok(data),
+            Err(env::Error::Missing { .. }) if optional => Ok(Data::new()),
+            Err(source) => Err(Error::Missing { volume: self.volume.name.clone(), source }),
+        }
+    }
+
+    fn select(&self, mut data: Data, items: &[Item], mode: u32, kind: &str, optional: bool, payload: &mut Payload) -> Result<(), Error> {
+        if items.is_empty() {
+            for (key, content) in data {
+                let path = paths::relative(&key).map_err(|e| self.fail(e))?;
+                payload.insert(path, File { content, mode });
+            }
+            return Ok(());
+        }
+        for item in items {
+            let path = paths::relative(&item.path).map_err(|e| self.fail(e))?;
+            match data.get_mut(&item.key) {
+                Some(content) => {
+                    payload.insert(path, File { content: content.clone(), mode: item.mode.unwrap_or(mode) });
+                }
+                None if optional => {}
+                None => return Err(self.fail(format!("{kind} references non-existent {kind} key: {}", item.key))),
+            }
+        }
+        Ok(())
+    }
+
+    fn downward(&self, source: &DownwardSource, mode: u32, payload: &mut Payload) -> Result<(), Error> {
+        for item in &source.items {
+            let path = paths::relative(&item.path).map_err(|e| self.fail(e))?;
+            let text = if let Some(field) = &item.field_ref {
+                downward::field(self.pod, self.facts, &field.field_path)
+            } else if let Some(resource) = &item.resource_field_ref {
+                downward::resource(self.pod, None, self.facts, resource)
+            } else {
+                Err(format!("file {} names neither fieldRef nor resourceFieldRef", item.path))
+            };
+            let content = text.map_err(|e| self.fail(e))?.into_bytes();
+            payload.insert(path, File { content, mode: item.mode.unwrap_or(mode) });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,317 @@
+//! The whole agent against a control plane that is a map and a runtime that is a mock: the real link protocol, the real mirror and
+//! disk, no network.
+
+#[path = "agent/control.rs"]
+mod control;
+
+use control::{Control, pod, wait};
+use coracle_node::{Agent, Handle, Options, images};
+use coracle_runtime::mock::{Behaviour, MockRuntime};
+use serde_json::{Value, json};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+struct Node {
+    handle: Handle,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Node {
+    fn start(dir: &Path, control: &Control, runtime: &MockRuntime) -> Self {
+        let mut options = Options::new(dir, "n1");
+        options.pod_cidr = "127.77.0.0/16".into();
+        let (service, handle) = Agent::new(options, control.connector(), vec![Arc::new(runtime.clone())]).unwrap();
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(service.run(cancel.clone()));
+        Self { handle, cancel, task }
+    }
+
+    /// As a killed process: nothing is said to anyone.
+    async fn kill(self) {
+        self.cancel.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn import(dir: &Path, name: &str) {
+    let file = dir.join("guest.wasm");
+    std::fs::write(&file, b"\0asm\x0d\0\x01\0").unwrap();
+    images::import(dir, &file, name).unwrap();
+}
+
+fn setup() -> (tempfile::TempDir, Control, MockRuntime) {
+    let dir = tempfile::tempdir().unwrap();
+    import(dir.path(), "hello:v1");
+    (dir, Control::new(), MockRuntime::new("wasm"))
+}
+
+fn ready(status: &Value) -> bool {
+    condition(status, "Ready") == Some("True")
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a str> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)?["status"].as_str()
+}
+
+#[tokio::test]
+async fn a_pod_from_the_feed_runs_and_says_so() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    let status = control.status("a", ready).await;
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["containerStatuses"][0]["ready"], true);
+    assert_eq!(status["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(status["containerStatuses"][0]["containerID"], "wasm://uid-a/c/0");
+    assert!(status["podIP"].as_str().unwrap().starts_with("127.77."));
+    assert_eq!(status["hostIP"], "127.0.0.1");
+    // One request from pending to ready.
+    assert_eq!(control.status_reports("a"), 1);
+    let events = control.events("a", "Started").await;
+    assert_eq!(events, ["Pulled", "Created", "Started"]);
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn the_node_registers_and_renews() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    let object = wait("the node", || control.object("nodes", "", "n1").filter(|n| condition(&n["status"], "Ready") == Some("True"))).await;
+    assert_eq!(object["metadata"]["labels"]["kubernetes.io/os"], "linux");
+    assert_eq!(object["status"]["capacity"]["pods"], "2000");
+    assert_eq!(object["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap().split("://").next(), Some("coracle-wasm"));
+    let lease = wait("the lease", || control.object("leases", "kube-node-lease", "n1")).await;
+    assert_eq!(lease["spec"]["holderIdentity"], "n1");
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn a_deleted_pod_stops_reports_and_goes() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    control.status("a", ready).await;
+    control.delete("a", 30);
+    wait("the object to go", || control.object("pods", "default", "a").is_none().then_some(())).await;
+    assert!(runtime.running().is_empty());
+    let last = control.last_status("a").unwrap();
+    assert_eq!(last["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+    wait("the directory to go", || (!dir.path().join("pods/uid-a").exists()).then_some(())).await;
+    assert!(control.events("a", "Killing").await.contains(&"Killing".to_string()));
+    assert!(node.handle.views().all().is_empty());
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn cut_off_and_restarted_the_agent_goes_on_with_what_it_knows() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    let status = control.status("a", ready).await;
+    node.kill().await;
+    assert_eq!(runtime.running().len(), 1, "an agent that ends leaves its pods");
+
+    control.cut();
+    let node = Node::start(dir.path(), &control, &runtime);
+    node.handle.adopted().await;
+    assert_eq!(runtime.count("start_container"), 1, "adopted, not restarted");
+    // It dies while the node is cut off, and is restarted all the same.
+    assert!(runtime.exit("uid-a/c/0", 1, "Error"));
+    wait("the restart", || runtime.running().first().filter(|c| c.attempt == 1).map(|_| ())).await;
+    control.heal();
+    let after = control.status("a", |s| ready(s) && s["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(after["podIP"], status["podIP"]);
+    assert_eq!(after["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
+    assert!(control.resumed(), "the subscription went on where it was");
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn orphans_are_removed() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    control.status("a", ready).await;
+    node.kill().await;
+    std::fs::remove_file(dir.path().join("mirror.redb")).unwrap();
+    control.cut();
+    let node = Node::start(dir.path(), &control, &runtime);
+    node.handle.adopted().await;
+    assert!(runtime.running().is_empty());
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn crashes_back_off_as_kubernetes_does() {
+    let (dir, control, runtime) = setup();
+    runtime.behave("hello:v1", Behaviour::Exits(3));
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    let status = control.status("a", |s| s["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let container = &status["containerStatuses"][0];
+    assert_eq!(container["restartCount"], 1);
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 3);
+    assert_eq!(container["state"]["waiting"]["message"], "back-off 10s restarting failed container=c pod=a_default(uid-a)");
+    assert_eq!(status["phase"], "Running");
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn a_job_like_pod_ends() {
+    let (dir, control, runtime) = setup();
+    runtime.behave("hello:v1", Behaviour::Exits(0));
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    let status = control.status("a", |s| s["phase"] == "Succeeded").await;
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(condition(&status, "Ready"), Some("False"));
+    wait("the sandbox to go", || (runtime.count("remove_sandbox") > 0).then_some(())).await;
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn missing_things_are_named_and_waited_for() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("env", json!({ "containers": [{ "name": "c", "image": "hello:v1", "envFrom": [{ "configMapRef": { "name": "late" } }] }] })));
+    control.put(pod(
+        "vol",
+        json!({ "containers": [{ "name": "c", "image": "hello:v1" }], "volumes": [{ "name": "v", "configMap": { "name": "late" } }] }),
+    ));
+    control.put(pod("img", json!({ "containers": [{ "name": "c", "image": "none:v1", "imagePullPolicy": "Never" }] })));
+    let waiting = |s: &Value| s["containerStatuses"][0]["state"]["waiting"].clone();
+    let status = control.status("env", |s| waiting(s)["reason"] == "CreateContainerConfigError").await;
+    assert_eq!(waiting(&status)["message"], "configmap \"late\" not found");
+    let status = control.status("img", |s| waiting(s)["reason"] == "ErrImageNeverPull").await;
+    assert_eq!(waiting(&status)["message"], "Container image \"none:v1\" is not present with pull policy of Never");
+    control.events("vol", "FailedMount").await;
+    control.put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "late", "namespace": "default" }, "data": { "K": "v" } }));
+    control.status("env", ready).await;
+    control.status("vol", ready).await;
+    let spec = runtime.running().into_iter().find(|c| c.sandbox == "uid-env").unwrap();
+    assert!(spec.env.contains(&("K".into(), "v".into())));
+    assert_eq!(std::fs::read(dir.path().join("pods/uid-vol/volumes/v/K")).unwrap(), b"v");
+    // And a change of it is seen in the volume.
+    control.put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "late", "namespace": "default" }, "data": { "K": "w" } }));
+    wait("the update", || (std::fs::read(dir.path().join("pods/uid-vol/volumes/v/K")).ok()? == b"w").then_some(())).await;
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn what_a_wasm_pod_cannot_have_is_refused_once_with_the_remedy() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1", "livenessProbe": { "exec": { "command": ["true"] } } }] })));
+    let status = control.status("a", |s| s["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "UnsupportedByRuntime");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("exec liveness probes") && message.contains("use an httpGet or tcpSocket probe"), "{message}");
+    assert_eq!(runtime.count("run_sandbox"), 0);
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn stopping_all_pods_names_the_late_and_reports_none_as_ended() {
+    let (dir, control, runtime) = setup();
+    import(dir.path(), "slow:v1");
+    runtime.behave("slow:v1", Behaviour::Stubborn);
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    control.put(pod("b", json!({ "containers": [{ "name": "c", "image": "slow:v1" }], "terminationGracePeriodSeconds": 600 })));
+    control.status("a", ready).await;
+    control.status("b", ready).await;
+    let late = node.handle.stop_pods(Duration::from_millis(300)).await;
+    // The stubborn one is killed when its share of the bound is over.
+    assert_eq!(late, Vec::<String>::new());
+    assert!(runtime.running().is_empty());
+    assert!(ready(&control.last_status("a").unwrap()));
+    node.kill().await;
+
+    let node = Node::start(dir.path(), &control, &runtime);
+    wait("the pods to be back", || (runtime.running().len() == 2).then_some(())).await;
+    runtime.fail("remove_sandbox", None, coracle_runtime::Error::again("Stuck", "cannot".into()));
+    let late = node.handle.stop_pods(Duration::from_millis(300)).await;
+    assert_eq!(late.len(), 2, "{late:?}");
+    assert!(late.contains(&"default/a".to_string()));
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn logs_dial_and_stats_are_served() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    let status = control.status("a", ready).await;
+    let log = runtime.running()[0].log_path.clone();
+    std::fs::write(&log, "2026-01-01T00:00:00.000000000Z stdout F hello\n").unwrap();
+    assert_eq!(control.logs("a", false).await, (200, "hello\n".to_string()));
+    let (code, body) = control.logs("a", true).await;
+    assert!(code == 400 && body.contains("previous terminated container"), "{code} {body}");
+
+    let listener = tokio::net::TcpListener::bind((status["podIP"].as_str().unwrap(), 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let (mut read, mut write) = socket.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    assert_eq!(control.dial("a", port, "echo").await, (200, "echo".to_string()));
+    let (code, body) = control.dial("a", 1, "").await;
+    assert!(code == 503 && body.contains("of pod default/a"), "{body}");
+
+    let stats = control.stats().await;
+    assert_eq!(stats["node"]["nodeName"], "n1");
+    assert_eq!(stats["pods"][0]["podRef"]["name"], "a");
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn tokens_are_asked_for_and_go_with_the_pod() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    control.put(pod(
+        "a",
+        json!({ "serviceAccountName": "sa", "containers": [{ "name": "c", "image": "hello:v1",
+        "volumeMounts": [{ "name": "t", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true }] }],
+        "volumes": [{ "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token", "expirationSeconds": 3607 } }] } }] }),
+    ));
+    control.status("a", ready).await;
+    let file = dir.path().join("pods/uid-a/volumes/t/token");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().split('.').count(), 3);
+    let asked = control.token_requests();
+    assert_eq!(asked[0]["spec"]["boundObjectRef"]["uid"], "uid-a");
+    assert_eq!(asked[0]["spec"]["expirationSeconds"], 3607);
+    let mount = &runtime.running()[0].mounts[0];
+    assert!(mount.read_only && mount.host_path.join("token").exists());
+    control.delete("a", 1);
+    wait("the token to go", || (!file.exists()).then_some(())).await;
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn many_pods_at_once() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    for n in 0..200 {
+        control.put(pod(&format!("p{n}"), json!({ "containers": [{ "name": "c", "image": "hello:v1" }] })));
+    }
+    for n in 0..200 {
+        control.status(&format!("p{n}"), ready).await;
+    }
+    assert_eq!(runtime.running().len(), 200);
+    node.kill().await;
+}
