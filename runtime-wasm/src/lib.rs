@@ -1,1 +1,46 @@
-//! x
+//! Pods as WebAssembly components.
+//!
+//! Three kinds of process. The **agent** ([`WasmRuntime`], in the node's process) has power and runs no guest: it opens listeners, logs, volumes and
+//! artifacts and passes descriptors on. The **supervisor** ([`supervisor`]) is a small parent that holds those descriptors and keeps the hosts alive. The
+//! **hosts** ([`host`]), one a core, run the guests, unprivileged and confined, and see nothing but what was passed to them. A fourth, the
+//! **compiler** ([`compile`]), lives as long as one compilation. The agent may die or be replaced at any time: functions go on answering, and
+//! the next agent finds them through the supervisor's socket.
+//!
+//! All of them are the same binary: its `main` must call [`hidden_command`] before it starts a thread or anything heavy.
+
+pub mod agent;
+pub mod artifact;
+pub mod classify;
+pub mod compile;
+mod confine;
+pub mod engine;
+pub mod host;
+pub mod ledger;
+pub mod supervisor;
+pub mod wire;
+
+pub use agent::{Options, WasmRuntime};
+
+use std::{ffi::OsString, path::PathBuf};
+
+/// The hidden subcommand of the small parent.
+pub const SUPERVISOR: &str = "wasm-supervisor";
+/// The hidden subcommand of the compiler.
+pub const COMPILER: &str = "wasm-compiler";
+
+/// Runs one of this crate's processes if the command line (program name first) asks for one; returns its exit code when it is over.
+/// To be called first thing in `main`: the supervisor forks, which only a process with one thread may.
+pub fn hidden_command(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
+    let args: Vec<OsString> = args.into_iter().skip(1).collect();
+    let name = args.first()?.to_str()?;
+    let number = |at: usize| args.get(at).and_then(|arg| arg.to_str()).and_then(|arg| arg.parse::<u32>().ok());
+    let drop_to = |at: usize| number(at).zip(number(at + 1));
+    match name {
+        SUPERVISOR => {
+            let (Some(run_dir), Some(hosts)) = (args.get(1), number(2)) else { return Some(2) };
+            Some(supervisor::main(supervisor::Setup { run_dir: PathBuf::from(run_dir), hosts: hosts.max(1) as usize, drop_to: drop_to(3) }))
+        }
+        COMPILER => Some(compile::main(drop_to(1))),
+        _ => None,
+    }
+}

@@ -1,0 +1,63 @@
+//! Listeners, opened by the agent because hosts may not: one for each host and address, side by side on the same port (`SO_REUSEPORT`).
+//!
+//! One listener shared by all hosts would be fewer descriptors, but then whoever wakes first accepts everything that has come in, and one core
+//! does the work of all; with one each, the kernel spreads connections evenly.
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt},
+};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc};
+
+const BACKLOG: i32 = 4096;
+
+fn open(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// `count` listeners on `address`; says why not, with the remedy.
+pub fn listeners(address: SocketAddr, count: usize) -> Result<Vec<Arc<OwnedFd>>, String> {
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = open(address).map_err(|error| match error {
+            Errno::ADDRINUSE => format!("{address} is in use by another program; free it, or declare a different containerPort"),
+            Errno::ACCESS => format!(
+                "{address} may not be listened on by an ordinary user (ports below {} are root's); declare a containerPort of 1024 or more, or run as root",
+                1024
+            ),
+            Errno::ADDRNOTAVAIL => format!("{address} is not an address of this machine; the pod range is not routed to it"),
+            Errno::MFILE | Errno::NFILE => format!("no descriptors left to listen on {address}; raise the limit (ulimit -n), or run fewer pods here"),
+            error => format!("listening on {address} failed: {error}"),
+        })?;
+        all.push(Arc::new(socket));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_address_cannot_be_listened_on_is_said() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let why = listeners(taken.local_addr().unwrap(), 2).unwrap_err();
+        assert!(why.contains("in use"), "{why}");
+        let why = listeners("192.0.2.1:80".parse().unwrap(), 1).unwrap_err();
+        assert!(why.contains("not an address of this machine"), "{why}");
+    }
+
+    #[test]
+    fn several_share_one_port() {
+        let one = listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let at = rustix::net::getsockname(&one[0]).unwrap();
+        let at = SocketAddr::try_from(at).unwrap();
+        assert_eq!(listeners(at, 3).unwrap().len(), 3);
+    }
+}

@@ -1,0 +1,60 @@
+//! The compiler: a process of its own that reads WebAssembly and writes a native artifact.
+//!
+//! Compiling is the one place where a file someone sent us meets a large program, and wasmtime does not guard against exhaustion there. So it happens in
+//! a process that is limited in memory and CPU time, sees no network, may not exec, and is an unprivileged uid; the agent limits
+//! the time on the wall. Wasm comes in on stdin, the artifact goes out on stdout (both opened by the agent), and one line of JSON on
+//! stderr says what it is or why not.
+
+use crate::{
+    classify::{self, Verdict},
+    confine, engine,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+
+/// Memory of the compiler: a Python component (18 MB) takes about 1.5 GiB.
+const MEMORY: u64 = 6 << 30;
+/// CPU time: JavaScript and Python components take some 10 s on a current core.
+const CPU_SECONDS: u64 = 180;
+/// The largest wasm that is looked at.
+pub const MAX_WASM: u64 = 256 << 20;
+
+/// What the compiler says, on stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The artifact is complete.
+    Compiled(Verdict),
+    /// It cannot run here; why, and the remedy.
+    Refused(String),
+}
+
+/// The process. `drop_to` as for hosts. Returns the exit code.
+pub fn main(drop_to: Option<(u32, u32)>) -> i32 {
+    // Running pods come first.
+    _ = rustix::process::nice(5);
+    let report = match confine::compiler(drop_to, MEMORY, CPU_SECONDS) {
+        Ok(()) => compile(),
+        Err(error) => Err(format!("the compiler process could not be confined: {error}")),
+    };
+    let (report, code) = match report {
+        Ok(verdict) => (Report::Compiled(verdict), 0),
+        Err(why) => (Report::Refused(why), 3),
+    };
+    if let Ok(line) = serde_json::to_string(&report) {
+        _ = writeln!(std::io::stderr(), "{line}");
+    }
+    code
+}
+
+fn compile() -> Result<Verdict, String> {
+    let mut wasm = Vec::new();
+    std::io::stdin().lock().take(MAX_WASM + 1).read_to_end(&mut wasm).map_err(|error| format!("reading the wasm file failed: {error}"))?;
+    if wasm.len() as u64 > MAX_WASM {
+        return Err(format!("the wasm file is larger than {} MiB; strip it or split it", MAX_WASM >> 20));
+    }
+    let verdict = classify::look(&wasm)?;
+    let engine = engine::compiler().map_err(|error| format!("wasmtime could not be set up: {error:#}"))?;
+    let artifact = classify::compile(&engine, &wasm, verdict.kind)?;
+    std::io::stdout().lock().write_all(&artifact).map_err(|error| format!("writing the artifact failed: {error}"))?;
+    Ok(verdict)
+}

@@ -1,0 +1,287 @@
+//! A host process: one thread, one engine, and the containers it was ordered to run.
+//!
+//! Single-threaded because making and dropping instances scales negatively over the threads of one process (they share its memory map); so there is
+//! one process a core, each with its own listener for every address, and the kernel spreads connections over them. It sees no file system and opens
+//! no listener: whatever it uses came as a descriptor.
+
+pub mod command;
+pub mod epoch;
+pub mod guest;
+pub mod http;
+pub mod log;
+pub mod metered;
+pub mod module;
+pub mod outgoing;
+pub mod proxy;
+pub mod resolve;
+pub mod shelf;
+pub mod sockets;
+
+use crate::{
+    confine, engine,
+    ledger::{Account, Ledger},
+    wire::{
+        Kind, Order, Refusal, Said, Start,
+        socket::{AsyncLink, Link},
+    },
+};
+use coracle_runtime::SandboxSpec;
+use guest::{Pod, Preopen};
+use log::Log;
+use parking_lot::Mutex;
+use sockets::PodNet;
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What a host is told at birth.
+pub struct Birth {
+    /// Which of the hosts it is.
+    pub index: usize,
+    /// To the supervisor.
+    pub link: Link,
+    /// Shared with everybody.
+    pub ledger: &'static Ledger,
+}
+
+/// The process from fork to end. Returns the exit code.
+pub fn main(birth: Birth) -> i32 {
+    match run(birth) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("coracle wasm host: {error:#}");
+            1
+        }
+    }
+}
+
+fn run(birth: Birth) -> wasmtime::Result<()> {
+    confine::host()?;
+    let engine = engine::host()?;
+    epoch::start(&engine)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
+    runtime.block_on(serve(birth, engine))
+}
+
+/// The mouth of the host: what it says is queued and sent when the socket takes it.
+#[derive(Clone)]
+pub struct Mouth(Arc<(Mutex<Vec<Said>>, Notify)>);
+
+impl Mouth {
+    /// To the supervisor.
+    pub fn say(&self, said: Said) {
+        self.0.0.lock().push(said);
+        self.0.1.notify_one();
+    }
+
+    /// Something worth an event on the pod.
+    pub fn warn(&self, container: &str, reason: &str, message: String) {
+        self.say(Said::Notice { container: container.to_owned(), warning: true, reason: reason.to_owned(), message });
+    }
+}
+
+/// A container that runs here.
+pub struct Running {
+    /// Its id.
+    pub id: String,
+    /// Its log.
+    pub log: Arc<Log>,
+    /// Cancelled to stop it: listeners close.
+    pub stop: CancellationToken,
+    /// Cancelled when the time for stopping is over.
+    pub kill: CancellationToken,
+    /// The sandbox it belongs to.
+    pub sandbox: String,
+    /// How connections to one of its ports are served, once it runs.
+    pub served: Option<Arc<http::Served>>,
+    net: PodNet,
+}
+
+/// A container just ordered, with its descriptors sorted out.
+pub struct Ordered {
+    /// What was ordered.
+    pub start: Box<Start>,
+    /// What its instances share.
+    pub pod: Arc<Pod>,
+    /// The compiled code.
+    pub artifact: OwnedFd,
+    /// For each of `start.ports`.
+    pub listeners: Vec<OwnedFd>,
+}
+
+struct Host {
+    engine: wasmtime::Engine,
+    index: usize,
+    ledger: &'static Ledger,
+    mouth: Mouth,
+    shelf: Arc<shelf::Shelf>,
+    running: HashMap<String, Running>,
+    /// By sandbox: the additional listeners' end.
+    listeners: HashMap<String, CancellationToken>,
+}
+
+async fn serve(birth: Birth, engine: wasmtime::Engine) -> wasmtime::Result<()> {
+    let mouth = Mouth(Arc::new((Mutex::new(vec![Said::Up]), Notify::new())));
+    mouth.0.1.notify_one();
+    let shelf = shelf::Shelf::new(&engine)?;
+    let mut host =
+        Host { engine, index: birth.index, ledger: birth.ledger, mouth: mouth.clone(), shelf, running: HashMap::new(), listeners: HashMap::new() };
+    let mut link = AsyncLink::new(birth.link)?;
+    loop {
+        tokio::select! {
+            () = mouth.0.1.notified() => {
+                let said = std::mem::take(&mut *mouth.0.0.lock());
+                for said in said {
+                    if let Said::Exited { container, .. } | Said::Failed(container, _) = &said {
+                        host.running.remove(container);
+                    }
+                    link.link().send(&said, Vec::new())?;
+                }
+                link.flush()?;
+            }
+            turned = link.turn() => {
+                turned?;
+                while let Some((order, fds)) = link.link().next::<Order>()? {
+                    host.obey(order, fds);
+                }
+                if link.link().closed() {
+                    // The supervisor is gone and nobody would ever stop us.
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// A refusal that trying again may cure.
+pub fn trouble(reason: &str, message: String) -> Refusal {
+    Refusal { reason: reason.to_owned(), message, fatal: false }
+}
+
+impl Host {
+    fn obey(&mut self, order: Order, fds: Vec<OwnedFd>) {
+        match order {
+            Order::Start { start, sandbox, slot } => {
+                let id = start.spec.id();
+                if let Err(refusal) = self.start(start, &sandbox, slot, fds) {
+                    self.mouth.say(Said::Failed(id, refusal));
+                }
+            }
+            Order::Stop(id, grace) => match self.running.get(&id) {
+                Some(running) => {
+                    running.stop.cancel();
+                    let kill = running.kill.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(grace)).await;
+                        kill.cancel();
+                    });
+                }
+                None => self.mouth.say(Said::Exited {
+                    container: id,
+                    code: 0,
+                    reason: "Completed".to_owned(),
+                    message: String::new(),
+                    finished: SystemTime::now(),
+                }),
+            },
+            Order::Listeners(sandbox, addresses) => {
+                if let Some(before) = self.listeners.remove(&sandbox) {
+                    before.cancel();
+                }
+                let stop = CancellationToken::new();
+                for ((_, port), fd) in addresses.into_iter().zip(fds) {
+                    let of_pod = self.running.values().filter(|running| running.sandbox == sandbox);
+                    let (mut served, mut net) = (None, None);
+                    for running in of_pod {
+                        net = Some(running.net);
+                        if let Some(http) = running.served.as_ref().filter(|http| http.ports.contains(&port)) {
+                            served = Some(http.clone());
+                        }
+                    }
+                    let result = match (served, net) {
+                        (Some(served), _) => served.listen(fd, stop.clone()),
+                        (None, Some(net)) => proxy::listen(fd, net, port, stop.clone()),
+                        (None, None) => Ok(()),
+                    };
+                    if let Err(error) = result {
+                        eprintln!("coracle wasm host: a Service listener of sandbox {sandbox} could not be used: {error}");
+                    }
+                }
+                self.listeners.insert(sandbox, stop);
+            }
+            Order::Log(id) => {
+                if let (Some(running), Some(fd)) = (self.running.get(&id), fds.into_iter().next()) {
+                    running.log.replace(File::from(fd));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, start: Box<Start>, sandbox: &SandboxSpec, slot: usize, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let id = start.spec.id();
+        let short = || trouble("RunContainerError", format!("container {id} came without its descriptors; this is a bug"));
+        let mut fds = fds.into_iter();
+        let log = File::from(fds.next().ok_or_else(short)?);
+        let artifact = fds.next().ok_or_else(short)?;
+        let mut preopens = Vec::with_capacity(start.spec.mounts.len());
+        for mount in &start.spec.mounts {
+            let dir = Arc::new(File::from(fds.next().ok_or_else(short)?));
+            preopens.push(Preopen { dir, path: mount.container_path.clone(), read_only: mount.read_only });
+        }
+        let listeners: Vec<OwnedFd> = fds.collect();
+        if listeners.len() != start.ports.len() {
+            return Err(short());
+        }
+        let (mouth, name) = (self.mouth.clone(), id.clone());
+        let log = Log::new(log, start.spec.log_max_bytes, move || mouth.say(Said::LogFull(name.clone())));
+        let spec = &start.spec;
+        let net = PodNet::new(sandbox.ip);
+        let mut env = spec.image.env.clone();
+        env.retain(|(name, _)| !spec.env.iter().any(|(other, _)| other == name));
+        env.extend(spec.env.iter().cloned());
+        let pod = Arc::new(Pod {
+            env,
+            args: arguments(&start),
+            cwd: spec.working_dir.clone(),
+            preopens,
+            net,
+            sockets: net.context(),
+            resolver: resolve::Resolver::new(sandbox.dns.clone(), sandbox.ip),
+            log: log.clone(),
+            memory_limit: spec.resources.memory_limit,
+            account: Account::new(self.ledger, self.index, slot),
+        });
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let mut running =
+            Running { id: id.clone(), log, stop: stop.clone(), kill: kill.clone(), sandbox: start.spec.sandbox.clone(), served: None, net };
+        let kind = start.kind;
+        let ordered = Ordered { start, pod, artifact, listeners };
+        match kind {
+            Kind::Http => running.served = Some(http::start(&self.shelf, self.mouth.clone(), ordered, stop, kill)?),
+            Kind::Command => command::start(&self.shelf, self.mouth.clone(), ordered, stop)?,
+            Kind::Module => module::start(&self.engine, &self.shelf, self.mouth.clone(), ordered, stop)?,
+        }
+        self.running.insert(id, running);
+        Ok(())
+    }
+}
+
+/// `argv`: the command, or the image's, or the container's name; then the arguments.
+fn arguments(start: &Start) -> Vec<String> {
+    let spec = &start.spec;
+    let mut argv = if !spec.command.is_empty() {
+        spec.command.clone()
+    } else if !spec.image.entrypoint.is_empty() {
+        spec.image.entrypoint.clone()
+    } else {
+        vec![spec.name.clone()]
+    };
+    argv.extend(spec.args.iter().cloned());
+    argv
+}

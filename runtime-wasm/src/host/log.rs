@@ -1,0 +1,253 @@
+//! A container's log in the CRI format: `<time> stdout|stderr F|P <line>`.
+//!
+//! Several instances, in several processes, write the same file at once: it is open for appending, and a line is one `write`. Each instance has
+//! line buffers of its own, so lines never mix; a line longer than the buffer is written in parts (`P`, the last one `F`).
+//!
+//! A host cannot rename files (it sees no file system): when the file is full it says so, the agent rotates and sends a fresh descriptor. While
+//! no agent is there to do it, the file may grow to [`SLACK`] times its size; then lines are dropped and counted.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    fs::File,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+use wasmtime_wasi::{
+    async_trait,
+    p2::{OutputStream, Pollable, StreamResult},
+};
+
+/// The longest line that is written in one piece, as in containerd.
+const LINE: usize = 16 << 10;
+const SLACK: u64 = 4;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// The file, shared by all instances of a container in this process.
+pub struct Log {
+    file: Mutex<File>,
+    /// What the file holds, as far as this host knows.
+    size: AtomicU64,
+    max: u64,
+    dropped: AtomicU64,
+    full: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Log {
+    /// `full` is called when the file has reached `max` bytes.
+    pub fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        let size = AtomicU64::new(file.metadata().map(|meta| meta.len()).unwrap_or(0));
+        let max = if max == 0 { u64::MAX / SLACK } else { max };
+        Arc::new(Self { file: Mutex::new(file), size, max, dropped: AtomicU64::new(0), full: Box::new(full) })
+    }
+
+    /// Writes go to this file from now on.
+    pub fn replace(&self, file: File) {
+        self.size.store(file.metadata().map(|meta| meta.len()).unwrap_or(0), Relaxed);
+        *self.file.lock() = file;
+        let dropped = self.dropped.swap(0, Relaxed);
+        if dropped > 0 {
+            self.line(
+                Stream::Err,
+                true,
+                format!("coracle: {dropped} lines were dropped: the log was full and no agent there to rotate it").as_bytes(),
+            );
+        }
+    }
+
+    fn line(&self, stream: Stream, whole: bool, text: &[u8]) {
+        let before = self.size.load(Relaxed);
+        if before > self.max.saturating_mul(SLACK) {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        let name = if stream == Stream::Out { "stdout" } else { "stderr" };
+        let mut line = Vec::with_capacity(text.len() + 48);
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ");
+        _ = write!(line, "{time} {name} {} ", if whole { 'F' } else { 'P' });
+        line.extend_from_slice(text);
+        line.push(b'\n');
+        // A full disk must not end the guest; the line is lost as it would be with a broken terminal.
+        if self.file.lock().write_all(&line).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        let after = before + line.len() as u64;
+        self.size.store(after, Relaxed);
+        if before < self.max && after >= self.max {
+            (self.full)();
+        }
+    }
+}
+
+/// One instance's stdout or stderr. Clones share the line buffer. What is left in it is written when the last clone goes.
+#[derive(Clone)]
+pub struct Writer(Arc<Lines>);
+
+struct Lines {
+    log: Arc<Log>,
+    stream: Stream,
+    partial: Mutex<Vec<u8>>,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        let rest = self.partial.get_mut();
+        if !rest.is_empty() {
+            self.log.line(self.stream, true, rest);
+        }
+    }
+}
+
+impl Writer {
+    /// For one instance.
+    pub fn new(log: Arc<Log>, stream: Stream) -> Self {
+        Self(Arc::new(Lines { log, stream, partial: Mutex::new(Vec::new()) }))
+    }
+
+    /// Takes what the guest wrote.
+    pub fn push(&self, bytes: &[u8]) {
+        let Lines { log, stream, partial } = &*self.0;
+        let mut partial = partial.lock();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            let mut text = text;
+            while partial.len() + text.len() > LINE {
+                let (head, tail) = text.split_at(LINE - partial.len());
+                partial.extend_from_slice(head);
+                log.line(*stream, false, &partial);
+                partial.clear();
+                text = tail;
+            }
+            partial.extend_from_slice(text);
+            if ended {
+                log.line(*stream, true, &partial);
+                partial.clear();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl OutputStream for Writer {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.push(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+#[async_trait]
+impl Pollable for Writer {
+    async fn ready(&mut self) {}
+}
+
+impl wasmtime_wasi::cli::IsTerminal for Writer {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl wasmtime_wasi::cli::StdoutStream for Writer {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl tokio::io::AsyncWrite for Writer {
+    fn poll_write(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>, bytes: &[u8]) -> std::task::Poll<std::io::Result<usize>> {
+        self.push(bytes);
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Lines of the file without their times.
+    fn lines(path: &std::path::Path) -> Vec<String> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    fn open(path: &std::path::Path) -> File {
+        File::options().create(true).append(true).open(path).unwrap()
+    }
+
+    #[test]
+    fn lines_are_split_bounded_and_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::new(open(&path), 0, || ());
+        let (out, err) = (Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Err));
+        out.push(b"one\ntw");
+        err.push(b"oops\n\n");
+        out.push(b"o\n");
+        out.push(&[b'x'; LINE + 1]);
+        out.push(b"\nrest");
+        drop(out);
+        let long = "x".repeat(LINE);
+        assert_eq!(
+            lines(&path),
+            ["stdout F one", "stderr F oops", "stderr F ", "stdout F two", &format!("stdout P {long}"), "stdout F x", "stdout F rest"]
+        );
+        let text = std::fs::read_to_string(&path).unwrap();
+        let time = text.split(' ').next().unwrap();
+        assert_eq!((time.len(), time.ends_with('Z')), ("2026-01-02T03:04:05.000000001Z".len(), true), "{time}");
+    }
+
+    #[test]
+    fn a_full_log_is_said_once_and_bounded_while_nobody_rotates() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let said = Arc::new(AtomicUsize::new(0));
+        let count = said.clone();
+        let log = Log::new(open(&path), 1000, move || _ = count.fetch_add(1, Relaxed));
+        let out = Writer::new(log.clone(), Stream::Out);
+        for _ in 0..1000 {
+            out.push(b"a line of some length, again and again\n");
+        }
+        assert_eq!(said.load(Relaxed), 1);
+        assert!(std::fs::metadata(&path).unwrap().len() < 1000 * (SLACK + 1));
+        let next = dir.path().join("next");
+        log.replace(open(&next));
+        out.push(b"hello\n");
+        let got = lines(&next);
+        assert!(got[0].contains("lines were dropped"), "{got:?}");
+        assert_eq!(got[1], "stdout F hello");
+    }
+}

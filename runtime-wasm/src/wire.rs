@@ -1,0 +1,221 @@
+//! What the agent, the supervisor and the host processes say to each other: the messages, as plain data.
+//!
+//! Agent ↔ supervisor ↔ host, over Unix stream sockets. A frame is a fixed header (magic, version, length, number of descriptors) and a JSON body;
+//! descriptors travel beside it (`SCM_RIGHTS`). The framing is [`socket`]. The supervisor may be older than the agent (it survives upgrades), so
+//! unknown fields are ignored, fields are only ever added with a default, and the version is raised when that does not suffice.
+//!
+//! JSON rather than something denser because these are a few messages in a pod's life and one can read them with strace.
+
+pub mod socket;
+
+use coracle_runtime::{ContainerSpec, SandboxSpec, State};
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, time::SystemTime};
+
+/// Raised when an old supervisor could not understand a new agent.
+pub const VERSION: u16 = 1;
+
+/// What an artifact is, which decides how it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A component that exports `wasi:http/incoming-handler`.
+    Http,
+    /// A component that exports `wasi:cli/run`.
+    Command,
+    /// A core module of preview 1 with a `_start`.
+    Module,
+}
+
+/// From the agent to the supervisor. Every request is answered by one [`Reply`] with its id.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the agent.
+    pub id: u64,
+    /// What is wanted.
+    pub ask: Ask,
+}
+
+/// The body of a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// First on a connection. Answered by [`Answer::Hello`].
+    Hello {
+        /// Of the agent.
+        version: u16,
+    },
+    /// See `Runtime::run_sandbox`.
+    RunSandbox(Box<SandboxSpec>),
+    /// Stops what runs at once and forgets the sandbox.
+    RemoveSandbox(String),
+    /// Starts a container. Descriptors as [`Start`] tells.
+    Start(Box<Start>),
+    /// Stops a container, with this many milliseconds for what is in flight. Answered when it is over.
+    Stop(String, u64),
+    /// Forgets an exited container.
+    RemoveContainer(String),
+    /// Answered by [`Answer::List`].
+    List,
+    /// Replaces the additional listeners of a sandbox. Descriptors: for each address, one listener a host.
+    Listeners(String, Vec<(SocketAddr, u16)>),
+    /// A fresh log file for a container after rotation. Descriptor: the file.
+    Log(String),
+    /// Answered by [`Answer::Stats`].
+    Stats(String),
+    /// Everything ends, the supervisor included. Not answered.
+    Shutdown,
+}
+
+/// How to start one container. Descriptors, in this order: log file, artifact, one directory a mount (as in `spec.mounts`),
+/// and for each of `ports`, one listener a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Start {
+    /// The container.
+    pub spec: ContainerSpec,
+    /// What the artifact is.
+    pub kind: Kind,
+    /// Names the artifact: containers with the same key share it within a host.
+    pub artifact: String,
+    /// Ports with listeners, for [`Kind::Http`].
+    pub ports: Vec<u16>,
+}
+
+/// From the supervisor to the agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answered {
+    /// To a request.
+    Reply(Reply),
+    /// Unasked.
+    Event(Happened),
+}
+
+/// The answer to the [`Request`] of the same id.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// Of the request.
+    pub id: u64,
+    /// What came of it.
+    pub result: Result<Answer, Refusal>,
+}
+
+/// A successful [`Reply`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// Nothing more to say.
+    Done,
+    /// To [`Ask::Hello`].
+    Hello {
+        /// Of the supervisor.
+        version: u16,
+        /// Number of host processes: as many listeners are needed for every address.
+        hosts: usize,
+        /// The supervisor's process id.
+        pid: i32,
+    },
+    /// To [`Ask::List`].
+    List(Vec<ListedSandbox>),
+    /// To [`Ask::Stats`]: container name, CPU nanoseconds, bytes.
+    Stats(Vec<(String, u64, u64)>),
+}
+
+/// Why a request failed; becomes a `coracle_runtime::Error`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// CamelCase.
+    pub reason: String,
+    /// For a human.
+    pub message: String,
+    /// Trying again is pointless.
+    pub fatal: bool,
+}
+
+/// A sandbox as the supervisor knows it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListedSandbox {
+    /// As it was given.
+    pub spec: SandboxSpec,
+    /// Its containers that were started.
+    pub containers: Vec<(ContainerSpec, State)>,
+}
+
+/// What the agent is told unasked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Happened {
+    /// A container is in a new state.
+    State {
+        /// Its id.
+        container: String,
+        /// The state.
+        state: State,
+    },
+    /// Something worth an event on the pod.
+    Notice {
+        /// Container id.
+        container: String,
+        /// `Normal` or `Warning`.
+        warning: bool,
+        /// CamelCase.
+        reason: String,
+        /// For a human.
+        message: String,
+    },
+    /// The log has reached its size: rotate it and send the new file.
+    LogFull(String),
+}
+
+/// From the supervisor to a host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Descriptors: log, artifact, mounts, then this host's listener for each of `ports`.
+    Start {
+        /// The container.
+        start: Box<Start>,
+        /// Its sandbox.
+        sandbox: Box<SandboxSpec>,
+        /// Its row in the shared ledger.
+        slot: usize,
+    },
+    /// Stop it; say [`Said::Exited`] when it is over.
+    Stop(String, u64),
+    /// Replaces a sandbox's additional listeners. Descriptors: this host's listener for each.
+    Listeners(String, Vec<(SocketAddr, u16)>),
+    /// Descriptor: the new log file.
+    Log(String),
+}
+
+/// From a host to the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// It is confined and waits for orders.
+    Up,
+    /// The container runs here.
+    Started(String),
+    /// It could not be started here.
+    Failed(String, Refusal),
+    /// It is over here.
+    Exited {
+        /// Container id.
+        container: String,
+        /// As of a process.
+        code: i32,
+        /// Completed, Error, OOMKilled.
+        reason: String,
+        /// For a human.
+        message: String,
+        /// When.
+        finished: SystemTime,
+    },
+    /// See [`Happened::Notice`].
+    Notice {
+        /// Container id.
+        container: String,
+        /// `Normal` or `Warning`.
+        warning: bool,
+        /// CamelCase.
+        reason: String,
+        /// For a human.
+        message: String,
+    },
+    /// See [`Happened::LogFull`].
+    LogFull(String),
+}
