@@ -6,6 +6,7 @@
 
 mod decode;
 mod defaults;
+mod depth;
 mod draft;
 mod facts;
 mod fold;
@@ -18,6 +19,7 @@ mod schema;
 mod strategic;
 mod types;
 
+pub use depth::{MAX_DEPTH, depth};
 pub use draft::{to_bytes, to_draft};
 pub use merge::json_merge_patch;
 pub use schema::{FieldValidation, Schema, Schemas};

@@ -64,6 +64,7 @@ fn json(patch: &[u8], current: &Value) -> Result<Value, Status> {
     let patch: Patch = serde_json::from_value(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     let mut value = current.clone();
     let mut copied = 0;
+    let mut nesting = Nesting::of(&value)?;
     for operation in &patch.0 {
         if let PatchOperation::Copy(copy) = operation {
             copied += value.pointer(copy.from.as_str()).map_or(0, |from| from.to_string().len());
@@ -74,8 +75,44 @@ fn json(patch: &[u8], current: &Value) -> Result<Value, Status> {
             }
         }
         json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation)).map_err(|error| unprocessable(error.kind))?;
+        nesting.after(operation, &value)?;
     }
     Ok(value)
+}
+
+/// Keeps a value from nesting deeper than can be walked: moving a value into itself again and again would.
+struct Nesting {
+    /// The value is at most so deep.
+    bound: usize,
+    /// How often it may still be measured.
+    measures: u32,
+}
+
+impl Nesting {
+    /// Deepest that one operation's own value is: what the parser lets in.
+    const PARSED: usize = 128;
+
+    fn of(value: &Value) -> Result<Nesting, Status> {
+        Ok(Nesting { bound: Self::measure(value)?, measures: 100 })
+    }
+
+    fn measure(value: &Value) -> Result<usize, Status> {
+        coracle_schema::depth(value).ok_or_else(|| unprocessable(format_args!("values nested deeper than {}", coracle_schema::MAX_DEPTH)))
+    }
+
+    /// Called after every operation, so that the value is never more than one operation too deep.
+    fn after(&mut self, operation: &PatchOperation, value: &Value) -> Result<(), Status> {
+        match operation {
+            PatchOperation::Add(_) | PatchOperation::Replace(_) => self.bound = self.bound.max(operation.path().count() + Self::PARSED),
+            PatchOperation::Move(_) | PatchOperation::Copy(_) => self.bound += operation.path().count(),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => {}
+        }
+        if self.bound > coracle_schema::MAX_DEPTH {
+            self.measures = self.measures.checked_sub(1).ok_or_else(|| unprocessable("too many operations on deeply nested values"))?;
+            self.bound = Self::measure(value)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +122,21 @@ mod tests {
 
     fn run(patch: Value, current: Value) -> Result<Value, Status> {
         apply(PatchKind::Json, patch.to_string().as_bytes(), &current, None)
+    }
+
+    #[test]
+    fn no_patch_nests_a_value_without_end() {
+        let mut operations = vec![json!({"op": "add", "path": "/a", "value": {"x": 1}})];
+        for _ in 0..4_000 {
+            operations.push(json!({"op": "add", "path": "/b", "value": {}}));
+            operations.push(json!({"op": "move", "from": "/a", "path": "/b/a"}));
+            operations.push(json!({"op": "move", "from": "/b", "path": "/a"}));
+        }
+        operations.truncate(MAX_OPERATIONS);
+        let error = run(Value::Array(operations), json!({})).unwrap_err();
+        assert_eq!((error.code, error.message.contains("nested deeper")), (422, true));
+        let shallow = (0..3_000).map(|_| json!({"op": "move", "from": "/a", "path": "/a"})).collect();
+        assert_eq!(run(shallow, json!({"a": {"b": 1}})).unwrap(), json!({"a": {"b": 1}}));
     }
 
     #[test]
