@@ -111,11 +111,13 @@ impl Schema {
     /// # Errors
     /// 422 for a wrong type, and in Strict for unknown fields. On an error `object` is left null.
     pub fn canonicalize_patched(&self, object: &mut Value, mode: FieldValidation) -> Result<Vec<String>, Status> {
+        // The whole object is what upstream shows; a bound keeps the answer readable.
         let shown = crate::to_bytes(object);
+        let shown = shown.get(..8192).unwrap_or(&shown);
         self.walk(object, mode, |message, _| {
             let cause = coracle_api::status::Cause {
                 reason: "FieldValueInvalid".into(),
-                message: format!("Invalid value: {:?}: {message}", String::from_utf8_lossy(&shown)),
+                message: format!("Invalid value: {:?}: {message}", String::from_utf8_lossy(shown)),
                 field: "patch".into(),
             };
             Status::invalid("", "", "", vec![cause])
