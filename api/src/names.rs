@@ -1,6 +1,6 @@
 //! Names, labels and times: what is well-formed, and how the server makes new ones.
 
-use jiff::Timestamp;
+pub use crate::time::{micros as rfc3339_micro, seconds as rfc3339};
 
 /// Characters of generated suffixes, as upstream's: no vowels and no look-alikes, so that no words come out.
 pub const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -20,16 +20,6 @@ pub fn generate(base: &str, mut random: impl FnMut(usize) -> usize) -> String {
         name.push(char::from(SUFFIX_ALPHABET[place]));
     }
     name
-}
-
-/// `2026-01-02T03:04:05Z`: `metav1.Time`, whole seconds.
-pub fn rfc3339(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// `2026-01-02T03:04:05.000006Z`: `metav1.MicroTime`.
-pub fn rfc3339_micro(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 fn alphanumeric_lower(c: u8) -> bool {
@@ -154,6 +144,7 @@ fn bounded(bytes: &[u8], end: impl Fn(u8) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     #[test]
     fn generated_names_keep_the_base_and_fit() {

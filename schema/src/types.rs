@@ -23,7 +23,6 @@ pub(crate) struct Type {
     /// Applied as one value (`+structType=atomic`).
     pub atomic: bool,
     /// `x-kubernetes-unions`, as JSON.
-    #[allow(dead_code, reason = "shown in OpenAPI documents")]
     pub unions: Option<Text>,
     /// What conversion through upstream's internal version does to it.
     pub fold: Option<fn(&mut Map<String, Value>)>,
@@ -41,12 +40,10 @@ pub(crate) struct Embed {
     /// Go name of the embedded field.
     pub go: Text,
     /// Protobuf number; 0 where it is not on the wire.
-    #[allow(dead_code, reason = "read by the protobuf encoding")]
     pub number: u16,
     /// 0, or the number (from 1) of the embedded struct it is embedded in.
     pub parent: u8,
     /// Its type.
-    #[allow(dead_code, reason = "read by the protobuf encoding")]
     pub of: Arc<Type>,
 }
 
@@ -56,7 +53,6 @@ pub(crate) struct Field {
     /// Name in JSON.
     pub json: Text,
     /// Protobuf number within the struct that declares it.
-    #[allow(dead_code, reason = "read by the protobuf encoding")]
     pub number: u16,
     /// What it holds.
     pub shape: Shape,
