@@ -126,4 +126,4 @@ pub fn companion_ops(core: &Core, namespace: &str, now: Timestamp) -> Result<Vec
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

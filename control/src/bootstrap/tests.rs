@@ -10,7 +10,7 @@ use coracle_store::Store;
 use serde_json::json;
 use std::{net::SocketAddr, path::Path};
 
-async fn core(store: &Store, dir: &Path, address: &str) -> Core {
+pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
     let issuer = "https://kubernetes.default.svc.cluster.local".to_string();
     let options = crate::auth::Options { store: store.clone(), pki_dir: dir.into(), issuer: issuer.clone(), audiences: vec![] };
     Core {
