@@ -3,7 +3,7 @@
 use super::{
     Cx, Hooks, age,
     cells::{self, AGE, CONTAINERS, Heading, IMAGES, NAME, SELECTOR, count, is_true},
-    pod::template,
+    pod::{template, warnings},
     rules::{At, Causes, labels},
 };
 use coracle_api::{
@@ -41,6 +41,9 @@ impl Hooks for Job {
         if cx.subresource().is_empty() {
             validate(old, new, causes);
         }
+    }
+    fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if cx.subresource().is_empty() { warnings::of_workload(old, new) } else { Vec::new() }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))

@@ -17,6 +17,7 @@ pub mod status;
 pub mod template;
 pub mod update;
 pub mod volumes;
+pub mod warnings;
 mod write;
 
 use super::{
@@ -57,6 +58,9 @@ impl Hooks for Pod {
             (_, Some(old)) => update::validate(old, new, causes),
             (_, None) => create(new, causes),
         }
+    }
+    fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if cx.subresource().is_empty() { warnings::of_pod(old, new) } else { Vec::new() }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(super::cells::columns(cells::HEADINGS))

@@ -288,9 +288,12 @@ impl<'p, 'v> At<'p, 'v> {
     }
     /// The same as in the old object (`field is immutable`).
     pub fn immutable(&self, causes: &mut Causes, old: &Value) {
-        if self.value != old {
-            self.invalid(causes, "field is immutable");
+        if self.value == old {
+            return;
         }
+        // Text that is gone is empty text; anything else that is gone is null.
+        let bad = if old.is_string() { zero_if_null(self.value).into_owned() } else { self.value.clone() };
+        self.invalid_value(causes, bad, "field is immutable");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     Cx, Hooks, age,
     cells::{self, AGE, CONTAINERS, Heading, IMAGES, NAME, SELECTOR, count},
-    pod::template,
+    pod::{template, warnings},
     rules::{At, Causes, labels::workload_selector, syntax::percent},
 };
 use coracle_api::{registry::Column, selector::Selector, status::Cause};
@@ -20,6 +20,9 @@ impl Hooks for Deployment {
             "status" => status(new, &["updatedReplicas", "unavailableReplicas"], causes),
             _ => deployment(old, new, causes),
         }
+    }
+    fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if cx.subresource().is_empty() { warnings::of_workload(old, new) } else { Vec::new() }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(DEPLOYMENT))
@@ -47,6 +50,9 @@ impl Hooks for ReplicaSet {
             "status" => status(new, &["fullyLabeledReplicas"], causes),
             _ => replica_set(old, new, causes),
         }
+    }
+    fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if cx.subresource().is_empty() { warnings::of_workload(old, new) } else { Vec::new() }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(REPLICA_SET))

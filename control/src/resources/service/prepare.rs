@@ -107,6 +107,9 @@ fn drop_what_the_type_has_not(old: &Value, new: &mut Value) {
     if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
         gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
     }
+    if kind(new) != "LoadBalancer" && !new["status"]["loadBalancer"].is_null() {
+        new["status"]["loadBalancer"] = json!({});
+    }
     if is_external(old) && !is_external(new) {
         gone.push("externalTrafficPolicy");
     }
