@@ -1,14 +1,19 @@
-//! Kubernetes' protobuf bodies, decoded by the table's field numbers: an edge, never a second model. What comes out is a JSON
+//! Kubernetes' protobuf, read and written by the table's field numbers: an edge, never a second model. What is read becomes a JSON
 //! value that goes on through the same canonicalisation as a JSON body.
 //!
 //! The encoding is upstream's (`k8s.io/apimachinery/pkg/runtime/serializer/protobuf`): the four bytes `k8s\0`, then a
 //! `runtime.Unknown` with apiVersion, kind and the object's own message. Unknown field numbers are skipped, as Go does.
 //! (A protobuf crate with generated messages was rejected: it would be a second set of types beside the table.)
 
+mod encode;
+
+use crate::facts;
 use crate::types::{Shape, Type};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use coracle_api::Status;
 use serde_json::{Map, Value};
+
+pub(crate) use encode::encode;
 
 /// What every body begins with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -260,18 +265,44 @@ fn scalar(shape: &Shape, wire: &Wire<'_>, depth: usize) -> Result<Option<Value>,
             Some(format!("{nanos}ns").into())
         }
         (Shape::IntOrString, Wire::Bytes(bytes)) => Some(int_or_string(bytes)?),
-        (Shape::Any(_), Wire::Bytes(bytes)) => {
-            let mut raw: &[u8] = b"null";
-            bytes_fields(bytes, |number, bytes| {
-                if number == 1 {
-                    raw = bytes;
-                }
-                Ok(())
-            })?;
-            Some(serde_json::from_slice(raw).map_err(|_| Broken("an embedded value is no JSON"))?)
-        }
+        (Shape::Any(of), Wire::Bytes(bytes)) => Some(any(of, bytes, depth)?),
         (Shape::Struct(link), Wire::Bytes(bytes)) => Some(Value::Object(message(link.get(), bytes, depth + 1)?)),
         _ => None,
+    })
+}
+
+/// Untyped values travel as JSON text, but for the alternatives of JSON schemas, which are messages.
+fn any(of: &str, bytes: &[u8], depth: usize) -> Result<Value, Broken> {
+    if !of.starts_with("JSONSchemaPropsOr") {
+        let mut raw: &[u8] = b"null";
+        bytes_fields(bytes, |number, bytes| {
+            if number == 1 {
+                raw = bytes;
+            }
+            Ok(())
+        })?;
+        return serde_json::from_slice(raw).map_err(|_| Broken("an embedded value is no JSON"));
+    }
+    let schema = |bytes: &[u8]| match facts::named("apiextensions.v1.JSONSchemaProps") {
+        Some(ty) => message(&ty, bytes, depth + 1).map(Value::Object),
+        None => Ok(Value::Null),
+    };
+    let (mut one, mut list, mut allows) = (None, Vec::new(), false);
+    let mut reader = Reader { rest: bytes };
+    while let Some(field) = reader.field()? {
+        match (of, field) {
+            ("JSONSchemaPropsOrBool", (1, Wire::Varint(flag))) => allows = flag != 0,
+            ("JSONSchemaPropsOrBool", (2, Wire::Bytes(bytes))) => one = Some(schema(bytes)?),
+            ("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray", (1, Wire::Bytes(bytes))) => one = Some(schema(bytes)?),
+            ("JSONSchemaPropsOrArray", (2, Wire::Bytes(bytes))) => list.push(schema(bytes)?),
+            ("JSONSchemaPropsOrStringArray", (2, Wire::Bytes(bytes))) => list.push(text(bytes)?.into()),
+            _ => {}
+        }
+    }
+    Ok(match (one, of) {
+        (Some(schema), _) => schema,
+        (None, "JSONSchemaPropsOrBool") => Value::Bool(allows),
+        (None, _) => Value::Array(list),
     })
 }
 

@@ -101,6 +101,12 @@ impl Schema {
         Ok((value, warnings))
     }
 
+    /// A canonical object in Kubernetes' protobuf encoding (`application/vnd.kubernetes.protobuf`), envelope included.
+    pub fn encode_protobuf(&self, object: &Value) -> Bytes {
+        let empty = Map::new();
+        crate::protobuf::encode(&self.ty, object.as_object().unwrap_or(&empty)).into()
+    }
+
     /// Same for a value already parsed (patch results, in-process callers). Idempotent.
     ///
     /// # Errors
