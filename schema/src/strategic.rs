@@ -3,11 +3,13 @@
 //! Follows upstream's `strategicpatch`, directive by directive: `$patch: replace|delete|merge`, `$retainKeys`,
 //! `$deleteFromPrimitiveList/F`, `$setElementOrder/F`. Merge keys and strategies come from the facts table (Go's `patchStrategy`
 //! tags), which are not the keys server-side apply uses: container ports merge by `containerPort` alone here.
-//! Patches and objects are walked by reference; only what ends in the result is copied.
+//! Patches and objects are walked by reference; only what ends in the result is copied. Lists are matched by hash, so that a patch of
+//! many elements costs no more than its length.
 
 use crate::types::{Field, Shape, Type};
 use coracle_api::Status;
 use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const PATCH: &str = "$patch";
@@ -77,7 +79,7 @@ fn merge_map(original: &mut Object, patch: &Object, ty: Option<&Arc<Type>>) -> R
     retain_keys(original, patch)?;
     let ordered = merge_ordered(original, patch, ty)?;
     for (key, change) in patch {
-        if key == RETAIN_KEYS || directive(key, ORDER_PREFIX).is_some() || ordered.contains(&key.as_str()) {
+        if key == RETAIN_KEYS || directive(key, ORDER_PREFIX).is_some() || ordered.contains(key.as_str()) {
             continue;
         }
         let deleting = directive(key, DELETE_PREFIX);
@@ -149,18 +151,18 @@ fn field_of<'a>(rest: &'a str, otherwise: &str) -> Result<&'a str, Status> {
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), Status> {
     let Some(list) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let wrong = || bad("invalid patch format of retainKeys");
-    let keep: Vec<&str> = list.as_array().ok_or_else(wrong)?.iter().filter_map(Value::as_str).collect();
-    let stray = patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !keep.contains(&key.as_str()));
+    let keep: HashSet<&str> = list.as_array().ok_or_else(wrong)?.iter().filter_map(Value::as_str).collect();
+    let stray = patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !keep.contains(key.as_str()));
     if stray {
         return Err(wrong());
     }
-    original.retain(|key, _| keep.contains(&key.as_str()));
+    original.retain(|key, _| keep.contains(key.as_str()));
     Ok(())
 }
 
 /// Lists whose order is given: merged with their patch, then put in that order. Returns the keys that need no further merging.
-fn merge_ordered<'p>(original: &mut Object, patch: &'p Object, ty: Option<&Arc<Type>>) -> Result<Vec<&'p str>, Status> {
-    let mut done = Vec::new();
+fn merge_ordered<'p>(original: &mut Object, patch: &'p Object, ty: Option<&Arc<Type>>) -> Result<HashSet<&'p str>, Status> {
+    let mut done = HashSet::new();
     for (directive_key, order) in patch {
         let Some(rest) = directive(directive_key, ORDER_PREFIX) else { continue };
         let wrong = || bad("invalid patch format of setElementOrder list");
@@ -185,7 +187,7 @@ fn merge_ordered<'p>(original: &mut Object, patch: &'p Object, ty: Option<&Arc<T
         };
         let live = live.unwrap_or_default();
         original.insert(key.to_owned(), Value::Array(in_order(merged, order, &live, target.key)?));
-        done.push(key);
+        done.insert(key);
     }
     Ok(done)
 }
@@ -227,28 +229,22 @@ fn merge_list(mut original: Vec<Value>, patch: &[Value], target: &Target<'_>, de
     }
     if !maps {
         if deleting {
-            original.retain(|item| !patch.contains(item));
+            let gone: HashSet<&Value> = patch.iter().collect();
+            original.retain(|item| !gone.contains(item));
             return Ok(original);
         }
-        let live = original.clone();
-        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.into_iter().chain(patch.iter().cloned()) {
-            if !merged.contains(&item) {
-                merged.push(item);
-            }
-        }
-        return in_order(merged, patch, &live, None);
+        let mut seen = HashSet::with_capacity(original.len() + patch.len());
+        let merged = original.iter().chain(patch).filter(|item| seen.insert(*item)).cloned().collect();
+        return in_order(merged, patch, &original, None);
     }
     let key = target.key.ok_or_else(|| bad("cannot merge lists without merge key"))?;
     let mut additions: Vec<&Value> = Vec::new();
+    let mut gone: HashSet<&Value> = HashSet::new();
     let mut replace = false;
     for item in patch {
         match item.get(PATCH) {
             None => additions.push(item),
-            Some(Value::String(word)) if word == "delete" => {
-                let wanted = item.get(key).ok_or_else(|| no_key(item, key))?;
-                original.retain(|old| old.get(key) != Some(wanted));
-            }
+            Some(Value::String(word)) if word == "delete" => drop(gone.insert(item.get(key).ok_or_else(|| no_key(item, key))?)),
             Some(Value::String(word)) if word == "replace" => replace = true,
             Some(Value::String(word)) if word == "merge" => return Err(bad("merging lists cannot yet be specified in the patch")),
             Some(other) => return Err(bad(format!("unknown patch type: {other} in map: {item}"))),
@@ -257,19 +253,34 @@ fn merge_list(mut original: Vec<Value>, patch: &[Value], target: &Target<'_>, de
     if replace {
         return Ok(additions.into_iter().cloned().collect());
     }
+    original.retain(|old| old.get(key).is_none_or(|k| !gone.contains(k)));
     let live = original.clone();
-    let mut order = Vec::with_capacity(additions.len());
-    for item in additions {
+    let mut places = places(&live, Some(key));
+    for item in &additions {
         let wanted = item.get(key).ok_or_else(|| no_key(item, key))?;
-        let found = original.iter_mut().find(|old| old.get(key) == Some(wanted));
+        let found = places.get(wanted).and_then(|at| original.get_mut(*at));
         match (found, item) {
             (Some(Value::Object(old)), Value::Object(change)) => merge_map(old, change, target.inner)?,
             // Upstream appends a new item as it is; directives in it would be pruned as unknown fields.
-            _ => original.extend(without_directives(item)),
+            _ => {
+                places.insert(wanted, original.len());
+                original.extend(without_directives(item));
+            }
         }
-        order.push(item.clone());
     }
+    let order: Vec<Value> = additions.into_iter().cloned().collect();
     in_order(original, &order, &live, Some(key))
+}
+
+/// Where each identity stands first in a list.
+fn places<'v>(list: &'v [Value], key: Option<&str>) -> HashMap<&'v Value, usize> {
+    let mut places = HashMap::with_capacity(list.len());
+    for (at, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item, key) {
+            places.entry(identity).or_insert(at);
+        }
+    }
+    places
 }
 
 fn no_key(item: &Value, key: &str) -> Status {
@@ -283,10 +294,11 @@ fn in_order(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&st
     {
         return Err(no_key(item, key));
     }
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| same(other, item, key));
-    let (mut named, mut rest): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    rest.sort_by_key(|item| place(live, item).unwrap_or(usize::MAX));
+    let (order, live) = (places(order, key), places(live, key));
+    let place = |list: &HashMap<&Value, usize>, item: &Value| identity(item, key).and_then(|i| list.get(i).copied());
+    let (mut named, mut rest): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| place(&order, item).is_some());
+    named.sort_by_key(|item| place(&order, item));
+    rest.sort_by_key(|item| place(&live, item).unwrap_or(usize::MAX));
     let mut result = Vec::with_capacity(named.len() + rest.len());
     let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
     loop {
@@ -294,7 +306,7 @@ fn in_order(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&st
             (None, None) => return Ok(result),
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(left), Some(right)) => matches!((place(live, left), place(live, right)), (Some(l), Some(r)) if l < r),
+            (Some(left), Some(right)) => matches!((place(&live, left), place(&live, right)), (Some(l), Some(r)) if l < r),
         };
         result.extend(if take_rest { rest.next() } else { named.next() });
     }

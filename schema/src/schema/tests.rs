@@ -413,3 +413,16 @@ fn strategic_merge_follows_its_directives() {
         assert!(error.code == 400 && error.message.contains(why), "{patch}: {error}");
     }
 }
+
+/// A patch of as many elements as a body may hold is a matter of milliseconds, not of their square.
+#[test]
+fn large_lists_merge_in_proportion_to_their_length() {
+    let pod = schema("", "v1", "Pod");
+    let names = |from: usize| (from..from + 100_000).map(|n| Value::from(format!("f{n}"))).collect::<Vec<_>>();
+    let current = json!({"metadata": {"finalizers": names(0), "ownerReferences": names(0).iter().map(|n| json!({"uid": n})).collect::<Vec<_>>()}});
+    let patch = json!({"metadata": {"finalizers": names(50_000), "$setElementOrder/finalizers": names(50_000), "$deleteFromPrimitiveList/finalizers": names(0),
+        "ownerReferences": names(50_000).iter().map(|n| json!({"uid": n, "name": n})).collect::<Vec<_>>()}});
+    let merged = pod.strategic_merge(&current, &patch).unwrap();
+    assert_eq!(merged["metadata"]["ownerReferences"].as_array().unwrap().len(), 150_000);
+    assert_eq!(merged["metadata"]["finalizers"].as_array().unwrap().len(), 50_000);
+}

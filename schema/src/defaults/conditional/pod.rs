@@ -3,6 +3,7 @@
 use super::{Object, is_set, objects, set, set_text, text};
 use coracle_api::quantity::Quantity;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The tag of an image as `docker pull` would read it: `latest` when there is neither tag nor digest; empty for no image name.
 fn is_latest(image: &str) -> bool {
@@ -109,7 +110,7 @@ fn pod_level_resources(spec: &mut Object) {
 }
 
 /// What a pod's containers need at once: containers and sidecars together, or an init container beside the sidecars before it.
-fn aggregate(spec: &Object, part: &str) -> Vec<(String, Quantity)> {
+fn aggregate(spec: &Object, part: &str) -> BTreeMap<String, Quantity> {
     let entries = |container: &Value| -> Vec<(String, Quantity)> {
         let list = container.get("resources").and_then(|r| r.get(part)).and_then(Value::as_object);
         list.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), Quantity::parse(v.as_str()?).ok()?))).collect()
@@ -137,28 +138,23 @@ fn aggregate(spec: &Object, part: &str) -> Vec<(String, Quantity)> {
     total.0
 }
 
+/// Amounts by resource.
 #[derive(Default)]
-struct Sums(Vec<(String, Quantity)>);
+struct Sums(BTreeMap<String, Quantity>);
 
 impl Sums {
     fn get(&self, key: &str) -> Quantity {
-        self.0.iter().find(|(k, _)| k == key).map_or(Quantity::ZERO, |(_, v)| *v)
-    }
-
-    fn put(&mut self, key: &str, value: Quantity) {
-        match self.0.iter_mut().find(|(k, _)| k == key) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((key.to_owned(), value)),
-        }
+        self.0.get(key).copied().unwrap_or(Quantity::ZERO)
     }
 
     fn add(&mut self, key: &str, value: Quantity) {
-        self.put(key, self.get(key).plus(value));
+        let sum = self.get(key).plus(value);
+        self.0.insert(key.to_owned(), sum);
     }
 
     fn raise(&mut self, key: &str, value: Quantity) {
         if value > self.get(key) {
-            self.put(key, value);
+            self.0.insert(key.to_owned(), value);
         }
     }
 }
