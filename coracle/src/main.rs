@@ -1,2 +1,57 @@
-//! x
-fn main() {}
+//! The binary: commands, configuration, wiring. No logic lives here.
+
+mod image;
+mod kubeconfig;
+mod machine;
+mod ready;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Kubernetes' API in one small binary, with WebAssembly components as pods.
+#[derive(Parser)]
+#[command(name = "coracle", version, about, args_override_self = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+First steps:
+  coracle up &                                        start a one-machine cluster; prints `ready` and where the kubeconfig is
+  coracle image import hello.wasm --name hello:v1     make a component known, with no registry
+  kubectl run hello --image=hello:v1 --port=8080      run it as a pod";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a one-machine cluster: control plane and node in the foreground, until Ctrl-C or SIGTERM.
+    Up(up::Options),
+    /// Images on this machine: import, push, list, remove.
+    Image(image::Options),
+    /// Print the version.
+    Version,
+}
+
+fn main() -> ExitCode {
+    // The workloads' own processes are this binary too; they must come up before anything else is set up.
+    if let Some(code) = coracle_runtime_wasm::hidden_command(std::env::args_os()) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Command::Up(options) => up::run(options),
+        Command::Image(options) => image::run(options),
+        Command::Version => {
+            println!("coracle {} (Kubernetes API {})", env!("CARGO_PKG_VERSION"), "v1.36");
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -3,7 +3,11 @@
 //! [`loopback`] is what an ordinary user gets: addresses out of 127/8, nothing to configure in the kernel, Service addresses listened
 //! on by the hosts of the pods themselves. As root, AnyIP routes and nftables maps stand behind the same trait.
 
+pub mod kernel;
 pub mod loopback;
+mod nftables;
+mod pool;
+mod services;
 
 use async_trait::async_trait;
 use bytes::Bytes;

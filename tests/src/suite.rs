@@ -7,6 +7,12 @@ use std::{process::ExitCode, sync::Arc};
 /// A case: its name and what it does to the cluster.
 pub type Case = (&'static str, fn(&Cluster) -> Result);
 
+/// Runs cases that have clusters of their own.
+pub fn alone(cases: &'static [(&'static str, fn() -> Result)]) -> ExitCode {
+    let trials = cases.iter().map(|(name, run)| Trial::test(*name, move || run().map_err(|error| Failed::from(format!("{error:?}")))));
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
 /// Starts one cluster, runs the cases beside each other, and takes the cluster down.
 pub fn main(mode: Mode, cases: &'static [Case]) -> ExitCode {
     let arguments = Arguments::from_args();

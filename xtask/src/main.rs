@@ -1,5 +1,6 @@
 //! The habits of this repository as code: `cargo xtask demo | test | guests | schema`.
 
+mod bench;
 mod guests;
 mod packages;
 mod schema;
@@ -27,6 +28,11 @@ enum Task {
         #[arg(long)]
         debian: bool,
     },
+    /// Measure the release build beside a known yardstick.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
     /// Rewrite the facts table of `schema/facts` from a Kubernetes source tree.
     Schema {
         /// Root of the tree: holds `api/openapi-spec` and `staging/src/k8s.io`.
@@ -37,6 +43,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Demo(options) => system::demo::run(&options),
+        Task::Bench { bench } => bench::run(&bench),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
         Task::Schema { tree } => schema::run(&tree),

@@ -13,8 +13,11 @@ pub struct Need {
 /// Service proxy, test hosts and the tests' registry.
 pub const SYSTEM: &[Need] = &[Need { program: "nft", package: "nftables" }, Need { program: "ip", package: "iproute2" }];
 
+/// The command line of Kubernetes; any version that speaks to v1.36 will do.
+pub const KUBECTL: &[Need] = &[Need { program: "kubectl", package: "kubernetes-client" }, Need { program: "curl", package: "curl" }];
+
 /// What only the tests need.
-pub const TESTS: &[Need] = &[Need { program: "docker-registry", package: "docker-registry" }, Need { program: "curl", package: "curl" }];
+pub const TESTS: &[Need] = &[Need { program: "docker-registry", package: "docker-registry" }, Need { program: "setpriv", package: "util-linux" }];
 
 /// Installs what is missing, or fails with the exact command that would.
 pub fn ensure(needs: &[Need]) -> Result<()> {

@@ -66,3 +66,14 @@ fn spinner(name: &str) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
+
+/// Tries `probe` until it succeeds or `bound` has passed; the last error is the answer then.
+pub fn eventually<T>(bound: Duration, mut probe: impl FnMut() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + bound;
+    loop {
+        match probe() {
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(100)),
+            done => return done,
+        }
+    }
+}

@@ -19,6 +19,7 @@ pub struct Options {
 /// Runs everything, or what was asked for.
 pub fn run(options: &Options) -> Result<()> {
     packages::ensure(packages::SYSTEM)?;
+    packages::ensure(packages::KUBECTL)?;
     packages::ensure(packages::TESTS)?;
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new("cargo");

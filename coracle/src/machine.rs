@@ -1,0 +1,77 @@
+//! What this machine and this user allow: privileges, limits, folders.
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Whether we may configure the kernel's network.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// `/var/lib/coracle`, or below the user's home.
+pub fn default_data_dir() -> PathBuf {
+    if is_root() {
+        return "/var/lib/coracle".into();
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    data.unwrap_or_else(|| home().join(".local/share")).join("coracle")
+}
+
+/// Raises the soft limit of open files to the hard one; every pod and every connection is a descriptor.
+pub fn raise_file_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // The soft limit stays where this is refused; running out of it is reported where it happens.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The right to use a data directory, held until it is dropped.
+pub struct DataDir {
+    /// Absolute path.
+    pub path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl DataDir {
+    /// Makes the directory if need be and locks it against a second cluster.
+    pub fn lock(path: &Path) -> Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .with_context(|| format!("cannot make the data directory {}", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("cannot use the data directory {}", path.display()))?;
+        let name = path.join("lock");
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
+        let file = file.with_context(|| format!("cannot write in the data directory {}; give another one with --data-dir", path.display()))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0)?;
+                lock.rewind()?;
+                writeln!(lock, "{}", std::process::id())?;
+                Ok(Self { path, _lock: lock })
+            }
+            Err((mut file, _)) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                bail!(
+                    "the data directory {} is in use by another coracle (process {}); stop that one, or give another directory with --data-dir",
+                    path.display(),
+                    holder.trim()
+                )
+            }
+        }
+    }
+}

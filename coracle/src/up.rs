@@ -1,0 +1,138 @@
+//! `coracle up`: control plane and node in one process, talking over the real link on loopback.
+
+use crate::{
+    kubeconfig,
+    machine::{self, DataDir},
+    ready::Stages,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use coracle_control::{Control, Options as ControlOptions};
+use coracle_link::{pki::Authority, quic};
+use coracle_node::{
+    Agent, Options as AgentOptions,
+    network::{Network, kernel::Kernel},
+};
+use coracle_runtime_wasm::WasmRuntime;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long pods may take to stop before they are killed and named.
+const STOP_BOUND: Duration = Duration::from_secs(20);
+/// How long the node may take to report Ready at first.
+const READY_BOUND: Duration = Duration::from_secs(30);
+/// How long the agent may take to end after its pods have.
+const LATE: Duration = Duration::from_secs(5);
+const NODE_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Flags of `coracle up`.
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub struct Options {
+    /// Everything the cluster keeps: state, keys, images, pods' volumes and logs.
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value_os_t = machine::default_data_dir())]
+    data_dir: PathBuf,
+    /// Where the API is served (HTTPS).
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    api_addr: SocketAddr,
+    /// Where the link between control plane and nodes is served (QUIC over UDP); port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    link_addr: SocketAddr,
+    /// Name of this machine's node.
+    #[arg(long, default_value_t = hostname())]
+    node_name: String,
+    /// Where to write the administrator's kubeconfig; by default `kubeconfig` in the data directory.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Range of the pods' addresses; by default 10.244.0.0/16, or 127.244.0.0/16 for an ordinary user.
+    #[arg(long)]
+    pod_cidr: Option<String>,
+    /// Range of the Services' addresses; by default 10.96.0.0/16, or 127.96.0.0/16 for an ordinary user.
+    #[arg(long)]
+    service_cidr: Option<String>,
+}
+
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_lowercase();
+    if name.is_empty() { "node".into() } else { name }
+}
+
+/// Runs the cluster until it is told to stop.
+pub fn run(options: Options) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    machine::raise_file_limit();
+    let data = DataDir::lock(&options.data_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
+    let done = runtime.block_on(serve(options, &data));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    done
+}
+
+async fn serve(options: Options, data: &DataDir) -> Result<()> {
+    let mut stages = Stages::begin();
+    let root = machine::is_root();
+    if !root {
+        println!(
+            "running as an ordinary user: wasm pods only, pods and Services on loopback addresses (127.x); as root, pods get addresses of their own"
+        );
+    }
+    let pods = options.pod_cidr.clone().unwrap_or_else(|| if root { "10.244.0.0/16" } else { "127.244.0.0/16" }.into());
+    let services = options.service_cidr.clone().unwrap_or_else(|| if root { "10.96.0.0/16" } else { "127.96.0.0/16" }.into());
+    let authority = Authority::open(&data.path.join("pki")).context("cannot use the cluster's certificate authority")?;
+    let control = Control::start(ControlOptions {
+        data_dir: data.path.clone(),
+        api_addr: options.api_addr,
+        link_addr: options.link_addr,
+        pod_cidr: pods.clone(),
+        service_cidr: services.clone(),
+        authority: authority.clone(),
+    })
+    .await?;
+    let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| data.path.join("kubeconfig"));
+    kubeconfig::write(&kubeconfig, &authority, control.api_addr())?;
+    stages.done("control plane");
+
+    let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
+    let network: Option<Arc<dyn Network>> = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
+    let agent = AgentOptions { pod_cidr: pods, rootless: !root, network, ..AgentOptions::new(data.path.clone(), options.node_name.clone()) };
+    let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;
+    let connector = quic::connector(control.link_addr(), authority.ca_pem(), &certificate)?;
+    let (service, agent) = Agent::new(agent, connector, vec![wasm.clone()])?;
+    let cancel = CancellationToken::new();
+    let mut node = tokio::spawn(service.run(cancel.clone()));
+    control.node_ready(&options.node_name, READY_BOUND).await.map_err(|why| anyhow!("the node {} did not become ready: {why}", options.node_name))?;
+    stages.done("node");
+    println!("{stages}");
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        ended = &mut node => bail!("the node agent ended by itself: {ended:?}"),
+    }
+    println!("stopping: pods first, {} s at most; a second Ctrl-C ends it at once", STOP_BOUND.as_secs());
+    let stop = async {
+        for late in agent.stop_pods(STOP_BOUND).await {
+            eprintln!("late: pod {late} did not stop in time and was killed");
+        }
+        wasm.shutdown().await;
+        cancel.cancel();
+        if tokio::time::timeout(LATE, &mut node).await.is_err() {
+            eprintln!("late: the node agent");
+        }
+        for late in control.stop().await {
+            eprintln!("late: {late}");
+        }
+    };
+    tokio::select! {
+        () = stop => {}
+        _ = interrupt.recv() => eprintln!("ended at once"),
+    }
+    Ok(())
+}

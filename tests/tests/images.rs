@@ -1,0 +1,121 @@
+//! Images from a real registry, and what goes wrong with them.
+
+use anyhow::ensure;
+use coracle_tests::{Case, Cluster, Mode, Registry, Result, eventually, guest, main as suite};
+use std::{process::ExitCode, sync::OnceLock};
+
+const CASES: &[Case] = &[
+    ("pull_a_wasm_artifact", pull_a_wasm_artifact),
+    ("pull_policies", pull_policies),
+    ("images_that_cannot_be_had", images_that_cannot_be_had),
+    ("files_that_are_no_component", files_that_are_no_component),
+    ("import_list_and_remove", import_list_and_remove),
+];
+
+fn main() -> ExitCode {
+    suite(Mode::Whole, CASES)
+}
+
+fn registry(cluster: &Cluster) -> Result<&'static Registry> {
+    static REGISTRY: OnceLock<std::result::Result<Registry, String>> = OnceLock::new();
+    REGISTRY
+        .get_or_init(|| Registry::start(&cluster.host, 5000).map_err(|error| format!("{error:?}")))
+        .as_ref()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn run(cluster: &Cluster, ns: &str, name: &str, image: &str, policy: &str) -> Result {
+    cluster
+        .apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: main, image: '{image}', imagePullPolicy: {policy}, ports: [{{containerPort: 8080}}]}}\n"
+        ))
+        .map(drop)
+}
+
+fn waiting(cluster: &Cluster, ns: &str, name: &str, reasons: &[&str], words: &[&str]) -> Result {
+    eventually(&format!("{name} waits with {reasons:?}"), 40, || {
+        let pod = cluster.get(&["-n", ns, "pod", name])?;
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        ensure!(reasons.iter().any(|reason| waiting["reason"] == *reason), "{}", pod["status"]);
+        let described = cluster.kubectl(&["-n", ns, "describe", "pod", name])?.ok()?;
+        for word in words {
+            ensure!(described.contains(word), "{word:?} is missing in\n{described}");
+        }
+        Ok(())
+    })
+}
+
+fn pull_a_wasm_artifact(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("pulls")?;
+    let registry = registry(cluster)?;
+    let image = format!("{}/team/hello:v1", registry.address);
+    cluster.import("hello", &image)?;
+    cluster.coracle(&["image", "push", &image])?.ok()?;
+    run(cluster, &ns, "pulled", &image, "Always")?;
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/pulled", "--timeout=40s"])?.ok()?;
+    let pod = cluster.get(&["-n", &ns, "pod", "pulled"])?;
+    let ip = pod["status"]["podIP"].as_str().unwrap_or_default();
+    ensure!(cluster.host.get(&format!("http://{ip}:8080/"))? == "Hello from a coracle\n");
+    ensure!(pod["status"]["containerStatuses"][0]["imageID"].as_str().is_some_and(|id| id.contains("team/hello@sha256:")), "{}", pod["status"]);
+    let events = cluster.kubectl(&["-n", &ns, "get", "events"])?.ok()?;
+    ensure!(events.contains(&format!("Pulling image \"{image}\"")) && events.contains(&format!("Successfully pulled image \"{image}\"")), "{events}");
+    Ok(())
+}
+
+fn pull_policies(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("policies")?;
+    run(cluster, &ns, "never", "not-here:v1", "Never")?;
+    waiting(cluster, &ns, "never", &["ErrImageNeverPull"], &["is not present with pull policy of Never"])?;
+    run(cluster, &ns, "present", "hello:v1", "IfNotPresent")?;
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/present", "--timeout=30s"])?.ok()?;
+    let events = cluster.kubectl(&["-n", &ns, "get", "events"])?.ok()?;
+    ensure!(events.contains("Container image \"hello:v1\" already present on machine"), "{events}");
+    Ok(())
+}
+
+fn images_that_cannot_be_had(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("unavailable")?;
+    let registry = registry(cluster)?;
+    run(cluster, &ns, "missing", &format!("{}/nobody/nothing:v1", registry.address), "IfNotPresent")?;
+    waiting(cluster, &ns, "missing", &["ErrImagePull", "ImagePullBackOff"], &["Failed to pull image"])?;
+    waiting(cluster, &ns, "missing", &["ImagePullBackOff"], &["Back-off pulling image"])?;
+    run(cluster, &ns, "refused", "127.0.0.1:9/x/y:v1", "IfNotPresent")?;
+    waiting(cluster, &ns, "refused", &["ErrImagePull", "ImagePullBackOff"], &["127.0.0.1:9"])?;
+    run(cluster, &ns, "misnamed", "UPPER/Case:v1", "IfNotPresent")?;
+    waiting(cluster, &ns, "misnamed", &["InvalidImageName"], &["UPPER/Case:v1"])
+}
+
+fn files_that_are_no_component(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("broken")?;
+    let whole = std::fs::read(guest("hello")?)?;
+    let bad: [(&str, Vec<u8>); 3] =
+        [("text", b"#!/bin/sh\necho no\n".to_vec()), ("truncated", whole.get(..whole.len() / 2).unwrap_or_default().to_vec()), ("empty", Vec::new())];
+    for (name, bytes) in bad {
+        let file = cluster.dir().join(format!("{name}.wasm"));
+        std::fs::write(&file, bytes)?;
+        let imported = cluster.coracle(&["image", "import", &file.to_string_lossy(), "--name", &format!("{name}:v1")])?;
+        if imported.code != 0 {
+            ensure!(imported.stderr.contains(name) || imported.stderr.contains("wasm"), "{imported:?}");
+            continue;
+        }
+        run(cluster, &ns, name, &format!("{name}:v1"), "IfNotPresent")?;
+        eventually(&format!("{name} is refused with a reason"), 30, || {
+            let described = cluster.kubectl(&["-n", &ns, "describe", "pod", name])?.ok()?;
+            ensure!(described.contains("Warning") && described.contains("Failed"), "{described}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn import_list_and_remove(cluster: &Cluster) -> Result {
+    cluster.import("probe", "other/probe:v9")?;
+    let list = cluster.coracle(&["image", "list"])?.ok()?;
+    ensure!(list.contains("other/probe") && list.contains("v9"), "{list}");
+    cluster.coracle(&["image", "rm", "other/probe:v9"])?.ok()?;
+    let list = cluster.coracle(&["image", "list"])?.ok()?;
+    ensure!(!list.contains("other/probe"), "{list}");
+    let missing = cluster.coracle(&["image", "import", "/nowhere.wasm", "--name", "x:v1"])?.err()?;
+    ensure!(missing.contains("/nowhere.wasm"), "{missing}");
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Starting, stopping, dying and coming back: each case has a cluster of its own.
+
+use anyhow::{Context, ensure};
+use coracle_tests::{Background, Cluster, Mode, Output, Result, alone, binary, eventually};
+use std::{collections::BTreeMap, process::ExitCode};
+
+const CASES: &[(&str, fn() -> Result)] = &[
+    ("kill_and_restart_adopts_running_pods", kill_and_restart_adopts_running_pods),
+    ("stopping_ends_the_pods_and_starting_brings_them_back", stopping_ends_the_pods_and_starting_brings_them_back),
+    ("no_acknowledged_write_is_lost", no_acknowledged_write_is_lost),
+    ("a_second_up_is_refused", a_second_up_is_refused),
+    ("cordon_keeps_new_pods_away", cordon_keeps_new_pods_away),
+];
+
+fn main() -> ExitCode {
+    alone(CASES)
+}
+
+fn web(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - {{name: main, image: 'web:v1', ports: [{{containerPort: 8080}}]}}\n"
+    )
+}
+
+fn ready_ip(cluster: &Cluster, name: &str) -> Result<String> {
+    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=40s"])?.ok()?;
+    cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()
+}
+
+fn kill_and_restart_adopts_running_pods() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
+    cluster.apply(&web("steady"))?;
+    cluster.kubectl(&["run", "ticker", "--image=probe:v1", "--", "count", "0", "100"])?.ok()?;
+    let ip = ready_ip(&cluster, "steady")?;
+    ready_ip(&cluster, "ticker")?;
+    let before = cluster.get(&["pod", "ticker"])?;
+    cluster.kill()?;
+    ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n", "the function answers while nobody watches");
+    cluster.up()?;
+    ready_ip(&cluster, "ticker")?;
+    let after = cluster.get(&["pod", "ticker"])?;
+    ensure!(after["metadata"]["uid"] == before["metadata"]["uid"]);
+    let (old, new) = (&before["status"]["containerStatuses"][0], &after["status"]["containerStatuses"][0]);
+    ensure!(
+        new["restartCount"] == 0 && new["containerID"] == old["containerID"] && new["state"] == old["state"],
+        "adopted, not restarted: {old} {new}"
+    );
+    ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n");
+    let lines = cluster.kubectl(&["logs", "ticker"])?.ok()?.lines().count();
+    eventually("it goes on logging", 10, || {
+        let now = cluster.kubectl(&["logs", "ticker"])?.ok()?.lines().count();
+        ensure!(now > lines, "{now}");
+        Ok(())
+    })?;
+    cluster.stop()
+}
+
+fn stopping_ends_the_pods_and_starting_brings_them_back() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
+    cluster.apply(&web("back"))?;
+    let ip = ready_ip(&cluster, "back")?;
+    let (code, lines) = cluster.terminate()?;
+    ensure!(code == 0, "{code}: {lines:?}");
+    cluster.host.get(&format!("http://{ip}:8080/")).expect_err("stopped with its cluster");
+    cluster.up()?;
+    let ip = ready_ip(&cluster, "back")?;
+    eventually("it answers again", 20, || cluster.host.get(&format!("http://{ip}:8080/")))?;
+    cluster.stop()
+}
+
+fn no_acknowledged_write_is_lost() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    cluster.up()?;
+    let watch = |cluster: &Cluster| Background::start(&mut cluster.kubectl_command(&["get", "cm", "-w", "-o", "name"]));
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..4 {
+        let _watch = watch(&cluster)?;
+        // A writer in a process of its own prints what was acknowledged, until the server is gone.
+        let script = format!(
+            "i=0; while [ $i -lt 400 ]; do i=$((i+1)); kubectl --kubeconfig {} create cm r{round}-$i --from-literal=v=$i -o 'jsonpath={{.metadata.name}} {{.metadata.resourceVersion}}{{\"\\n\"}}' || exit 0; done",
+            cluster.kubeconfig().display()
+        );
+        let mut command = cluster.host.command("sh");
+        command.arg("-c").arg(script);
+        let mut writer = Background::start(&mut command)?;
+        eventually("some acknowledged writes", 60, || {
+            let count = writer.lines().iter().filter(|line| line.starts_with('r')).count();
+            ensure!(count >= 5 + round * 3, "{count}");
+            Ok(())
+        })?;
+        cluster.kill()?;
+        writer.wait(60)?;
+        for line in writer.lines() {
+            if let Some((name, version)) = line.split_once(' ').filter(|(name, version)| name.starts_with('r') && version.parse::<u64>().is_ok()) {
+                acknowledged.insert(name.to_string(), version.to_string());
+            }
+        }
+        cluster.up()?;
+        let list = cluster.get(&["cm"])?;
+        let held: BTreeMap<&str, &str> = list["items"]
+            .as_array()
+            .context("no items")?
+            .iter()
+            .filter_map(|item| Some((item["metadata"]["name"].as_str()?, item["metadata"]["resourceVersion"].as_str()?)))
+            .collect();
+        for (name, version) in &acknowledged {
+            ensure!(held.get(name.as_str()) == Some(&version.as_str()), "{name} was acknowledged at {version} and is {:?}", held.get(name.as_str()));
+        }
+    }
+    ensure!(acknowledged.len() >= 20);
+    cluster.stop()
+}
+
+fn a_second_up_is_refused() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    cluster.up()?;
+    let second = Output::of(&mut cluster.up_command()?, "")?;
+    let said = second.err()?;
+    ensure!(said.contains(&*cluster.data_dir().to_string_lossy()) && said.contains("--data-dir"), "{said}");
+    let other = cluster.dir().join("other");
+    let mut command = cluster.as_user(binary()?);
+    command
+        .arg("up")
+        .arg("--data-dir")
+        .arg(&other)
+        .args(["--api-addr", "127.0.0.1:6443"])
+        .arg("--kubeconfig")
+        .arg(cluster.dir().join("other.kubeconfig"));
+    let said = Output::of(&mut command, "")?.err()?;
+    ensure!(said.contains("127.0.0.1:6443") && said.contains("--api-addr"), "{said}");
+    cluster.get(&["ns", "default"])?;
+    cluster.stop()
+}
+
+fn cordon_keeps_new_pods_away() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
+    let kubectl = |words: &[&str]| cluster.kubectl(words)?.ok();
+    ensure!(kubectl(&["cordon", "test-node"])?.contains("node/test-node cordoned"));
+    ensure!(kubectl(&["get", "nodes"])?.contains("Ready,SchedulingDisabled"));
+    cluster.apply(&web("kept-out"))?;
+    eventually("the pod waits", 20, || {
+        let text = kubectl(&["describe", "pod", "kept-out"])?;
+        ensure!(text.contains("1 node(s) were unschedulable"), "{text}");
+        Ok(())
+    })?;
+    kubectl(&["uncordon", "test-node"])?;
+    ready_ip(&cluster, "kept-out")?;
+    cluster.stop()
+}

@@ -1,0 +1,42 @@
+//! `cargo xtask bench NAME`: figures of the release build, beside a known yardstick in the same run, printed as ratios.
+//!
+//! Absolute times move with the machine and its load; what can be compared is what ran a moment apart on the same cores.
+
+mod api;
+mod cluster;
+mod etcd;
+mod load;
+mod memory;
+mod start;
+mod wasm;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Creates (1 and 32 clients), a list of 5,000, watch delay; beside Debian's etcd-server.
+    Api,
+    /// Requests a second and CPU a request, through a pod's address and through a Service; beside a bare hyper server.
+    Wasm,
+    /// Time to ready, create → Ready of a cached pod, a thousand pods, idle memory.
+    Start,
+    /// The yardstick of `wasm`: a server of hyper alone.
+    #[command(hide = true)]
+    BareServer {
+        /// Where to listen.
+        address: std::net::SocketAddr,
+    },
+}
+
+/// Runs one benchmark.
+pub fn run(bench: &Bench) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match bench {
+        Bench::Api => runtime.block_on(api::run()),
+        Bench::Wasm => runtime.block_on(wasm::run()),
+        Bench::Start => runtime.block_on(start::run()),
+        Bench::BareServer { address } => runtime.block_on(wasm::bare_server(*address)),
+    }
+}

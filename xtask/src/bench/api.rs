@@ -1,0 +1,144 @@
+//! The API beside etcd: what a create costs durable, a list of 5,000, and how late a watcher hears.
+
+use super::{
+    cluster::{Client, Cluster, call, send},
+    etcd::{self, Etcd},
+    load::{Samples, ms, row},
+};
+use crate::packages;
+use anyhow::{Context, Result};
+use http_body_util::BodyExt;
+use std::time::{Duration, Instant};
+
+const ONE: usize = 400;
+const MANY: usize = 4_000;
+const CLIENTS: usize = 32;
+const LIST: usize = 5_000;
+const PATH: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Runs all parts; every pair ours and theirs a moment apart.
+pub async fn run() -> Result<()> {
+    packages::ensure(packages::KUBECTL)?;
+    packages::ensure(&[packages::Need { program: "etcd", package: "etcd-server" }])?;
+    let cluster = Cluster::start()?;
+    let etcd = Etcd::start().await?;
+    println!("\n{:<44} {:>12} {:<8} {:>12} {:<8} ours is", "", "coracle", "", "etcd 3.4", "");
+
+    for (clients, count, name) in [(1, ONE, "create, 1 client"), (CLIENTS, MANY, "create, 32 clients")] {
+        let ours = creates(&cluster, clients, count, name).await?;
+        let theirs = puts(&etcd, clients, count, name).await?;
+        row(name, (ours, "/s"), (theirs, "/s"), ours / theirs);
+    }
+
+    let mut client = cluster.connect().await?;
+    fill(&cluster, &etcd).await?;
+    let mut store = etcd.connect().await?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..7 {
+        let begun = Instant::now();
+        call(&mut client, "GET", PATH, Vec::new()).await?;
+        ours.push(begun.elapsed());
+        let begun = Instant::now();
+        etcd::range(&mut store, b"/list/").await?;
+        theirs.push(begun.elapsed());
+    }
+    let (ours, theirs) = (Samples::new(ours).percentile(50), Samples::new(theirs).percentile(50));
+    row(&format!("list of {LIST}"), (ours.as_secs_f64() * 1e3, "ms"), (theirs.as_secs_f64() * 1e3, "ms"), theirs.as_secs_f64() / ours.as_secs_f64());
+
+    let delays = watch_delay(&cluster).await?;
+    println!("watch: create sent → event read                p50 {}  p99 {}", ms(delays.percentile(50)), ms(delays.percentile(99)));
+    Ok(())
+}
+
+fn object(name: &str) -> Vec<u8> {
+    format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"key":"{}"}}}}"#, "v".repeat(200)).into_bytes()
+}
+
+/// Creates a second over `clients` connections.
+async fn creates(cluster: &Cluster, clients: usize, count: usize, tag: &str) -> Result<f64> {
+    let tag: String = tag.chars().filter(char::is_ascii_alphanumeric).collect();
+    let mut workers = Vec::new();
+    for worker in 0..clients {
+        workers.push((worker, cluster.connect().await?));
+    }
+    let begun = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for (worker, mut client) in workers {
+        let tag = tag.clone();
+        running.spawn(async move {
+            for index in 0..count / clients {
+                call(&mut client, "POST", PATH, object(&format!("{tag}-{worker}-{index}"))).await?;
+            }
+            Ok::<Client, anyhow::Error>(client)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+async fn puts(etcd: &Etcd, clients: usize, count: usize, tag: &str) -> Result<f64> {
+    let mut workers = Vec::new();
+    for worker in 0..clients {
+        workers.push((worker, etcd.connect().await?));
+    }
+    let begun = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for (worker, mut client) in workers {
+        let tag = tag.to_string();
+        running.spawn(async move {
+            for index in 0..count / clients {
+                let name = format!("{tag}-{worker}-{index}");
+                etcd::put(&mut client, format!("/{name}").as_bytes(), &object(&name)).await?;
+            }
+            Ok::<_, anyhow::Error>(client)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        done??;
+    }
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Brings both to a list of exactly [`LIST`] objects of the same size.
+async fn fill(cluster: &Cluster, etcd: &Etcd) -> Result<()> {
+    let have = {
+        let mut client = cluster.connect().await?;
+        let list: serde_json::Value = serde_json::from_slice(&call(&mut client, "GET", PATH, Vec::new()).await?)?;
+        list["items"].as_array().context("no items")?.len()
+    };
+    creates(cluster, CLIENTS, (LIST - have) / CLIENTS * CLIENTS, "fill").await?;
+    let mut client = cluster.connect().await?;
+    let list = call(&mut client, "GET", PATH, Vec::new()).await?;
+    let size = list.len() / LIST;
+    let mut store = etcd.connect().await?;
+    for index in 0..LIST {
+        etcd::put(&mut store, format!("/list/{index:08}").as_bytes(), "v".repeat(size).as_bytes()).await?;
+    }
+    Ok(())
+}
+
+async fn watch_delay(cluster: &Cluster) -> Result<Samples> {
+    let mut watcher = cluster.connect().await?;
+    let mut events = send(&mut watcher, "GET", "/api/v1/namespaces/kube-public/configmaps?watch=1", Vec::new()).await?.into_body();
+    let mut client = cluster.connect().await?;
+    let mut delays = Vec::new();
+    for index in 0..200 {
+        let name = format!("watched-{index}");
+        let begun = Instant::now();
+        let create = call(&mut client, "POST", "/api/v1/namespaces/kube-public/configmaps", object(&name));
+        let hear = async {
+            let mut seen = Vec::new();
+            while !String::from_utf8_lossy(&seen).contains(&format!("\"{name}\"")) {
+                let frame = events.frame().await.context("the watch ended")??;
+                seen.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+            }
+            Ok::<Duration, anyhow::Error>(begun.elapsed())
+        };
+        let (created, heard) = tokio::join!(create, hear);
+        created?;
+        delays.push(heard?);
+    }
+    Ok(Samples::new(delays))
+}

@@ -1,0 +1,155 @@
+//! A cluster of the release build, and an HTTP/2 client of its API.
+
+use crate::{guests, step};
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, rustls};
+
+/// A connection to the API, as the administrator.
+pub type Client = SendRequest<Full<Bytes>>;
+
+/// `coracle up` of the release build in a folder of its own; stopped and removed when dropped.
+pub struct Cluster {
+    child: Child,
+    dir: PathBuf,
+    /// Where the API is.
+    pub api: String,
+    /// Start of the process until the ready line.
+    pub ready_after: Duration,
+    /// The ready line.
+    pub ready_line: String,
+}
+
+impl Cluster {
+    /// Builds (if need be) and starts one, with `hello:v1` imported.
+    pub fn start() -> Result<Self> {
+        let binary = release()?;
+        let components = guests::build(false)?;
+        let dir = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir)?;
+        let api = free_address()?;
+        let begun = Instant::now();
+        let mut command = Command::new(&binary);
+        command.arg("up").arg("--data-dir").arg(dir.join("data")).arg("--kubeconfig").arg(dir.join("kubeconfig")).args([
+            "--api-addr",
+            &api,
+            "--node-name",
+            "bench",
+        ]);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let mut cluster = Self { child, dir, api, ready_after: Duration::ZERO, ready_line: String::new() };
+        loop {
+            let line = lines.next().context("the cluster ended before it was ready")??;
+            if line.starts_with("ready") {
+                cluster.ready_after = begun.elapsed();
+                cluster.ready_line = line;
+                break;
+            }
+        }
+        // Nobody reads on; a full pipe must not stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let mut import = Command::new(&binary);
+        import.args(["image", "import"]).arg(components.join("hello.wasm")).args(["--name", "hello:v1", "--data-dir"]).arg(cluster.dir.join("data"));
+        ensure!(import.status()?.success(), "the image could not be imported");
+        Ok(cluster)
+    }
+
+    /// A TLS connection of its own.
+    pub async fn connect(&self) -> Result<Client> {
+        let config: serde_json::Value = serde_json::from_slice(
+            &Command::new("kubectl")
+                .arg("--kubeconfig")
+                .arg(self.dir.join("kubeconfig"))
+                .args(["config", "view", "--raw", "-o", "json"])
+                .output()?
+                .stdout,
+        )?;
+        let decode = |value: &Value| -> Result<Vec<u8>> {
+            use base64::Engine;
+            Ok(base64::engine::general_purpose::STANDARD.decode(value.as_str().context("not in the kubeconfig")?)?)
+        };
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&decode(&config["clusters"][0]["cluster"]["certificate-authority-data"])?)?)?;
+        let user = &config["users"][0]["user"];
+        let chain = CertificateDer::pem_slice_iter(&decode(&user["client-certificate-data"])?).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])?)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(&self.api).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("127.0.0.1")?, stream).await?;
+        let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// All processes of the cluster: itself and everything that carries its data directory.
+    pub fn processes(&self) -> Vec<u32> {
+        let mark = self.dir.to_string_lossy().into_owned();
+        let carries = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| String::from_utf8_lossy(&words).contains(&mark));
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(carries).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The release binary, built now.
+pub fn release() -> Result<PathBuf> {
+    let mut build = Command::new("cargo");
+    build.current_dir(guests::root()).args(["build", "--release", "-p", "coracle"]);
+    step::run("build the release binary", &mut build)?;
+    Ok(guests::target_dir().join("release/coracle"))
+}
+
+/// A free address of loopback.
+pub fn free_address() -> Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+/// Sends a request with a JSON body; the answer's head has arrived when this returns.
+pub async fn send(client: &mut Client, method: &str, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
+    client.ready().await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("https://127.0.0.1{path}"))
+        .header("content-type", "application/json")
+        .body(Full::from(body))?;
+    Ok(client.send_request(request).await?)
+}
+
+/// Sends a request and reads the whole answer; an error unless it succeeded.
+pub async fn call(client: &mut Client, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes> {
+    let answer = send(client, method, path, body).await?;
+    let code = answer.status();
+    let bytes = answer.into_body().collect().await?.to_bytes();
+    if !code.is_success() {
+        bail!("{method} {path}: {code} {}", String::from_utf8_lossy(&bytes));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,162 @@
+//! How fast and how small: empty folder → ready, create → Ready, a thousand pods, and an idle minute.
+
+use super::{
+    cluster::{Client, Cluster, call, send},
+    load::{Samples, ms},
+    memory,
+};
+use crate::packages;
+use anyhow::{Context, Result, bail};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const ONE_BY_ONE: usize = 200;
+const THOUSAND: usize = 1_000;
+
+/// Runs all parts.
+pub async fn run() -> Result<()> {
+    packages::ensure(packages::KUBECTL)?;
+    let cluster = Cluster::start()?;
+    println!("\nempty directory → ready                        {}   {}", ms(cluster.ready_after), cluster.ready_line);
+    let mut client = cluster.connect().await?;
+    warm(&mut client, &cluster).await?;
+
+    let mut times = Vec::new();
+    let mut events = Events::open(&cluster).await?;
+    for index in 0..ONE_BY_ONE {
+        let name = format!("one-{index}");
+        let begun = Instant::now();
+        call(&mut client, "POST", PODS, pod(&name)).await?;
+        events.until_ready(&name).await?;
+        times.push(begun.elapsed());
+    }
+    let times = Samples::new(times);
+    println!("create → Ready of a cached pod, one by one      p50 {}  p99 {}", ms(times.percentile(50)), ms(times.percentile(99)));
+    call(&mut client, "DELETE", &format!("{PODS}?gracePeriodSeconds=0"), Vec::new()).await?;
+    events.until_gone(ONE_BY_ONE + 1).await?;
+
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let idle = memory::pss(&cluster.processes())?;
+    for pid in cluster.processes() {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+        println!("  {:>8} KiB  {}", memory::pss(&[pid])?, name.chars().take(100).collect::<String>());
+    }
+    println!("idle for a minute                               {:.1} MB (PSS of {} processes)", idle as f64 / 1e3 * 1.024, cluster.processes().len());
+
+    let begun = Instant::now();
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "many"}, "spec": {"replicas": THOUSAND,
+        "selector": {"matchLabels": {"app": "many"}}, "template": {"metadata": {"labels": {"app": "many"}},
+        "spec": {"containers": [{"name": "hello", "image": "hello:v1", "ports": [{"containerPort": 8080}]}]}}}});
+    call(&mut client, "POST", "/apis/apps/v1/namespaces/default/deployments", deployment.to_string().into_bytes()).await?;
+    let addresses = events.ready_addresses(THOUSAND).await?;
+    println!("{THOUSAND} wasm pods Ready                          {:.1} s", begun.elapsed().as_secs_f64());
+    let mut answered = 0;
+    for address in &addresses {
+        answered += usize::from(answers(address).await);
+    }
+    let full = memory::pss(&cluster.processes())?;
+    println!("answering                                       {answered} of {}", addresses.len());
+    println!("memory a pod                                    {} KB", full.saturating_sub(idle) as usize * 1024 / 1000 / THOUSAND);
+    Ok(())
+}
+
+fn pod(name: &str) -> Vec<u8> {
+    let body = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "hello", "image": "hello:v1", "ports": [{"containerPort": 8080}]}]}});
+    body.to_string().into_bytes()
+}
+
+/// The first pod compiles the component.
+async fn warm(client: &mut Client, cluster: &Cluster) -> Result<()> {
+    let mut events = Events::open(cluster).await?;
+    call(client, "POST", PODS, pod("first")).await?;
+    events.until_ready("first").await
+}
+
+async fn answers(address: &str) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect((address, 8080)).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).await?;
+        Ok::<bool, std::io::Error>(text.starts_with(b"HTTP/1.1 200"))
+    };
+    tokio::time::timeout(Duration::from_secs(5), ask).await.is_ok_and(|answer| answer.unwrap_or(false))
+}
+
+/// A watch of the pods.
+struct Events {
+    body: hyper::body::Incoming,
+    pending: Vec<u8>,
+    gone: usize,
+    ready: HashMap<String, String>,
+    _client: Client,
+}
+
+impl Events {
+    async fn open(cluster: &Cluster) -> Result<Self> {
+        let mut client = cluster.connect().await?;
+        let body = send(&mut client, "GET", &format!("{PODS}?watch=1"), Vec::new()).await?.into_body();
+        Ok(Self { body, pending: Vec::new(), gone: 0, ready: HashMap::new(), _client: client })
+    }
+
+    async fn advance(&mut self) -> Result<()> {
+        let frame =
+            tokio::time::timeout(Duration::from_secs(60), self.body.frame()).await.context("no event for a minute")?.context("the watch ended")??;
+        self.pending.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            self.take(&serde_json::from_slice(&line)?)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Value) -> Result<()> {
+        let object = &event["object"];
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_string();
+        match event["type"].as_str() {
+            Some("DELETED") => {
+                self.ready.remove(&name);
+                self.gone += 1;
+            }
+            Some("ERROR") => bail!("the watch failed: {object}"),
+            _ => {
+                let conditions = object["status"]["conditions"].as_array();
+                if conditions.is_some_and(|list| list.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")) {
+                    self.ready.insert(name, object["status"]["podIP"].as_str().unwrap_or_default().to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn until_ready(&mut self, name: &str) -> Result<()> {
+        while !self.ready.contains_key(name) {
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    async fn until_gone(&mut self, count: usize) -> Result<()> {
+        while self.gone < count {
+            self.advance().await?;
+        }
+        self.ready.clear();
+        Ok(())
+    }
+
+    async fn ready_addresses(&mut self, count: usize) -> Result<HashSet<String>> {
+        while self.ready.len() < count {
+            self.advance().await?;
+        }
+        Ok(self.ready.values().cloned().collect())
+    }
+}
