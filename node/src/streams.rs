@@ -151,15 +151,9 @@ impl Serve for Streams {
     }
 }
 
-/// Ends when the stream was reset. A half-closed one has asked all it wanted and still listens.
+/// Ends when the other side has closed or reset its half: the reader of a log says nothing, and holds it open while it listens.
 async fn hung_up(recv: &mut dyn coracle_link::RecvHalf) {
-    loop {
-        match recv.recv().await {
-            Ok(Some(_)) => {}
-            Ok(None) => std::future::pending::<()>().await,
-            Err(_) => return,
-        }
-    }
+    while let Ok(Some(_)) = recv.recv().await {}
 }
 
 /// Both ways until both ends are done; either may close its half first.

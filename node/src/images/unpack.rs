@@ -93,7 +93,9 @@ fn scan(
             *entries = entries.checked_sub(1).ok_or_else(|| bad(format!("it has more than the {ENTRIES} entries that are allowed")))?;
             let path = entry.path().map_err(|e| bad(e.to_string()))?.into_owned();
             let Some(path) = clean(&path) else { continue };
-            whiteout(&path, found);
+            if whiteout(&path, found) {
+                continue;
+            }
             if !entry.header().entry_type().is_file() {
                 found.remove(&path);
                 continue;
@@ -124,7 +126,8 @@ fn clean(path: &Path) -> Option<String> {
 }
 
 /// `.wh.x` removes `x` of lower layers, `.wh..wh..opq` all of its directory.
-fn whiteout(path: &str, found: &mut BTreeMap<String, (String, u64)>) {
+/// True when the entry is one of them.
+fn whiteout(path: &str, found: &mut BTreeMap<String, (String, u64)>) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
     if name == ".wh..wh..opq" {
@@ -133,4 +136,5 @@ fn whiteout(path: &str, found: &mut BTreeMap<String, (String, u64)>) {
         let gone = format!("{prefix}{name}");
         found.retain(|p, _| *p != gone && !p.starts_with(&format!("{gone}/")));
     }
+    name.starts_with(".wh.")
 }

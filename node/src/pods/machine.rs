@@ -173,6 +173,8 @@ pub struct Machine {
     pub ip: Option<IpAddr>,
     /// One runtime can be named before the images are there.
     pub runtime_known: bool,
+    /// The sandbox was lost while it was being made: it is made again.
+    pub lost: bool,
     /// In the order of [`Pod::all_containers`].
     pub containers: Vec<ContainerState>,
     /// All init containers are done; stays so for the life of the sandbox.
@@ -185,6 +187,8 @@ pub struct Machine {
     pub leaving: Option<i64>,
     /// The object is gone from the API.
     pub gone: bool,
+    /// Everything is done; nothing more will be asked for.
+    pub forgotten: bool,
     /// Deletion of the object: asked for, and when to ask again.
     pub deletion: Deletion,
     /// Projected tokens and the like want renewal.
@@ -307,6 +311,8 @@ pub enum Event {
     Refused {
         /// Place in [`Pod::all_containers`].
         container: usize,
+        /// Its number.
+        attempt: u32,
         /// Waiting reason.
         reason: String,
         /// Why.
@@ -454,12 +460,14 @@ impl Machine {
             setup_failures: 0,
             ip: None,
             runtime_known: true,
+            lost: false,
             containers: pod.all_containers().map(|_| ContainerState::new()).collect(),
             initialized: pod.inits() == 0,
             start_time: pod.status.start_time.as_deref().and_then(Time::parse).unwrap_or(now),
             verdict: None,
             leaving: None,
             gone: false,
+            forgotten: false,
             deletion: Deletion::Open,
             refresh: None,
             refreshing: false,

@@ -21,7 +21,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
         Action::Setup => machine.sandbox = Sandbox::Settling,
         Action::Teardown => machine.sandbox = Sandbox::Leaving,
         Action::Delete => machine.deletion = Deletion::Asked,
-        Action::Forget => machine.deletion = Deletion::Done,
+        Action::Forget => machine.forgotten = true,
         Action::Refresh => machine.refreshing = true,
         Action::Fail(verdict) => {
             notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
@@ -83,7 +83,7 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             machine.refresh = renewal(machine, refresh, now);
             machine.setup_failures = 0;
             if machine.sandbox == Sandbox::Settling {
-                machine.sandbox = Sandbox::Ready;
+                machine.sandbox = if std::mem::take(&mut machine.lost) { Sandbox::Absent } else { Sandbox::Ready };
             }
         }
         Event::SetupFailed { reason, message, ip, fatal } => {
@@ -103,9 +103,9 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             }
         }
         Event::ImageFailed { container, reason, message } => image_failed(pod, machine, container, reason, message, now, notes),
-        Event::Refused { container, reason, message, fatal } => {
+        Event::Refused { container, attempt, reason, message, fatal } => {
             let Some(state) = machine.containers.get_mut(container) else { return };
-            if state.run != Run::Starting {
+            if state.run != Run::Starting || state.attempt != attempt {
                 return;
             }
             notes.push(note(Some(container), true, "Failed", format!("Error: {message}")));
@@ -161,7 +161,8 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             machine.refresh = renewal(machine, next, now);
         }
         Event::SandboxLost(message) => {
-            if matches!(machine.sandbox, Sandbox::Ready | Sandbox::Settling) {
+            machine.lost = machine.sandbox == Sandbox::Settling;
+            if machine.sandbox == Sandbox::Ready {
                 machine.sandbox = Sandbox::Absent;
                 notes.push(note(None, false, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created."));
             }
@@ -172,8 +173,9 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
                     exited(pod, machine, container, attempt, exit, now, notes);
                 }
             }
-            machine.initialized = pod.inits() == 0;
-            if !machine.initialized {
+            // A new sandbox begins with its init containers; a pod that has ended does not begin again.
+            if step::end(pod, machine).is_none() {
+                machine.initialized = pod.inits() == 0;
                 for state in machine.containers.iter_mut().take(pod.inits()) {
                     if let Run::Exited(exit) = &state.run {
                         state.last = Some(exit.clone());

@@ -70,6 +70,9 @@ pub fn policy<'a>(pod: &'a Pod, index: usize) -> &'a str {
 
 /// What is to be done now.
 pub fn step(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
+    if machine.forgotten {
+        return Vec::new();
+    }
     let deletion = pod.deletion_grace();
     let over = end(pod, machine).is_some();
     if machine.gone || machine.leaving.is_some() || deletion.is_some() || over {
@@ -94,7 +97,12 @@ pub fn step(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
 /// When [`step`] wants to be called again if nothing happens before.
 pub fn wake(pod: &Pod, machine: &Machine, now: Time) -> Option<Time> {
     let mut earliest: Option<Time> = None;
-    let mut consider = |time: Time| earliest = Some(earliest.map_or(time, |e| e.min(time)));
+    // What is due already and not done waits for something else, and must not hide a later timer.
+    let mut consider = |time: Time| {
+        if time > now {
+            earliest = Some(earliest.map_or(time, |e| e.min(time)));
+        }
+    };
     match machine.sandbox {
         Sandbox::Failed(due) | Sandbox::Stuck(due) => consider(due.at),
         _ => {}
@@ -129,7 +137,7 @@ pub fn wake(pod: &Pod, machine: &Machine, now: Time) -> Option<Time> {
             _ => {}
         }
     }
-    earliest.filter(|time| *time > now)
+    earliest
 }
 
 fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {

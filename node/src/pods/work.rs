@@ -375,7 +375,7 @@ impl Work {
 
     async fn start(&self, pod: &Pod, index: usize, attempt: u32, ip: Option<IpAddr>) -> Event {
         let _permit = self.gate.acquire().await;
-        let refused = |f: Failure| Event::Refused { container: index, reason: f.reason, message: f.message, fatal: f.fatal };
+        let refused = |f: Failure| Event::Refused { container: index, attempt, reason: f.reason, message: f.message, fatal: f.fatal };
         let Some(container) = pod.container(index) else {
             return refused(Failure { reason: "CreateContainerError".into(), message: "no such container".into(), fatal: true });
         };

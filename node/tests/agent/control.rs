@@ -299,7 +299,10 @@ impl Control {
         if !input.is_empty() {
             stream.send(Bytes::copy_from_slice(input.as_bytes())).await.unwrap();
         }
-        stream.finish().await.unwrap();
+        // A log's reader holds its half open for as long as it listens.
+        if !matches!(open, Open::Logs { .. }) {
+            stream.finish().await.unwrap();
+        }
         let mut text = Vec::new();
         while let Some(frame) = stream.recv().await.unwrap() {
             text.extend_from_slice(&frame);
