@@ -9,6 +9,8 @@ pub(crate) mod fixture;
 pub mod garbage;
 pub mod identity;
 pub mod job;
+#[cfg(test)]
+mod live_tests;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
@@ -66,24 +68,6 @@ pub struct Options {
     pub node_prefix: u8,
     /// Wall-clock time.
     pub clock: Clock,
-}
-
-impl Options {
-    /// What the API server of this client is configured with; nodes get /20 parts of the pod range.
-    ///
-    /// # Errors
-    /// When the configured pod range is none.
-    pub fn of(client: &Client) -> Result<Self, node_ipam::BadRange> {
-        let core = client.core();
-        let registry = core.registry.clone();
-        Ok(Self {
-            kinds: Arc::new(move || registry.all()),
-            root_ca: core.config.ca_pem.clone(),
-            pod_range: core.config.pod_cidr.parse()?,
-            node_prefix: 20,
-            clock: Arc::new(Timestamp::now),
-        })
-    }
 }
 
 /// Starts all controllers in this set of tasks.

@@ -41,11 +41,12 @@ impl Hub {
         let revision = root.revision;
         {
             let mut inner = self.inner.lock();
+            // Before anybody is woken: who sees a change must find it in a snapshot too.
+            *self.current.write() = root.clone();
             for entry in entries {
                 entry.changes.iter().for_each(|change| inner.index.deliver(change));
                 inner.history.push(entry.revision, entry.changes, now);
             }
-            *self.current.write() = root.clone();
             inner.history.advance(root, now);
         }
         self.revision.send_replace(revision);

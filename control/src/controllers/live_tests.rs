@@ -1,0 +1,366 @@
+//! Controllers and scheduler in a real control plane, with a node that is played by the test.
+
+use super::view::stamp;
+use crate::{
+    client::{Client, DeleteOptions},
+    control::{Control, Options as ControlOptions},
+    pipeline::PatchKind,
+};
+use coracle_link::pki::Authority;
+use coracle_store::{Object, Scope};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    control: Control,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+fn value(object: &Object) -> Value {
+    serde_json::from_slice(&object.json).expect("stored JSON")
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let authority = Authority::open(&dir.path().join("pki")).expect("an authority");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let options = ControlOptions {
+            data_dir: dir.path().into(),
+            api_addr: any,
+            link_addr: any,
+            pod_cidr: "10.244.0.0/16".into(),
+            service_cidr: "10.96.0.0/16".into(),
+            authority,
+        };
+        let control = Control::start(options).await.expect("a control plane");
+        let client = control.client().clone();
+        Self { control, client, _dir: dir }
+    }
+
+    async fn stop(self) {
+        let late = self.control.stop().await;
+        assert!(late.is_empty(), "late: {late:?}");
+    }
+
+    /// Waits, change by change, until the condition holds.
+    async fn until<T>(&self, what: &str, mut check: impl FnMut(&Client) -> Option<T>) -> T {
+        let scope = Scope { resource: None, namespace: None, name: None, field: None };
+        let (_, mut watch) = self.client.store().list_watch(scope);
+        let wait = async {
+            loop {
+                if let Some(found) = check(&self.client) {
+                    return found;
+                }
+                watch.next().await.expect("a watch");
+            }
+        };
+        let found = tokio::time::timeout(LIMIT, wait).await;
+        found.unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}\n{}", self.dump()))
+    }
+
+    fn dump(&self) -> String {
+        let snapshot = self.client.store().snapshot();
+        let mut text = String::new();
+        for resource in ["nodes", "namespaces", "deployments.apps", "replicasets.apps", "jobs.batch", "pods", "events"] {
+            for object in snapshot.range(resource, None, None) {
+                let value = value(object);
+                text += &format!("{resource} {}: {} {} {}\n", object.key.name, value["status"], value["reason"], value["message"]);
+            }
+        }
+        text
+    }
+
+    fn all(&self, resource: &str) -> Vec<Value> {
+        self.client.store().snapshot().range(resource, Some("default"), None).map(|object| value(object)).collect()
+    }
+
+    async fn create(&self, resource: &str, object: Value) -> Arc<Object> {
+        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        self.client.create(resource, &namespace, object).await.unwrap_or_else(|status| panic!("{resource}: {status}"))
+    }
+
+    async fn patch(&self, resource: &str, name: &str, patch: Value) {
+        self.client.patch(resource, "default", name, "", PatchKind::Strategic, patch).await.unwrap_or_else(|status| panic!("{name}: {status}"));
+    }
+
+    async fn add_node(&self, name: &str) {
+        let at = stamp(Timestamp::now());
+        self.create("nodes", json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } })).await;
+        let status = json!({ "status": {
+            "allocatable": { "cpu": "4", "memory": "8Gi", "pods": "110" }, "capacity": { "cpu": "4", "memory": "8Gi", "pods": "110" },
+            "conditions": [{ "type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": at, "lastTransitionTime": at }],
+        } });
+        self.client.patch("nodes", "", name, "status", PatchKind::Merge, status).await.expect("a status");
+    }
+}
+
+/// Plays the node: bound pods run and are ready at once, those of Jobs succeed, deleted ones go.
+async fn play_node(client: Client, stop: CancellationToken) {
+    let scope = Scope { resource: Some("pods".into()), namespace: None, name: None, field: None };
+    let (_, mut watch) = client.store().list_watch(scope);
+    let mut address = 0;
+    loop {
+        let changes = tokio::select! {
+            () = stop.cancelled() => return,
+            changes = watch.next() => changes.expect("a watch"),
+        };
+        for pod in changes.iter().filter_map(|change| change.new.as_ref()) {
+            let Some(pod) = client.get("pods", &pod.key.namespace, &pod.key.name) else { continue };
+            let object = value(&pod);
+            let (namespace, name) = (&*pod.key.namespace, &*pod.key.name);
+            if object["metadata"].get("deletionTimestamp").is_some() {
+                if object["metadata"]["deletionGracePeriodSeconds"] != json!(0) {
+                    let options = DeleteOptions { grace_seconds: Some(0), uid: Some(pod.meta.uid.to_string()), ..DeleteOptions::default() };
+                    drop(client.delete("pods", namespace, name, options).await);
+                }
+            } else if object["spec"].get("nodeName").is_some() && !matches!(object["status"]["phase"].as_str(), Some("Running" | "Succeeded")) {
+                address += 1;
+                let job = object["metadata"]["ownerReferences"][0]["kind"] == "Job";
+                let (phase, ready) = if job { ("Succeeded", "False") } else { ("Running", "True") };
+                let at = stamp(Timestamp::now());
+                let ip = format!("10.244.0.{address}");
+                let status = json!({ "status": {
+                    "phase": phase, "podIP": ip, "podIPs": [{ "ip": ip }],
+                    "conditions": [{ "type": "Ready", "status": ready, "lastTransitionTime": at }],
+                } });
+                drop(client.patch("pods", namespace, name, "status", PatchKind::Strategic, status).await);
+            }
+        }
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(test);
+}
+
+fn deployment(image: &str, replicas: i64) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web", "namespace": "default" },
+        "spec": {
+            "replicas": replicas, "selector": { "matchLabels": { "app": "web" } },
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [{ "name": "c", "image": image, "ports": [{ "name": "http", "containerPort": 8080 }] }] },
+            },
+        },
+    })
+}
+
+fn complete(cluster: &Cluster, replicas: i64) -> Option<()> {
+    let web = cluster.all("deployments.apps").into_iter().next()?;
+    let status = &web["status"];
+    let counts = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"].iter().all(|field| status[field] == json!(replicas));
+    (counts && status["observedGeneration"] == web["metadata"]["generation"]).then_some(())
+}
+
+fn addresses(cluster: &Cluster) -> Vec<String> {
+    let slices =
+        cluster.all("endpointslices.discovery.k8s.io").into_iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == "web");
+    let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
+    endpoints.filter(|e| e["conditions"]["ready"] == json!(true)).filter_map(|e| e["addresses"][0].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn a_deployment_lives_from_first_pod_to_last() {
+    run(async {
+        let cluster = Cluster::new().await;
+        cluster.add_node("n1").await;
+        let stop = CancellationToken::new();
+        let node = tokio::spawn(play_node(cluster.client.clone(), stop.clone()));
+        cluster.until("a pod range", |c| value(&*c.get("nodes", "", "n1")?)["spec"]["podCIDR"].as_str().map(str::to_owned)).await;
+
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": "default" },
+            "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": "http" }] },
+        });
+        cluster.create("services", service).await;
+        cluster.create("deployments.apps", deployment("v1", 3)).await;
+        cluster.until("three pods", |_| complete(&cluster, 3)).await;
+        cluster.until("three endpoints", |_| (addresses(&cluster).len() == 3).then_some(())).await;
+        let slice =
+            cluster.all("endpointslices.discovery.k8s.io").into_iter().find(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == "web");
+        assert_eq!(slice.expect("a slice")["ports"][0]["port"], 8080);
+
+        let image = |image: &str| json!({ "spec": { "template": { "spec": { "containers": [{ "name": "c", "image": image }] } } } });
+        cluster.patch("deployments.apps", "web", image("v2")).await;
+        cluster.until("the second set", |_| (cluster.all("replicasets.apps").len() == 2).then(|| complete(&cluster, 3))?).await;
+        cluster.patch("deployments.apps", "web", image("v1")).await;
+        cluster
+            .until("the first set again", |_| {
+                let sets = cluster.all("replicasets.apps");
+                let revisions: Vec<_> = sets.iter().map(|s| s["metadata"]["annotations"]["deployment.kubernetes.io/revision"].clone()).collect();
+                complete(&cluster, 3)?;
+                assert_eq!(sets.len(), 2);
+                revisions.contains(&json!("3")).then_some(())
+            })
+            .await;
+        cluster.patch("deployments.apps", "web", json!({ "spec": { "replicas": 1 } })).await;
+        cluster.until("one pod", |_| complete(&cluster, 1)).await;
+        cluster.until("one endpoint", |_| (addresses(&cluster).len() == 1).then_some(())).await;
+
+        let reason = |reason: &str, message: &str| {
+            let events = cluster.all("events");
+            events.iter().any(|e| e["reason"] == reason && e["message"].as_str().is_some_and(|m| m.contains(message))).then_some(())
+        };
+        cluster.until("the scaling event", |_| reason("ScalingReplicaSet", " from 0 to 3")).await;
+        cluster.until("the creation event", |_| reason("SuccessfulCreate", "Created pod: web-")).await;
+        cluster.until("the scheduling event", |_| reason("Scheduled", " to n1")).await;
+
+        cluster.client.delete("deployments.apps", "default", "web", DeleteOptions::default()).await.expect("deleted");
+        cluster.until("nothing left", |_| (cluster.all("replicasets.apps").is_empty() && cluster.all("pods").is_empty()).then_some(())).await;
+        cluster.until("no endpoint", |_| addresses(&cluster).is_empty().then_some(())).await;
+        stop.cancel();
+        node.await.expect("the node's task");
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn foreground_and_orphan_deletion_keep_their_promises() {
+    run(async {
+        let cluster = Cluster::new().await;
+        cluster.create("deployments.apps", deployment("v1", 2)).await;
+        cluster.until("two pods", |_| (cluster.all("pods").len() == 2).then_some(())).await;
+        let options = DeleteOptions { propagation: Some("Foreground"), ..DeleteOptions::default() };
+        cluster.client.delete("deployments.apps", "default", "web", options).await.expect("deleted");
+        cluster
+            .until("the Deployment goes last", |c| {
+                let gone = c.get("deployments.apps", "default", "web").is_none();
+                assert!(!gone || cluster.all("replicasets.apps").is_empty(), "its set must go first");
+                gone.then_some(())
+            })
+            .await;
+        assert!(cluster.all("pods").is_empty());
+
+        cluster.create("deployments.apps", deployment("v1", 2)).await;
+        cluster.until("two pods", |_| (cluster.all("pods").len() == 2).then_some(())).await;
+        let options = DeleteOptions { propagation: Some("Orphan"), ..DeleteOptions::default() };
+        cluster.client.delete("deployments.apps", "default", "web", options).await.expect("deleted");
+        cluster.until("the Deployment goes alone", |c| c.get("deployments.apps", "default", "web").is_none().then_some(())).await;
+        let sets = cluster.all("replicasets.apps");
+        assert_eq!((sets.len(), cluster.all("pods").len()), (1, 2));
+        assert!(sets[0]["metadata"].get("ownerReferences").is_none());
+        // A new Deployment of the same template takes the set over instead of making another.
+        cluster.create("deployments.apps", deployment("v1", 2)).await;
+        cluster.until("adoption", |_| cluster.all("replicasets.apps")[0]["metadata"].get("ownerReferences").map(|_| ())).await;
+        assert_eq!(cluster.all("replicasets.apps").len(), 1);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_job_completes_and_its_pods_are_let_go() {
+    run(async {
+        let cluster = Cluster::new().await;
+        cluster.add_node("n1").await;
+        let stop = CancellationToken::new();
+        let node = tokio::spawn(play_node(cluster.client.clone(), stop.clone()));
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "sum", "namespace": "default" },
+            "spec": { "completions": 3, "parallelism": 2, "template": { "spec": {
+                "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] } } },
+        });
+        cluster.create("jobs.batch", job).await;
+        let done = cluster
+            .until("completion", |c| {
+                let job = value(&*c.get("jobs.batch", "default", "sum")?);
+                let conditions = job["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|c| c["type"] == "Complete" && c["status"] == "True").then_some(job)
+            })
+            .await;
+        assert_eq!(done["status"]["succeeded"], 3);
+        let pods = cluster.all("pods");
+        assert_eq!(pods.len(), 3);
+        assert!(pods.iter().all(|pod| pod["metadata"].get("finalizers").is_none()), "{pods:?}");
+        let options = DeleteOptions { propagation: Some("Background"), ..DeleteOptions::default() };
+        cluster.client.delete("jobs.batch", "default", "sum", options).await.expect("deleted");
+        cluster.until("its pods go", |_| cluster.all("pods").is_empty().then_some(())).await;
+        stop.cancel();
+        node.await.expect("the node's task");
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_namespace_is_furnished_and_emptied() {
+    run(async {
+        let cluster = Cluster::new().await;
+        cluster.create("namespaces", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "team" } })).await;
+        cluster.until("an account", |c| c.get("serviceaccounts", "team", "default")).await;
+        let map = cluster.until("the CA", |c| c.get("configmaps", "team", "kube-root-ca.crt")).await;
+        cluster.client.delete("configmaps", "team", "kube-root-ca.crt", DeleteOptions::default()).await.expect("deleted");
+        let again = cluster.until("the CA again", |c| c.get("configmaps", "team", "kube-root-ca.crt").filter(|m| m.meta.uid != map.meta.uid)).await;
+        assert_eq!(value(&again)["data"], value(&map)["data"]);
+        let tampered = json!({ "data": { "ca.crt": "none" } });
+        cluster.client.patch("configmaps", "team", "kube-root-ca.crt", "", PatchKind::Merge, tampered).await.expect("patched");
+        cluster
+            .until("the CA put right", |c| c.get("configmaps", "team", "kube-root-ca.crt").filter(|m| value(m)["data"] == value(&map)["data"]))
+            .await;
+
+        let held = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "held", "namespace": "team", "finalizers": ["example.com/hold"] } });
+        cluster.create("configmaps", held).await;
+        cluster.client.delete("namespaces", "", "team", DeleteOptions::default()).await.expect("deleted");
+        cluster
+            .until("the reason it stays", |c| {
+                let namespace = value(&*c.get("namespaces", "", "team")?);
+                let conditions = namespace["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let told = conditions.iter().find(|c| c["type"] == "NamespaceFinalizersRemaining")?;
+                told["message"].as_str().is_some_and(|m| m.contains("example.com/hold in 1 resource instances")).then_some(())
+            })
+            .await;
+        let free = json!({ "metadata": { "finalizers": null } });
+        cluster.client.patch("configmaps", "team", "held", "", PatchKind::Merge, free).await.expect("patched");
+        cluster.until("the namespace goes", |c| c.get("namespaces", "", "team").is_none().then_some(())).await;
+        assert_eq!(cluster.client.store().snapshot().count("configmaps", Some("team")), 0);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_tainted_node_loses_its_pods_and_a_waiting_pod_says_why() {
+    run(async {
+        let cluster = Cluster::new().await;
+        cluster.add_node("n1").await;
+        let stop = CancellationToken::new();
+        let node = tokio::spawn(play_node(cluster.client.clone(), stop.clone()));
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "namespace": "default" },
+            "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+        cluster.create("pods", pod).await;
+        cluster.until("it runs", |_| (cluster.all("pods")[0]["status"]["phase"] == "Running").then_some(())).await;
+        let taint = json!({ "spec": { "taints": [{ "key": "maintenance", "effect": "NoExecute" }] } });
+        cluster.client.patch("nodes", "", "n1", "", PatchKind::Merge, taint).await.expect("tainted");
+        cluster.until("it goes", |_| cluster.all("pods").is_empty().then_some(())).await;
+
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "q", "namespace": "default" },
+            "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+        cluster.create("pods", pod).await;
+        cluster
+            .until("why it waits", |_| {
+                let conditions = cluster.all("pods")[0]["status"]["conditions"].as_array().cloned()?;
+                let told = conditions.iter().find(|c| c["type"] == "PodScheduled")?.clone();
+                (told["reason"] == "Unschedulable" && told["message"] == "0/1 nodes are available: 1 node(s) had untolerated taint(s).").then_some(())
+            })
+            .await;
+        cluster.client.patch("nodes", "", "n1", "", PatchKind::Merge, json!({ "spec": { "taints": null } })).await.expect("untainted");
+        cluster.until("it runs", |_| (cluster.all("pods")[0]["status"]["phase"] == "Running").then_some(())).await;
+
+        // A node that leaves: its cordon first becomes a taint.
+        cluster.client.patch("nodes", "", "n1", "", PatchKind::Merge, json!({ "spec": { "unschedulable": true } })).await.expect("cordoned");
+        cluster
+            .until("the cordon's taint", |c| {
+                let node = value(&*c.get("nodes", "", "n1")?);
+                (node["spec"]["taints"][0]["key"] == "node.kubernetes.io/unschedulable").then_some(())
+            })
+            .await;
+        stop.cancel();
+        node.await.expect("the node's task");
+        cluster.stop().await;
+    });
+}
