@@ -123,6 +123,17 @@ impl WasmRuntime {
     }
 }
 
+impl Drop for WasmRuntime {
+    fn drop(&mut self) {
+        // Hang up, so that what listens to the supervisor ends with us; what runs does not.
+        if let Ok(mut held) = self.shared.connection.try_lock()
+            && let Some((connection, _)) = held.take()
+        {
+            connection.dismiss();
+        }
+    }
+}
+
 impl Shared {
     /// Takes over a running supervisor.
     async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<(), Error> {
@@ -163,6 +174,7 @@ impl Shared {
     async fn follow(self: Arc<Self>, connection: Arc<Connection>, mut happened: mpsc::UnboundedReceiver<Happened>) {
         while let Some(happened) = happened.recv().await {
             match happened {
+                Happened::Superseded => return,
                 Happened::State { container, state } => {
                     let Some(spec) = self.known.lock().get(&container).cloned() else { continue };
                     _ = self.events.send(Event::Container { sandbox: spec.sandbox.clone(), status: spec.status(state) });
@@ -181,11 +193,11 @@ impl Shared {
                 }
             }
         }
-        // The channel ends with the connection. Everything that ran is gone with the supervisor, unless an agent newer than us took over.
-        connection.hang_up();
-        if UnixStream::connect(self.run_dir.join(SOCKET)).is_ok() {
+        // The channel ends with the connection.
+        if connection.is_dismissed() {
             return;
         }
+        // The supervisor is gone, and everything that ran with it.
         let lost: Vec<SandboxId> = self.sandboxes.lock().drain().map(|(id, _)| id).collect();
         self.known.lock().clear();
         for sandbox in lost {

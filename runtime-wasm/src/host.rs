@@ -33,6 +33,7 @@ use sockets::PodNet;
 use std::{
     collections::HashMap,
     fs::File,
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -100,7 +101,6 @@ pub struct Running {
     pub sandbox: String,
     /// How connections to one of its ports are served, once it runs.
     pub served: Option<Arc<http::Served>>,
-    net: PodNet,
 }
 
 /// A container just ordered, with its descriptors sorted out.
@@ -190,37 +190,33 @@ impl Host {
                     finished: SystemTime::now(),
                 }),
             },
-            Order::Listeners(sandbox, addresses) => {
-                if let Some(before) = self.listeners.remove(&sandbox) {
-                    before.cancel();
-                }
-                let stop = CancellationToken::new();
-                for ((_, port), fd) in addresses.into_iter().zip(fds) {
-                    let of_pod = self.running.values().filter(|running| running.sandbox == sandbox);
-                    let (mut served, mut net) = (None, None);
-                    for running in of_pod {
-                        net = Some(running.net);
-                        if let Some(http) = running.served.as_ref().filter(|http| http.ports.contains(&port)) {
-                            served = Some(http.clone());
-                        }
-                    }
-                    let result = match (served, net) {
-                        (Some(served), _) => served.listen(fd, stop.clone()),
-                        (None, Some(net)) => proxy::listen(fd, net, port, stop.clone()),
-                        (None, None) => Ok(()),
-                    };
-                    if let Err(error) = result {
-                        eprintln!("coracle wasm host: a Service listener of sandbox {sandbox} could not be used: {error}");
-                    }
-                }
-                self.listeners.insert(sandbox, stop);
-            }
+            Order::Listeners(sandbox, ip, addresses) => self.listen(sandbox, ip, addresses, fds),
             Order::Log(id) => {
                 if let (Some(running), Some(fd)) = (self.running.get(&id), fds.into_iter().next()) {
                     running.log.replace(File::from(fd));
                 }
             }
         }
+    }
+
+    /// Replaces a sandbox's additional listeners. What is not served by this very host (a process runs in one host only) is carried on to the pod's
+    /// address, because connections to a listener nobody accepts from would hang.
+    fn listen(&mut self, sandbox: String, ip: IpAddr, addresses: Vec<(SocketAddr, u16)>, fds: Vec<OwnedFd>) {
+        if let Some(before) = self.listeners.remove(&sandbox) {
+            before.cancel();
+        }
+        let stop = CancellationToken::new();
+        for ((_, port), fd) in addresses.into_iter().zip(fds) {
+            let mut served = self.running.values().filter(|running| running.sandbox == sandbox).filter_map(|running| running.served.as_ref());
+            let result = match served.find(|served| served.ports.contains(&port)) {
+                Some(served) => served.listen(fd, stop.clone()),
+                None => proxy::listen(fd, PodNet::new(ip), port, stop.clone()),
+            };
+            if let Err(error) = result {
+                eprintln!("coracle wasm host: a Service listener of sandbox {sandbox} could not be used: {error}");
+            }
+        }
+        self.listeners.insert(sandbox, stop);
     }
 
     fn start(&mut self, start: Box<Start>, sandbox: &SandboxSpec, slot: usize, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
@@ -258,8 +254,7 @@ impl Host {
             account: Account::new(self.ledger, self.index, slot),
         });
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let mut running =
-            Running { id: id.clone(), log, stop: stop.clone(), kill: kill.clone(), sandbox: start.spec.sandbox.clone(), served: None, net };
+        let mut running = Running { id: id.clone(), log, stop: stop.clone(), kill: kill.clone(), sandbox: start.spec.sandbox.clone(), served: None };
         let kind = start.kind;
         let ordered = Ordered { start, pod, artifact, listeners };
         match kind {

@@ -14,7 +14,7 @@ use crate::{
     confine,
     host::{self, Birth},
     ledger::Ledger,
-    wire::{Answer, Answered, Ask, Reply, Request, Said, socket::Link},
+    wire::{Answer, Answered, Ask, Happened, Reply, Request, Said, socket::Link},
 };
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -239,7 +239,9 @@ impl Supervisor {
         use rustix::net::{SocketFlags, accept_with};
         if let Ok(fd) = accept_with(&self.control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             // The directory is the agent's alone, so whoever connects is the agent: a newer one, if there was one already.
-            self.agent = Some(Link::new(fd));
+            if let Some(mut before) = self.agent.replace(Link::new(fd)) {
+                _ = before.send(&Answered::Event(Happened::Superseded), Vec::new()).and_then(|()| before.flush());
+            }
             let commands = self.state.agent(true);
             return self.obey(commands);
         }

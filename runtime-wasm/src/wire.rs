@@ -10,7 +10,10 @@ pub mod socket;
 
 use coracle_runtime::{ContainerSpec, SandboxSpec, State};
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 /// Raised when an old supervisor could not understand a new agent.
 pub const VERSION: u16 = 1;
@@ -161,6 +164,8 @@ pub enum Happened {
     },
     /// The log has reached its size: rotate it and send the new file.
     LogFull(String),
+    /// Another agent has connected; this one is not listened to any more.
+    Superseded,
 }
 
 /// From the supervisor to a host.
@@ -177,8 +182,8 @@ pub enum Order {
     },
     /// Stop it; say [`Said::Exited`] when it is over.
     Stop(String, u64),
-    /// Replaces a sandbox's additional listeners. Descriptors: this host's listener for each.
-    Listeners(String, Vec<(SocketAddr, u16)>),
+    /// Replaces a sandbox's additional listeners; its address, for what has to be carried on to it. Descriptors: this host's listener for each.
+    Listeners(String, IpAddr, Vec<(SocketAddr, u16)>),
     /// Descriptor: the new log file.
     Log(String),
 }

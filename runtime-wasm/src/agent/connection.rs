@@ -11,10 +11,11 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 type Waiting = HashMap<u64, oneshot::Sender<Result<Answer, Refusal>>>;
 type Outgoing = (Request, Vec<Arc<OwnedFd>>);
@@ -25,7 +26,8 @@ pub struct Connection {
     waiting: Mutex<Waiting>,
     outgoing: Mutex<Vec<Outgoing>>,
     wake: Notify,
-    lost: tokio_util::sync::CancellationToken,
+    lost: CancellationToken,
+    dismissed: AtomicBool,
 }
 
 impl Connection {
@@ -37,7 +39,8 @@ impl Connection {
             waiting: Mutex::default(),
             outgoing: Mutex::default(),
             wake: Notify::new(),
-            lost: tokio_util::sync::CancellationToken::new(),
+            lost: CancellationToken::new(),
+            dismissed: AtomicBool::new(false),
         });
         let driver = connection.clone();
         tokio::spawn(async move {
@@ -94,18 +97,19 @@ impl Connection {
         receiver.await.ok()
     }
 
-    /// Resolves when the supervisor is gone.
-    pub async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
     /// Has it gone?
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
     }
 
     /// Hangs up.
-    pub fn hang_up(&self) {
+    pub fn dismiss(&self) {
+        self.dismissed.store(true, Relaxed);
         self.lost.cancel();
+    }
+
+    /// Was it we who hung up?
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Relaxed)
     }
 }

@@ -312,7 +312,7 @@ impl<F> Supervision<F> {
         if !sandbox.addresses.is_empty() {
             sandbox.addresses.clear();
             sandbox.listeners.clear();
-            commands.extend(self.up.iter().map(|host| Command::Order(*host, Box::new(Order::Listeners(key.to_owned(), Vec::new())), Vec::new())));
+            commands.extend(self.up.iter().map(|host| sandbox.listen(key, *host)));
         }
         let running: Vec<String> = sandbox.containers.iter().filter(|(_, container)| !container.ended()).map(|(name, _)| name.clone()).collect();
         for name in running {
@@ -478,7 +478,7 @@ impl<F> Supervision<F> {
 impl<F> Sandbox<F> {
     fn listen(&self, key: &str, host: usize) -> Command<F> {
         let fds = self.listeners.iter().filter_map(|of_address| of_address.get(host).cloned()).collect();
-        Command::Order(host, Box::new(Order::Listeners(key.to_owned(), self.addresses.clone())), fds)
+        Command::Order(host, Box::new(Order::Listeners(key.to_owned(), self.spec.ip, self.addresses.clone())), fds)
     }
 }
 

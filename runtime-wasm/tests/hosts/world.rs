@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 /// Nothing a test waits for takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -272,4 +272,40 @@ pub async fn get(ip: IpAddr, port: u16, path: &str) -> Result<(u16, String), Str
 
 pub fn port(number: u16) -> Port {
     Port { name: None, port: number, protocol: "TCP".to_owned() }
+}
+
+/// The first line a server says.
+pub async fn line(address: SocketAddr) -> String {
+    let talk = async {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        let mut line = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut tokio::io::BufReader::new(stream), &mut line).await.expect("a line");
+        line
+    };
+    tokio::time::timeout(PATIENCE, talk).await.expect("a line in time")
+}
+
+/// A DNS server on an address of its own that knows one name in the cluster's domain; its address, and the short name.
+pub async fn dns(answer: IpAddr) -> (IpAddr, &'static str) {
+    let server = address();
+    let socket = tokio::net::UdpSocket::bind((server, 53)).await.expect("port 53 (this test runs as root)");
+    let IpAddr::V4(answer) = answer else { panic!("an IPv4 address") };
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let query = &buffer[..length];
+            let known = query.windows(7).any(|part| part == b"\x06server") && query.windows(12).any(|part| part == b"\x07default\x03svc");
+            // Asked for an address of version 4?
+            let wanted = query[length - 4..] == [0, 1, 0, 1];
+            let mut reply = query.to_vec();
+            reply[2..4].copy_from_slice(if known { &[0x81, 0x80] } else { &[0x81, 0x83] });
+            if known && wanted {
+                reply[6..8].copy_from_slice(&[0, 1]);
+                reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+                reply.extend_from_slice(&answer.octets());
+            }
+            _ = socket.send_to(&reply, from).await;
+        }
+    });
+    (server, "server")
 }

@@ -64,7 +64,7 @@ fn words(commands: Vec<Command<Fake>>) -> Vec<String> {
     let order = |order: &Order| match order {
         Order::Start { start, .. } => format!("start {}", start.spec.name),
         Order::Stop(name, grace) => format!("stop {name} {grace}"),
-        Order::Listeners(_, addresses) => format!("listen {}", addresses.len()),
+        Order::Listeners(_, _, addresses) => format!("listen {}", addresses.len()),
         Order::Log(name) => format!("log {name}"),
     };
     let word = |command| match command {

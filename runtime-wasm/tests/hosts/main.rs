@@ -3,11 +3,8 @@
 //! No test harness of the usual kind, since `main` must look for the hidden subcommands before a thread exists. Tests run one after another; those that
 //! need guests want them built (`cargo xtask guests`). Arguments that are no options filter by name.
 
-#[path = "hosts/bench.rs"]
 mod bench;
-#[path = "hosts/cases.rs"]
 mod cases;
-#[path = "hosts/world.rs"]
 mod world;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};
@@ -18,17 +15,17 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
-        for (name, _) in cases::ALL {
+        for (name, _) in cases::all() {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;
     }
-    if wanted.first().is_some_and(|name| name == "bench") {
+    if wanted.first().is_some_and(|name| name == "throughput") {
         bench::run();
         return ExitCode::SUCCESS;
     }
     let mut failed = Vec::new();
-    for (name, case) in cases::ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))) {
+    for (name, case) in cases::all().iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))) {
         let began = Instant::now();
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a tokio runtime");

@@ -1,0 +1,193 @@
+//! Pods that are processes.
+
+use crate::{cases, world::*};
+use coracle_runtime::{Mount, Runtime};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+
+cases![
+    cli_hello,
+    cli_exit_codes,
+    cli_args_env_stdio,
+    cli_volumes,
+    cli_memory_limit,
+    cli_sockets_are_the_pods,
+    cli_stops,
+    cli_module_of_preview_1,
+    cli_log_rotates,
+    cli_names_resolve,
+];
+
+async fn cli_hello() {
+    let world = World::new().await;
+    let (code, reason, log) = world.probe(&["hello"], |_| {}).await;
+    assert_eq!((code, reason.as_str(), log.as_str()), (0, "Completed", "hello from probe\n"));
+}
+
+async fn cli_exit_codes() {
+    let world = World::new().await;
+    let (code, reason, _) = world.probe(&["exit", "42"], |_| {}).await;
+    assert_eq!((code, reason.as_str()), (42, "Error"));
+    let (code, reason, _) = world.probe(&["abort"], |_| {}).await;
+    assert_eq!((code, reason.as_str()), (134, "Error"));
+    let (code, _, log) = world.probe(&["cat", "/nowhere"], |_| {}).await;
+    assert_eq!(code, 1, "{log}");
+}
+
+async fn cli_args_env_stdio() {
+    let world = World::new().await;
+    let args = ["args", "a b", "--", "env", "NAME", "--", "env", "FROM_IMAGE", "--", "stderr", "oops", "--", "stdin"];
+    let (code, _, log) = world.probe(&args, |spec| spec.env = vec![("NAME".to_owned(), "coracle".to_owned())]).await;
+    assert_eq!((code, log.as_str()), (0, "args [\"a b\"]\nNAME=coracle\nFROM_IMAGE=yes\noops\nstdin \"\"\n"));
+}
+
+async fn cli_volumes() {
+    let world = World::new().await;
+    let (read, write) = (world.dir.path().join("read"), world.dir.path().join("write"));
+    for dir in [&read, &write] {
+        std::fs::create_dir(dir).unwrap();
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    std::fs::write(read.join("file"), "content\n").unwrap();
+    let mounts = vec![
+        Mount { host_path: read.clone(), container_path: "/read".to_owned(), read_only: true },
+        Mount { host_path: write.clone(), container_path: "/write".to_owned(), read_only: false },
+    ];
+    let args = ["cat", "/read/file", "--", "write", "/write/new", "hello", "--", "ls", "/write", "--", "write", "/read/file", "no"];
+    let (code, _, log) = world.probe(&args, |spec| spec.mounts = mounts.clone()).await;
+    assert_eq!(code, 1, "the last one is refused: {log}");
+    assert!(log.starts_with("content\n[\"new\"]\nerror: "), "{log}");
+    assert_eq!(std::fs::read_to_string(write.join("new")).unwrap(), "hello");
+    assert_eq!(std::fs::read_to_string(read.join("file")).unwrap(), "content\n");
+}
+
+async fn cli_memory_limit() {
+    let world = World::new().await;
+    let (code, _, log) = world.probe(&["allocate", "8"], |spec| spec.resources.memory_limit = Some(32 << 20)).await;
+    assert_eq!((code, log.as_str()), (0, "allocated 8\n"));
+    let (code, reason, _) = world.probe(&["allocate", "64"], |spec| spec.resources.memory_limit = Some(32 << 20)).await;
+    assert_eq!((code, reason.as_str()), (137, "OOMKilled"));
+    // Less than the guest begins with can never work.
+    let sandbox = world.sandbox();
+    world.runtime.run_sandbox(sandbox.clone()).await.unwrap();
+    let mut spec = world.container(&sandbox, &world.built("probe"));
+    spec.resources.memory_limit = Some(64 << 10);
+    let error = world.runtime.create_container(spec).await.unwrap_err();
+    assert!(error.fatal && error.message.contains("limits.memory"), "{error}");
+}
+
+async fn cli_sockets_are_the_pods() {
+    let world = World::new().await;
+    let image = world.built("probe");
+    let (server, _) = world.run(&image, |spec| spec.args = ["listen", "0.0.0.0:9000"].map(str::to_owned).to_vec()).await;
+    until("it listens", async || world.log(&server).contains(&format!("listening on {}:9000", server.ip))).await;
+    assert!(line(SocketAddr::new(server.ip, 9000)).await.contains("you are"));
+    assert!(tokio::net::TcpStream::connect("127.0.0.1:9000").await.is_err(), "the node's loopback is not the pod's");
+    // Its peer sees the pod's address, not the node's.
+    let run = world.run(&image, |spec| spec.args = vec!["connect".to_owned(), format!("{}:9000", server.ip)]);
+    let (client, id) = run.await;
+    assert_eq!(world.exit(&id).await.0, 0, "{}", world.log(&client));
+    assert_eq!(world.log(&client), format!("connected from {0}\nreceived you are {0}\n", client.ip));
+    // Loopback and other pods' addresses cannot be bound.
+    for refused in ["127.0.0.1:9000".to_owned(), format!("{}:9100", client.ip)] {
+        let (code, _, log) = world.probe(&["listen", &refused], |_| {}).await;
+        assert_eq!(code, 1, "{refused}: {log}");
+    }
+    // Datagrams too.
+    let peer = tokio::net::UdpSocket::bind((address(), 0)).await.unwrap();
+    let at = peer.local_addr().unwrap().to_string();
+    let run = world.run(&image, |spec| spec.args = vec!["udp".to_owned(), "0.0.0.0:0".to_owned(), at]);
+    let (client, id) = run.await;
+    let mut buffer = [0; 16];
+    let (length, from) = tokio::time::timeout(PATIENCE, peer.recv_from(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!((&buffer[..length], from.ip()), (&b"ping"[..], client.ip));
+    peer.send_to(b"pong", from).await.unwrap();
+    assert_eq!(world.exit(&id).await.0, 0, "{}", world.log(&client));
+    assert!(world.log(&client).contains("received pong"));
+}
+
+async fn cli_stops() {
+    let world = World::new().await;
+    let image = world.built("probe");
+    for args in [vec!["loop"], vec!["sleep", "1000000"]] {
+        let (_, id) = world.run(&image, |spec| spec.args = args.iter().map(|arg| (*arg).to_owned()).collect()).await;
+        world.runtime.stop_container(&id, Duration::from_secs(30)).await.unwrap();
+        let (code, reason, _) = world.exit(&id).await;
+        assert_eq!((code, reason.as_str()), (143, "Error"));
+        world.runtime.stop_container(&id, Duration::from_secs(30)).await.unwrap();
+        world.runtime.remove_container(&id).await.unwrap();
+        world.runtime.remove_container(&id).await.unwrap();
+        assert_eq!(world.state(&id).await, None);
+    }
+}
+
+async fn cli_module_of_preview_1() {
+    let world = World::new().await;
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "hello from a module\n")
+        (data (i32.const 0) "\10\00\00\00\14\00\00\00")
+        (func (export "_start")
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (call $exit (i32.const 7))))"#;
+    let image = world.image("module", &wat::parse_str(module).unwrap());
+    let (sandbox, id) = world.run(&image, |_| {}).await;
+    let (code, reason, _) = world.exit(&id).await;
+    assert_eq!((code, reason.as_str()), (7, "Error"));
+    assert_eq!(world.log(&sandbox), "hello from a module\n");
+    let loops = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#).unwrap();
+    let (_, id) = world.run(&world.image("loops", &loops), |_| {}).await;
+    world.runtime.stop_container(&id, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(world.exit(&id).await.0, 143);
+    let grows = r#"(module (memory (export "memory") 1) (func (export "_start")
+        (if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable))))"#;
+    let (_, id) = world.run(&world.image("grows", &wat::parse_str(grows).unwrap()), |spec| spec.resources.memory_limit = Some(1 << 20)).await;
+    let (code, reason, message) = world.exit(&id).await;
+    assert_eq!((code, reason.as_str()), (137, "OOMKilled"), "{message}");
+}
+
+async fn cli_log_rotates() {
+    let world = World::new().await;
+    let image = world.built("probe");
+    let (sandbox, id) = world
+        .run(&image, |spec| {
+            spec.args = ["count", "3000", "1"].map(str::to_owned).to_vec();
+            spec.log_max_bytes = 20_000;
+            spec.log_max_files = 3;
+        })
+        .await;
+    assert_eq!(world.exit(&id).await.0, 0);
+    let mut names: Vec<String> =
+        std::fs::read_dir(sandbox.dir.join("main")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["0.log", "0.log.1", "0.log.2"]);
+    let sizes: Vec<u64> = names.iter().map(|name| std::fs::metadata(sandbox.dir.join("main").join(name)).unwrap().len()).collect();
+    assert!(sizes.iter().all(|size| *size < 4 * 20_000), "{sizes:?}");
+    // No line is lost from one file to the next.
+    let all: String = ["0.log.2", "0.log.1", "0.log"].map(|name| std::fs::read_to_string(sandbox.dir.join("main").join(name)).unwrap()).concat();
+    let numbers: Vec<u32> = all.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(*numbers.last().unwrap(), 3000);
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+async fn cli_names_resolve() {
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind(SocketAddr::new(address(), 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (server, name) = dns(at.ip()).await;
+    let image = world.built("probe");
+    let mut sandbox = world.sandbox();
+    sandbox.dns.servers = vec![server];
+    sandbox.dns.searches = vec!["default.svc.cluster.local".to_owned(), "cluster.local".to_owned()];
+    sandbox.dns.options = vec!["ndots:5".to_owned()];
+    world.runtime.run_sandbox(sandbox.clone()).await.unwrap();
+    let mut spec = world.container(&sandbox, &image);
+    spec.args = vec!["connect".to_owned(), format!("{name}:{}", at.port())];
+    let id = world.runtime.create_container(spec).await.unwrap();
+    world.runtime.start_container(&id).await.unwrap();
+    let (mut stream, from) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    assert_eq!(from.ip(), sandbox.ip);
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"welcome\n").await.unwrap();
+    assert_eq!(world.exit(&id).await.0, 0, "{}", world.log(&sandbox));
+}

@@ -1,0 +1,182 @@
+//! The processes: who they are, and what survives whom.
+
+use crate::{cases, world::*};
+use coracle_runtime::{Event, Runtime, State};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+cases![
+    hosts_are_confined,
+    hosts_survive_the_agent_and_are_adopted,
+    hosts_that_die_are_replaced_and_no_connection_is_refused,
+    hosts_that_die_end_their_processes,
+    hosts_end_with_the_data_directory,
+    supervisor_lost_is_said_and_healed,
+    hosts_serve_many_pods,
+];
+
+fn status(pid: i32, field: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap_or_default()
+        .trim_start_matches(':')
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+async fn hosts_are_confined() {
+    let world = World::new().await;
+    let (_, _) = world.run(&world.built("hello"), |_| {}).await;
+    let (supervisor, hosts) = world.processes();
+    assert_eq!(hosts.len(), 2);
+    let root = nix::unistd::geteuid().is_root();
+    for pid in hosts.iter().chain([&supervisor]) {
+        assert_eq!(status(*pid, "CapEff"), "0000000000000000");
+        assert_eq!(status(*pid, "NoNewPrivs"), "1");
+        if root {
+            assert_eq!((status(*pid, "Uid").as_str(), status(*pid, "Groups").as_str()), ("65533", ""));
+        }
+    }
+    for pid in hosts {
+        assert_eq!(status(pid, "Seccomp"), "2");
+        assert_eq!(status(pid, "Threads"), "1");
+    }
+}
+
+async fn hosts_survive_the_agent_and_are_adopted() {
+    let world = World::new().await;
+    let (served, web) = world.run(&world.built("web"), |_| {}).await;
+    let (_, job) = world.run(&world.built("probe"), |spec| spec.args = ["sleep", "1500", "--", "exit", "3"].map(str::to_owned).to_vec()).await;
+    let (supervisor, _) = world.processes();
+    let started = world.state(&web).await;
+    let world = world.restart_agent().await;
+    assert_eq!(get(served.ip, 8080, "/served").await.unwrap().0, 200);
+    assert_eq!(world.processes().0, supervisor, "the same processes");
+    assert_eq!(world.state(&web).await, started, "and the same containers, running since the same time");
+    assert!(matches!(world.state(&job).await, Some(State::Running { .. })));
+    world.runtime.start_container(&web).await.unwrap();
+    assert_eq!(world.exit(&job).await.0, 3, "its end is heard by the new agent");
+    // What ends while nobody is there is listed.
+    let (_, quick) = world.run(&world.built("probe"), |spec| spec.args = ["sleep", "200", "--", "exit", "5"].map(str::to_owned).to_vec()).await;
+    let world = world.restart_agent().await;
+    until("its end is listed", async || matches!(world.state(&quick).await, Some(State::Exited { code: 5, .. }))).await;
+    // New pods run in the old processes.
+    let (new, _) = world.run(&world.built("hello"), |_| {}).await;
+    assert_eq!(get(new.ip, 8080, "/").await.unwrap().0, 200);
+    world.runtime.stop_container(&web, Duration::from_secs(1)).await.unwrap();
+    assert!(get(served.ip, 8080, "/").await.is_err());
+}
+
+async fn hosts_that_die_are_replaced_and_no_connection_is_refused() {
+    let world = World::new().await;
+    let (sandbox, id) = world.run(&world.built("hello"), |_| {}).await;
+    let (_, before) = world.processes();
+    let (done, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (stop, flag, ip) = (done.clone(), refused.clone(), sandbox.ip);
+    // Connections come in all the time; each is answered or cut (its host died with it), but never refused.
+    let knocking = tokio::spawn(async move {
+        let mut answered = 0;
+        while !stop.load(Relaxed) {
+            match get(ip, 8080, "/").await {
+                Ok((200, _)) => answered += 1,
+                Err(error) if error.contains("refused") => flag.store(true, Relaxed),
+                _ => {}
+            }
+        }
+        answered
+    });
+    for pid in &before {
+        kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap();
+        until("it is replaced", async || {
+            let (_, now) = world.processes();
+            now.len() == 2 && !now.contains(pid)
+        })
+        .await;
+    }
+    // Both new hosts answer: the kernel spreads connections over them.
+    for _ in 0..40 {
+        assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
+    }
+    done.store(true, Relaxed);
+    assert!(knocking.await.unwrap() > 0);
+    assert!(!refused.load(Relaxed), "a connection was refused");
+    assert!(matches!(world.state(&id).await, Some(State::Running { .. })));
+}
+
+async fn hosts_that_die_end_their_processes() {
+    let world = World::new().await;
+    let image = world.built("probe");
+    let (_, one) = world.run(&image, |spec| spec.args = ["sleep", "1000000"].map(str::to_owned).to_vec()).await;
+    let (_, two) = world.run(&image, |spec| spec.args = ["sleep", "1000000"].map(str::to_owned).to_vec()).await;
+    // One process in each host, since they are placed where there is least to do.
+    let (_, hosts) = world.processes();
+    kill(Pid::from_raw(hosts[0]), Signal::SIGKILL).unwrap();
+    let (id, code, message) = world
+        .event("exit", |event| match event {
+            Event::Container { status, .. } => match &status.state {
+                State::Exited { code, message, .. } => Some((status.id.clone(), *code, message.clone())),
+                _ => None,
+            },
+            _ => None,
+        })
+        .await;
+    assert_eq!(code, 137);
+    assert!(message.contains("SIGKILL"), "{message}");
+    let other = if id == one { two } else { one };
+    assert!(matches!(world.state(&other).await, Some(State::Running { .. })));
+}
+
+async fn hosts_end_with_the_data_directory() {
+    let world = World::new().await;
+    world.run(&world.built("hello"), |_| {}).await;
+    let (supervisor, hosts) = world.processes();
+    std::fs::remove_dir_all(world.dir.path()).unwrap();
+    until("they are gone", async || !alive(supervisor) && hosts.iter().all(|pid| !alive(*pid))).await;
+}
+
+async fn supervisor_lost_is_said_and_healed() {
+    let world = World::new().await;
+    let (sandbox, _) = world.run(&world.built("hello"), |_| {}).await;
+    let (supervisor, hosts) = world.processes();
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+    let lost = world
+        .event("loss", |event| match event {
+            Event::SandboxLost { sandbox, .. } => Some(sandbox.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(lost, sandbox.pod.uid);
+    until("its hosts are gone", async || hosts.iter().all(|pid| !alive(*pid))).await;
+    assert!(world.runtime.list().await.unwrap().is_empty());
+    let (again, _) = world.run(&world.built("hello"), |_| {}).await;
+    assert_eq!(get(again.ip, 8080, "/").await.unwrap().0, 200);
+}
+
+async fn hosts_serve_many_pods() {
+    let world = World::new().await;
+    let image = world.built("hello");
+    let mut pods = Vec::new();
+    for _ in 0..200 {
+        pods.push(world.run(&image, |_| {}).await);
+    }
+    for (sandbox, _) in &pods {
+        assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
+    }
+    assert_eq!(world.runtime.list().await.unwrap().len(), 200);
+    for (sandbox, _) in &pods {
+        world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
+    }
+    assert!(world.runtime.list().await.unwrap().is_empty());
+}
