@@ -66,9 +66,13 @@ async fn accepted(core: &Arc<Core>, peer: &Peer, parts: &Parts, body: hyper::bod
     let user = authenticate(core, peer, call.headers).await?;
     let _turn = core.inflight.enter(&user, is_long_running(call)).await?;
     let user = core.auth.impersonate(&user, wanted_user(call.headers)?)?;
-    let bytes = match *call.method {
-        Method::GET | Method::HEAD => Bytes::new(),
-        _ => read(body).await?,
+    let (bytes, _room) = match *call.method {
+        Method::GET | Method::HEAD => (Bytes::new(), None),
+        _ => {
+            let said = http_body::Body::size_hint(&body).upper().map_or(MAX_BODY, |bytes| usize::try_from(bytes).unwrap_or(MAX_BODY));
+            let room = core.inflight.body(said.min(MAX_BODY)).await?;
+            (read(body).await?, Some(room))
+        }
     };
     bounded(core, user, call, bytes).await
 }
@@ -79,7 +83,14 @@ async fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<A
         Some(value) => Some(value.to_str().map_err(|_| Status::unauthorized())?),
     };
     match peer {
-        Peer::Known(certificate) => core.auth.authenticate(Some(certificate), authorization).await,
+        Peer::Known(certificate) => {
+            if let Some(user) = certificate.user() {
+                return Ok(user);
+            }
+            let user = core.auth.authenticate(Some(certificate.der()), authorization).await?;
+            certificate.remember(&user);
+            Ok(user)
+        }
         // A certificate of another cluster is no identity; a good token beside it is.
         Peer::Stranger if authorization.is_none() => Err(Status::unauthorized()),
         Peer::Stranger | Peer::Nobody => core.auth.authenticate(None, authorization).await,

@@ -142,3 +142,18 @@ async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks)
         Err(_) => Err("requests did not finish in time at shutdown".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_had_is_named_with_the_remedy() {
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let first = bind(any).await.expect("a free port");
+        let taken = bind(first.address()).await.map(|_| ()).expect_err("taken").to_string();
+        assert!(taken.contains(&first.address().to_string()) && taken.contains("in use") && taken.contains("--api-addr"), "{taken}");
+        let foreign = bind("192.0.2.1:0".parse().expect("an address")).await.map(|_| ()).expect_err("not ours").to_string();
+        assert!(foreign.contains("192.0.2.1") && foreign.contains("no such address"), "{foreign}");
+    }
+}

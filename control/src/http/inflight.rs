@@ -13,6 +13,8 @@ const AT_ONCE: usize = 400;
 const WAITING: usize = 4_000;
 /// Longest wait.
 const WAIT: Duration = Duration::from_secs(15);
+/// KiB of request bodies held at once.
+const BODIES: usize = 64 * 1024;
 /// Watches, logs and proxies under way.
 const STREAMS: usize = 10_000;
 
@@ -32,6 +34,7 @@ pub struct Limits {
     system: Class,
     users: Class,
     streams: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
 }
 
 /// Held while a request is under way.
@@ -47,7 +50,15 @@ pub trait Admission {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { system: Class::new(), users: Class::new(), streams: Arc::new(Semaphore::new(STREAMS)) }
+        Self { system: Class::new(), users: Class::new(), streams: Arc::new(Semaphore::new(STREAMS)), bodies: Arc::new(Semaphore::new(BODIES)) }
+    }
+}
+
+impl Limits {
+    /// Room for a body of at most so many bytes, perhaps after a wait; held until the request is done.
+    pub async fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, BODIES as u32);
+        tokio::time::timeout(WAIT, self.bodies.clone().acquire_many_owned(kib)).await.map_err(|_| too_many())?.map_err(|_| too_many())
     }
 }
 

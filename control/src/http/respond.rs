@@ -149,7 +149,8 @@ fn page_body(core: &Arc<Core>, wanted: &Wanted, page: Page) -> Response<Body> {
 /// Writes the events of one watch.
 struct Frames {
     shape: Shape,
-    tables: Tables,
+    /// Only for tables: most watches are not, and there may be thousands.
+    tables: Option<Box<Tables>>,
     /// Definitions go out with the first row only.
     defined: bool,
     api_version: String,
@@ -162,14 +163,17 @@ impl Frames {
             Shape::Object => out.extend_from_slice(&object.json),
             Shape::Partial => out.extend_from_slice(table::partial(&object.json).as_bytes()),
             Shape::Table => {
-                let row = self.tables.row(object);
+                let row = self.tables.as_ref().map(|tables| tables.row(object)).unwrap_or_default();
                 self.table(object.revision, &row, out);
             }
         }
     }
 
     fn table(&mut self, revision: u64, row: &str, out: &mut BytesMut) {
-        let definitions = if self.defined { json!([]) } else { self.tables.definitions() };
+        let definitions = match &self.tables {
+            Some(tables) if !self.defined => tables.definitions(),
+            _ => json!([]),
+        };
         self.defined = true;
         let metadata = list::list_metadata(revision, "", None);
         out.extend_from_slice(Tables::around(&definitions, &metadata, row).as_bytes());
@@ -189,7 +193,8 @@ impl Frames {
             ),
             Shape::Table => {
                 let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-                let row = json!({"cells": vec![Value::Null; self.tables.definitions().as_array().map_or(0, Vec::len)], "object": object}).to_string();
+                let columns = self.tables.as_ref().map_or(0, |tables| tables.columns());
+                let row = json!({"cells": vec![Value::Null; columns], "object": object}).to_string();
                 self.table(revision, &row, out);
             }
         }
@@ -216,7 +221,7 @@ impl Frames {
 fn watch_body(core: &Arc<Core>, wanted: &Wanted, stream: Stream) -> Response<Body> {
     let frames = Frames {
         shape: wanted.accepted.shape,
-        tables: Tables::new(core, &stream.row, wanted.include),
+        tables: (wanted.accepted.shape == Shape::Table).then(|| Box::new(Tables::new(core, &stream.row, wanted.include))),
         defined: false,
         api_version: stream.row.api_version(),
         kind: stream.row.kind.to_string(),
@@ -227,7 +232,9 @@ fn watch_body(core: &Arc<Core>, wanted: &Wanted, stream: Stream) -> Response<Bod
             event = stream.next() => event?,
             () = stopping.cancelled() => return None,
         };
-        frames.tables.set_now(Timestamp::now());
+        if let Some(tables) = &mut frames.tables {
+            tables.set_now(Timestamp::now());
+        }
         let mut out = BytesMut::new();
         frames.event(first, &mut out);
         // What is at hand goes out together: a thousand pods are not a thousand writes.

@@ -84,6 +84,11 @@ impl Tables {
             .collect()
     }
 
+    /// How many columns there are.
+    pub fn columns(&self) -> usize {
+        self.columns.len()
+    }
+
     /// One row as JSON text.
     pub fn row(&self, object: &Object) -> String {
         let cells = object.encoding(CELLS, || {

@@ -3,7 +3,9 @@
 //! A stranger's certificate does not end the handshake: the client would see a bare TLS alert. The handshake proves that the peer
 //! holds the key; the chain is judged afterwards, and requests of a stranger get the 401 that Kubernetes gives.
 
+use crate::auth::User;
 use coracle_link::pki::{self, KeyPair};
+use parking_lot::Mutex;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -13,17 +15,47 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a certificate's user is believed before the certificate is looked at again: it may have ended.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// A verified certificate of a connection, and whose it is once that was asked.
+#[derive(Debug)]
+pub struct Certificate {
+    der: Vec<u8>,
+    user: Mutex<Option<(Instant, Arc<User>)>>,
+}
+
+impl Certificate {
+    /// The certificate.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Whose it is, if that was asked a moment ago: parsing X.509 for each request of a connection would be most of a small request's cost.
+    pub fn user(&self) -> Option<Arc<User>> {
+        self.user.lock().as_ref().filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, user)| user.clone())
+    }
+
+    /// Keeps the answer.
+    pub fn remember(&self, user: &Arc<User>) {
+        *self.user.lock() = Some((Instant::now(), user.clone()));
+    }
+}
 
 /// Who is at the other end of a connection, as far as certificates tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Peer {
     /// No certificate.
     Nobody,
     /// A certificate that is not of this cluster, or not valid now.
     Stranger,
-    /// A certificate signed by this cluster's authority (DER).
-    Known(Vec<u8>),
+    /// A certificate signed by this cluster's authority.
+    Known(Certificate),
 }
 
 /// The server's side of TLS.
@@ -62,7 +94,7 @@ impl Tls {
     pub fn judge(&self, chain: Option<&[CertificateDer<'_>]>) -> Peer {
         let Some((first, rest)) = chain.and_then(<[_]>::split_first) else { return Peer::Nobody };
         match self.verifier.verify_client_cert(first, rest, UnixTime::now()) {
-            Ok(_) => Peer::Known(first.to_vec()),
+            Ok(_) => Peer::Known(Certificate { der: first.to_vec(), user: Mutex::new(None) }),
             Err(error) => {
                 tracing::debug!(%error, "client certificate refused");
                 Peer::Stranger

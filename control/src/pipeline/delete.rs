@@ -27,6 +27,8 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
+const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Propagation {
     Background,
@@ -173,7 +175,14 @@ impl Core {
         // A negative grace is one second, as upstream reads it.
         let asked = options.grace_period_seconds.map(|grace| if grace < 0 { 1 } else { grace });
         let deletion = hooks.delete(&cx, &mut new, asked)?;
-        propagate(&mut new, options.propagation()?);
+        let (propagation, warnings) = match options.propagation()? {
+            // What batch/v1 does for the sake of older clients.
+            None if &*row.plural == "jobs" && &*row.group == "batch" && !metadata::deleting(&old) => {
+                (Some(Propagation::Orphan), vec![JOB_ORPHANS.to_string()])
+            }
+            asked => (asked, Vec::new()),
+        };
+        propagate(&mut new, propagation);
         let grace = match deletion {
             Deletion::Now => 0,
             Deletion::Grace(seconds) => seconds.max(0),
@@ -195,18 +204,18 @@ impl Core {
                     return Ok(None);
                 }
             }
-            return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid), warnings: Vec::new() }));
+            return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid), warnings }));
         }
         let draft = object::draft(row, &new);
         if object::unchanged(&stored, &draft) {
-            return Ok(Some(Answer::Object { object: stored, created: false, warnings: Vec::new() }));
+            return Ok(Some(Answer::Object { object: stored, created: false, warnings }));
         }
         if dry_run {
-            return Ok(Some(Answer::Value { code: 200, value: object::with_revision(new, stored.revision), warnings: Vec::new() }));
+            return Ok(Some(Answer::Value { code: 200, value: object::with_revision(new, stored.revision), warnings }));
         }
         let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
         hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
-        Ok(self.commit_first(ops).await?.map(|object| Answer::Object { object, created: false, warnings: Vec::new() }))
+        Ok(self.commit_first(ops).await?.map(|object| Answer::Object { object, created: false, warnings }))
     }
 
     pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
