@@ -167,3 +167,6 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("priorityclasses.scheduling.k8s.io", Arc::new(simple::PRIORITY_CLASS)),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,7 +86,7 @@ fn frozen(old: Option<&Value>, root: &At<'_, '_>, fields: &[&str], causes: &mut 
     }
 }
 
-fn config_map(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn config_map(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     frozen(old, &root, &["data", "binaryData"], causes);
     let (data, binary) = (root.field("data"), root.field("binaryData"));
@@ -112,7 +112,7 @@ const REQUIRED_KEYS: &[(&str, &[&str])] = &[
     ("kubernetes.io/tls", &["tls.crt", "tls.key"]),
 ];
 
-fn secret(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn secret(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     if let Some(old) = old {
         root.field("type").immutable(causes, &old["type"]);

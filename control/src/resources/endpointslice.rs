@@ -36,7 +36,7 @@ fn row(slice: &Value) -> Vec<Value> {
     vec![cells::name(slice), text_or(&slice["addressType"], "").into(), first_three(&ports).into(), first_three(&addresses).into(), age::of(slice)]
 }
 
-fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let kind = root.field("addressType");
     if let Some(old) = old {

@@ -68,7 +68,7 @@ fn row(event: &Value) -> Vec<Value> {
     ]
 }
 
-fn validate(new: &Value, causes: &mut Causes) {
+pub(super) fn validate(new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let about = root.field("involvedObject");
     let (own, of) = (new["metadata"]["namespace"].as_str().unwrap_or_default(), about.field("namespace").text());

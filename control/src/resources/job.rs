@@ -98,7 +98,7 @@ fn generate_selector(job: &mut Value) {
     }
 }
 
-fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let spec = root.field("spec");
     generated(new, &spec, causes);

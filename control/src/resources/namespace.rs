@@ -92,7 +92,7 @@ fn prepare_update(subresource: &str, old: &Value, new: &mut Value) {
     }
 }
 
-fn validate(subresource: &str, _old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn validate(subresource: &str, _old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     if subresource == "status" {
         let phase = root.field("status").field("phase").text();

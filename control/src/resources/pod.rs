@@ -99,7 +99,7 @@ fn open_gates(pod: &mut Value, _now: &str) {
     }
 }
 
-fn create(pod: &Value, causes: &mut Causes) {
+pub(super) fn create(pod: &Value, causes: &mut Causes) {
     let root = At::root(pod);
     let spec = root.field("spec");
     spec::validate(&spec, spec::Of::Pod, causes);

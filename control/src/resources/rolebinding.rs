@@ -6,7 +6,7 @@ use super::{
     rules::{At, Causes},
 };
 use coracle_api::{names, registry::Column, status::Cause};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Hooks of `rolebindings` and `clusterrolebindings`.
 pub struct Binding {
@@ -56,7 +56,7 @@ fn row(binding: &Value) -> Vec<Value> {
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-fn validate(namespaced: bool, old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn validate(namespaced: bool, old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let reference = root.field("roleRef");
     let group = reference.field("apiGroup");
@@ -98,7 +98,9 @@ fn validate(namespaced: bool, old: Option<&Value>, new: &Value, causes: &mut Cau
     if let Some(old) = old
         && old["roleRef"] != *reference.value
     {
-        reference.invalid(causes, "cannot change roleRef");
+        // Upstream shows its own struct here, whose fields have other names.
+        let shown = json!({"APIGroup": group.text(), "Kind": kind.text(), "Name": name.text()});
+        reference.invalid_value(causes, shown, "cannot change roleRef");
     }
 }
 
@@ -106,7 +108,6 @@ fn validate(namespaced: bool, old: Option<&Value>, new: &Value, causes: &mut Cau
 mod tests {
     use super::*;
     use crate::resources::rules::lines;
-    use serde_json::json;
 
     fn binding() -> Value {
         json!({"metadata": {"name": "b"}, "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "view"}, "subjects": [
@@ -127,7 +128,7 @@ mod tests {
         validate(true, Some(&binding()), &new, &mut causes);
         assert_eq!(
             lines(&causes),
-            [r#"roleRef: Invalid value: {"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"edit"}: cannot change roleRef"#]
+            [r#"roleRef: Invalid value: {"APIGroup":"rbac.authorization.k8s.io","Kind":"ClusterRole","Name":"edit"}: cannot change roleRef"#]
         );
         new["roleRef"]["kind"] = "Role".into();
         new["subjects"] = json!([{"kind": "ServiceAccount", "name": "a"}, {"kind": "Robot"}]);

@@ -2,7 +2,7 @@
 
 mod allocate;
 mod prepare;
-mod validate;
+pub(super) mod validate;
 
 pub(super) use validate::special_address;
 

@@ -41,7 +41,7 @@ pub const LEASE: Simple = Simple {
     validate: lease,
 };
 
-fn lease(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn lease(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let spec = root.field("spec");
     spec.field("leaseDurationSeconds").positive(causes);
@@ -55,7 +55,7 @@ pub const RUNTIME_CLASS: Simple = Simple {
     validate: runtime_class,
 };
 
-fn runtime_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn runtime_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let handler = root.field("handler");
     match old {
@@ -76,7 +76,7 @@ pub const PRIORITY_CLASS: Simple = Simple {
         ("#Value", "Priority of the pods of this class; higher comes first."),
         ("Global-Default", "Whether pods without a class get this one."),
         AGE,
-        ("+PreemptionPolicy", "Whether its pods may push others out."),
+        ("PreemptionPolicy", "Whether its pods may push others out."),
     ],
     cells: |class| {
         vec![
@@ -95,7 +95,7 @@ pub const MAX_USER_PRIORITY: i64 = 1_000_000_000;
 /// The system's classes and their priorities.
 pub const SYSTEM_CLASSES: &[(&str, i64)] = &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
-fn priority_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn priority_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let (metadata, value) = (root.field("metadata"), root.field("value"));
     let name = metadata.field("name");
@@ -134,11 +134,11 @@ fn created_at(object: &Value) -> Vec<Value> {
     vec![cells::name(object), object["metadata"]["creationTimestamp"].clone()]
 }
 
-fn role(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn role(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
     rules(new, true, causes);
 }
 
-fn cluster_role(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn cluster_role(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
     rules(new, false, causes);
     let root = At::root(new);
     let aggregation = root.field("aggregationRule");

@@ -121,12 +121,12 @@ fn common(old: Option<&Value>, spec: &At<'_, '_>, causes: &mut Causes) {
     }
 }
 
-fn replica_set(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn replica_set(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     common(old, &root.field("spec"), causes);
 }
 
-fn deployment(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(super) fn deployment(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let spec = root.field("spec");
     common(old, &spec, causes);

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
-pub(super) fn service(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+pub(in crate::resources) fn service(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let spec = root.field("spec");
     if let Some(old) = old {
