@@ -50,8 +50,9 @@ pub fn authorize(node: &str, a: &Attributes<'_>, store: &Store) -> Option<Decisi
     allowed.then(|| Decision::Allow { reason: format!("node authorizer: {node}") })
 }
 
+/// A pod that is not there may be asked for: the answer is 404, by which a node learns that a pod of its own is gone.
 fn runs(snapshot: &Snapshot, namespace: &str, pod: &str, node: &str) -> bool {
-    snapshot.get(&Key::new("pods", namespace, pod)).is_some_and(|pod| on(&pod, node))
+    snapshot.get(&Key::new("pods", namespace, pod)).is_none_or(|pod| on(&pod, node))
 }
 
 /// Is the pod bound to this node?

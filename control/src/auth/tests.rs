@@ -261,6 +261,8 @@ async fn what_a_node_may() {
         (ask("patch", "", "pods/status", "default", "theirs"), false),
         (ask("delete", "", "pods", "default", "mine"), true),
         (ask("delete", "", "pods", "default", "theirs"), false),
+        // gone: the pipeline's 404 says so
+        (ask("delete", "", "pods", "default", "gone"), true),
         (ask("create", "", "pods", "default", ""), false),
         (ask("get", "", "secrets", "default", "its-secret"), true),
         (ask("get", "", "secrets", "default", "another"), false),

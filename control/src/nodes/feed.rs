@@ -125,8 +125,11 @@ async fn follow(store: &Store, epoch: u64, slice: &mut Slice, out: &mut dyn Send
             woken = watches.waiting.next() => woken,
             () = tokio::time::sleep(MARK) => None,
         };
-        // Whatever this revision holds has been put into the inboxes; once they are empty it has been taken from them.
+        // Once a revision counts as applied its changes are in the inboxes, and once those are empty they have been taken from them.
         upto = store.snapshot().revision();
+        if let Err(error) = store.applied(upto, MARK).await {
+            return Ok(error);
+        }
         if let Some(woken) = woken
             && let Err(error) = watches.take(woken, &mut changed)
         {

@@ -254,6 +254,27 @@ async fn nothing_is_lost_or_doubled_over_broken_connections() {
                 }
             })
         };
+        // one subscription that is never broken, in parallel
+        let steady = {
+            let (world, mut feed) = (world.clone(), Subscription::start(&world.store, "n1", (0, 0)));
+            let (end, mut ended) = tokio::sync::watch::channel(0);
+            let task = tokio::spawn(async move {
+                let mut mirror = Mirror::default();
+                loop {
+                    let upto = *ended.borrow();
+                    if upto > 0 {
+                        feed.upto(&mut mirror, upto).await;
+                        drop(world);
+                        return mirror.held;
+                    }
+                    tokio::select! {
+                        message = feed.messages.recv() => mirror.take(message.expect("the feed ended")),
+                        _ = ended.changed() => {}
+                    }
+                }
+            });
+            (end, task)
+        };
         let mut random = StdRng::seed_from_u64(seed + 100);
         let mut mirror = Mirror::default();
         while !writer.is_finished() {
@@ -267,12 +288,16 @@ async fn nothing_is_lost_or_doubled_over_broken_connections() {
             }
         }
         writer.await.unwrap();
+        // something that concerns the node: a quiet feed says its revision only every other minute
+        world.put("services", "a", "last", json!({"metadata": {}})).await;
         mirror.pending.clear();
         let end = world.store.snapshot();
         Subscription::start(&world.store, "n1", mirror.synced).upto(&mut mirror, end.revision()).await;
         let mut fresh = Mirror::default();
         Subscription::start(&world.store, "n1", (0, 0)).upto(&mut fresh, end.revision()).await;
         assert_eq!(mirror.held, fresh.held, "seed {seed}");
+        steady.0.send(end.revision()).unwrap();
+        assert_eq!(steady.1.await.unwrap(), fresh.held, "seed {seed}, unbroken");
         for (key, json) in &mirror.held {
             let parts: Vec<&str> = key.split('/').collect();
             assert_eq!(end.get(&Key::new(parts[0], parts[1], parts[2])).unwrap().json, json);

@@ -61,6 +61,13 @@ impl Cluster {
         self.connect(Some(identity)).await
     }
 
+    /// A node's end of a link (QUIC) to the control plane.
+    pub async fn node(&self, name: &str) -> Arc<dyn coracle_link::Connection> {
+        let identity = self.authority.client(&format!("system:node:{name}"), &["system:nodes".into()], DAY).expect("a certificate");
+        let connector = coracle_link::quic::connector(self.control.link_addr(), self.authority.ca_pem(), &identity).expect("a connector");
+        connector.connect().await.expect("a link")
+    }
+
     async fn connect(&self, identity: Option<KeyPair>) -> Peer {
         let mut roots = RootCertStore::empty();
         for certificate in pki::certificates(self.authority.ca_pem()).expect("the CA") {
