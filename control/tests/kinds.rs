@@ -51,6 +51,7 @@ async fn kinds() {
     services_never_share_an_address(client).await;
     addresses_come_back(client).await;
     namespaces_have_a_life(client).await;
+    a_pod_may_follow_its_namespace(client).await;
     rules_are_upstreams(client).await;
     jobs_know_their_pods(client).await;
     assert_eq!(control.stop().await, Vec::<&str>::new());
@@ -196,6 +197,15 @@ async fn namespaces_have_a_life(client: &Client) {
     let status = client.create("configmaps", "ending", json!({"metadata": {"name": "a"}})).await.expect_err("terminating");
     assert_eq!(status.message, "configmaps \"a\" is forbidden: unable to create new content in namespace ending because it is being terminated");
     assert_eq!(status.details.expect("details").causes[0].reason, "NamespaceTerminating");
+}
+
+/// One manifest holds a namespace and a pod in it.
+async fn a_pod_may_follow_its_namespace(client: &Client) {
+    for n in 0..5 {
+        let name = format!("new-{n}");
+        client.create("namespaces", "", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await.expect("namespace");
+        client.create("pods", &name, pod("a")).await.expect("a pod at once");
+    }
 }
 
 async fn rules_are_upstreams(client: &Client) {

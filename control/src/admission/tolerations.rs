@@ -20,8 +20,9 @@ impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
     }
-    fn mutate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
-        if old.is_none() && lookup::is_pod(cx) {
+    fn mutate(&self, cx: &Cx<'_>, _old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
+        // On updates too: who sends the manifest again does not mean to take them away.
+        if lookup::is_pod(cx) {
             tolerate(new);
         }
         Ok(())

@@ -2,6 +2,7 @@
 //!
 //! A pod's rules are also the rules of every pod template; each part takes the place where its specification stands.
 
+mod account;
 pub mod binding;
 pub mod cells;
 pub mod containers;
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     nodes,
-    pipeline::{Answer, Core, Request},
+    pipeline::{Answer, Core, Request, Verb},
 };
 use async_trait::async_trait;
 use coracle_api::{
@@ -73,6 +74,12 @@ impl Hooks for Pod {
     }
     async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
         match &*request.subresource {
+            "" => {
+                if request.verb == Verb::Create {
+                    account::settle(core, &request.namespace).await;
+                }
+                None
+            }
             "binding" => Some(binding::bind(core, request).await),
             "eviction" => Some(eviction::evict(core, request).await),
             _ => nodes::serve(core, request).await,
