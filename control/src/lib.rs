@@ -1,5 +1,4 @@
 //! The control plane: the API server, controllers, scheduler and node sessions.
-#![allow(missing_docs)]
 
 pub mod admission;
 pub mod auth;
