@@ -174,7 +174,7 @@ impl Service {
             objects,
             network,
             runtimes.clone(),
-            images,
+            images.clone(),
             link.clone(),
             recorder.clone(),
             views.clone(),
@@ -215,6 +215,7 @@ impl Service {
                 }
             });
         }
+        tracker.spawn(collect_garbage(runtimes.clone(), images, cancel.clone()));
         {
             let (inputs, cancel) = (inputs.clone(), cancel.clone());
             tracker.spawn(async move {
@@ -238,6 +239,25 @@ impl Service {
         cancel.cancelled().await;
         tracker.wait().await;
         mirror.flush().await;
+    }
+}
+
+/// Between two collections of what removed images left with the runtimes.
+const COLLECT: Duration = Duration::from_secs(3600);
+
+/// Images are removed by another process (`coracle image rm`), so what runtimes made of them is looked through now and then.
+async fn collect_garbage(runtimes: Vec<Arc<dyn Runtime>>, images: Images, cancel: CancellationToken) {
+    loop {
+        let keep = images.digests();
+        for runtime in &runtimes {
+            if let Err(why) = runtime.collect_garbage(&keep).await {
+                tracing::warn!(runtime = runtime.name(), %why, "remove what removed images left behind");
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(COLLECT) => {}
+        }
     }
 }
 

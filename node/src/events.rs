@@ -83,6 +83,7 @@ struct Known {
 struct Ledger {
     known: HashMap<String, Known>,
     buckets: HashMap<String, (i64, Time)>,
+    last: i64,
 }
 
 enum Verdict {
@@ -119,8 +120,9 @@ impl Ledger {
         {
             self.known.remove(&oldest);
         }
-        let unique = rand::random::<u32>();
-        let name = format!("{}.{:x}{unique:08x}", about.name, record.at.0);
+        // Nanoseconds as kubelet's, never twice the same: a list of events, which is sorted by name, is in the order of what happened.
+        self.last = self.last.max(record.at.0.saturating_mul(1_000_000)).saturating_add(1);
+        let name = format!("{}.{:x}", about.name, self.last);
         let namespace = if about.namespace.is_empty() { "default".to_string() } else { about.namespace.clone() };
         self.known.insert(key, Known { name: name.clone(), namespace: namespace.clone(), count: 1, used: record.at });
         Verdict::Create { name, namespace }

@@ -44,9 +44,9 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
     let mut status = Map::new();
     status.insert("observedGeneration".into(), json!(pod.metadata.generation));
     status.insert("phase".into(), json!(phase));
-    let verdict = machine.verdict.as_ref();
-    status.insert("reason".into(), verdict.map_or(Value::Null, |v| json!(v.reason)));
-    status.insert("message".into(), verdict.map_or(Value::Null, |v| json!(v.message)));
+    let verdict = machine.verdict.clone();
+    status.insert("reason".into(), verdict.as_ref().map_or(Value::Null, |v| json!(v.reason)));
+    status.insert("message".into(), verdict.as_ref().map_or(Value::Null, |v| json!(v.message)));
     status.insert("startTime".into(), json!(machine.start_time.rfc3339()));
     status.insert("hostIP".into(), json!(host_ip.to_string()));
     status.insert("hostIPs".into(), json!([{ "ip": host_ip.to_string() }]));
@@ -55,6 +55,12 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
         status.insert("podIPs".into(), json!([{ "ip": ip.to_string() }]));
     }
     status.insert("conditions".into(), conditions(pod, machine, phase, now));
+    if verdict.is_some() && !machine.containers.iter().any(|c| c.created) {
+        // Refused as a whole: kubelet says nothing of containers that never were, and kubectl then shows the reason.
+        status.insert("containerStatuses".into(), Value::Null);
+        status.insert("initContainerStatuses".into(), Value::Null);
+        return Value::Object(status);
+    }
     let states: Vec<Value> = pod
         .all_containers()
         .zip(&machine.containers)

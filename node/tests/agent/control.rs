@@ -227,10 +227,8 @@ impl Control {
             let state = self.state.lock();
             let mut events: Vec<&Value> =
                 state.objects.iter().filter(|((r, ..), e)| r == "events" && e["involvedObject"]["name"] == pod).map(|(_, e)| e).collect();
-            events.sort_by_key(|e| e["metadata"]["name"].as_str().unwrap_or_default().split('.').next_back().map(|s| s[..s.len() - 8].to_string()));
-            let mut reasons: Vec<String> = events.iter().map(|e| e["reason"].as_str().unwrap().to_string()).collect();
-            let order = ["Pulling", "Pulled", "Created", "Started"];
-            reasons.sort_by_key(|r| order.iter().position(|o| o == r).unwrap_or(order.len()));
+            events.sort_by_key(|e| e["metadata"]["name"].as_str().unwrap_or_default());
+            let reasons: Vec<String> = events.iter().map(|e| e["reason"].as_str().unwrap().to_string()).collect();
             reasons.iter().any(|r| r == until).then_some(reasons)
         })
         .await
