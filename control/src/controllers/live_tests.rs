@@ -104,7 +104,7 @@ impl Cluster {
 async fn play_node(client: Client, stop: CancellationToken) {
     let scope = Scope { resource: Some("pods".into()), namespace: None, name: None, field: None };
     let (_, mut watch) = client.store().list_watch(scope);
-    let mut address = 0;
+    let mut address = 0u32;
     loop {
         let changes = tokio::select! {
             () = stop.cancelled() => return,
@@ -124,7 +124,7 @@ async fn play_node(client: Client, stop: CancellationToken) {
                 let job = object["metadata"]["ownerReferences"][0]["kind"] == "Job";
                 let (phase, ready) = if job { ("Succeeded", "False") } else { ("Running", "True") };
                 let at = stamp(Timestamp::now());
-                let ip = format!("10.244.0.{address}");
+                let ip = format!("10.244.{}.{}", address / 250, address % 250 + 1);
                 let status = json!({ "status": {
                     "phase": phase, "podIP": ip, "podIPs": [{ "ip": ip }],
                     "conditions": [{ "type": "Ready", "status": ready, "lastTransitionTime": at }],

@@ -227,9 +227,9 @@ impl Controller for ReplicaSets {
         };
 
         let mut claims = Vec::new();
-        let pods = candidates(&snapshot, &set);
-        for pod in &pods {
-            let view: Pod<'_> = parse(pod)?;
+        let mut pods = candidates(&snapshot, &set);
+        let mut views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+        for (pod, view) in pods.iter().zip(&views) {
             match claim(&view.metadata, uid, &set.spec.selector, set.metadata.deleting()) {
                 Claim::Adopt if view.active() => claims.push(patch(pod.key.clone(), &view.metadata, &us, true)),
                 Claim::Release => claims.push(patch(pod.key.clone(), &view.metadata, &us, false)),
@@ -239,13 +239,14 @@ impl Controller for ReplicaSets {
         if !claims.is_empty() {
             perform(client, None, claims).await?;
             snapshot = store.snapshot();
+            drop(views);
+            pods = candidates(&snapshot, &set);
+            views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         }
 
-        let pods = candidates(&snapshot, &set);
-        let views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         let owned = views.iter().filter(|pod| pod.metadata.controlled_by(uid) && pod.active());
         let mut failure = None;
-        let mut more = false;
+        let (mut more, mut changed) = (false, false);
         if !set.metadata.deleting() {
             let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
             let crowd = if owned.clone().count() > wanted { crowd(&snapshot, &set)? } else { HashMap::new() };
@@ -253,6 +254,7 @@ impl Controller for ReplicaSets {
             match scale::diff(active, wanted, BURST, self.context.now()) {
                 Diff::None => {}
                 Diff::Create(count) => {
+                    changed = true;
                     let whole: Value = parse(&object)?;
                     let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
                     let pod = from_template(&template, &key.namespace, &format!("{}-", key.name), &us);
@@ -260,6 +262,7 @@ impl Controller for ReplicaSets {
                     more = count == BURST;
                 }
                 Diff::Delete(names) => {
+                    changed = true;
                     more = names.len() == BURST;
                     let chosen = names.into_iter().map(|(name, uid)| (Key::new("pods", key.namespace.clone(), name), uid)).collect();
                     failure = self.delete(&object, chosen).await.err();
@@ -267,12 +270,12 @@ impl Controller for ReplicaSets {
             }
         }
 
-        // What was just made is in this snapshot: the status needs no second round.
-        let snapshot = store.snapshot();
-        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
-        let set: ReplicaSet<'_> = parse(&object)?;
-        let pods = candidates(&snapshot, &set);
-        let views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+        // What was just made or deleted is in a fresh snapshot: the status needs no second round.
+        if changed {
+            drop(views);
+            pods = candidates(&store.snapshot(), &set);
+            views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+        }
         let owned: Vec<&Pod<'_>> = views.iter().filter(|pod| pod.metadata.controlled_by(&set.metadata.uid)).collect();
         let Report { status, again } = status::report(&set, &owned, failure.as_ref().map(|f| &*f.message), self.context.now());
         if let Some(status) = status {

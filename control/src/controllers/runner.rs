@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How long runs in progress may go on after cancellation.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// A key that gathers changes rests no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
 /// One changed object, and the state after it.
 pub struct Event<'a> {
     /// Resource id of the object.
@@ -40,9 +43,10 @@ impl Event<'_> {
         self.new.or(self.prev).map(|object| &object.key)
     }
 
-    /// Both versions, where there are two.
+    /// Both versions, where there are two; only the new one where labels and owners, by which objects find each other, are the same.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.prev.into_iter().chain(self.new)
+        let moved = |prev: &&Arc<Object>| self.new.is_none_or(|new| prev.meta.labels != new.meta.labels || prev.meta.owners != new.meta.owners);
+        self.prev.filter(moved).into_iter().chain(self.new)
     }
 }
 
@@ -155,8 +159,9 @@ async fn work(actor: &Actor, cancel: CancellationToken) {
             while running.len() < actor.controller.concurrency() {
                 let Some(key) = queue.take(Instant::now()) else { break };
                 running.push(async move {
+                    let began = Instant::now();
                     let result = actor.controller.reconcile(&key).await;
-                    (key, result)
+                    (key, result, began.elapsed())
                 });
             }
             if running.len() < actor.controller.concurrency() { queue.next_due() } else { None }
@@ -170,7 +175,7 @@ async fn work(actor: &Actor, cancel: CancellationToken) {
         tokio::select! {
             biased;
             () = cancel.cancelled() => break,
-            Some((key, result)) = running.next(), if !running.is_empty() => finish(actor, &key, result),
+            Some((key, result, took)) = running.next(), if !running.is_empty() => finish(actor, &key, result, took),
             () = actor.wake.notified() => {}
             () = timer => {}
         }
@@ -182,8 +187,10 @@ async fn work(actor: &Actor, cancel: CancellationToken) {
     }
 }
 
-fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>) {
+fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration) {
     let next = match &result {
+        // A key that gathers changes is at work for a third of the time at most.
+        Ok(Next::NotBefore(rest)) => Next::NotBefore((*rest).max(took * 2).min(LONGEST_REST)),
         Ok(next) => *next,
         Err(_) => Next::Retry,
     };

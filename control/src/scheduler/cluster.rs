@@ -137,7 +137,9 @@ impl Cluster {
         let taints = view.spec.taints.iter();
         let taints: Vec<Taint> = taints.map(|t| Taint { key: t.key.to_string(), value: t.value.to_string(), effect: t.effect.to_string() }).collect();
         let allocatable = Amounts::of(&view.status.allocatable);
-        let most_pods = view.status.allocatable.get("pods").map_or(110, |value| quantity(value).units());
+        // A node that has not said what it has takes nothing yet.
+        let unsaid = if view.status.allocatable.is_empty() { 0 } else { 110 };
+        let most_pods = view.status.allocatable.get("pods").map_or(unsaid, |value| quantity(value).units());
         let name = &object.key.name;
         let node = self.nodes.entry(name.clone()).or_insert_with(|| Node { name: name.clone(), ..Node::default() });
         let changed = !node.known
