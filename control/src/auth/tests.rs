@@ -370,3 +370,16 @@ async fn acting_as_somebody_else_needs_the_right_for_each_part() {
     let account = world.auth().impersonate(&master, wanted("system:serviceaccount:default:bot", &[])).unwrap();
     assert_eq!(account.groups, User::service_account("default", "bot").groups);
 }
+
+#[tokio::test]
+async fn who_may_write_a_role_may_label_it_but_not_widen_it() {
+    let world = World::new().await;
+    let (joe, auth) = (User { name: "joe".into(), ..User::default() }, world.auth());
+    let role = |label: &str, verbs: &[&str]| json!({"metadata": {"namespace": "default", "name": "r", "labels": {"l": label}}, "rules": [{"verbs": verbs, "apiGroups": [""], "resources": ["pods"]}]});
+    assert_eq!(auth.check_escalation(&joe, "roles", None, &role("a", &["get"])).unwrap_err().code, 403);
+    assert!(auth.check_escalation(&joe, "roles", Some(&role("a", &["get"])), &role("b", &["get"])).is_ok());
+    assert_eq!(auth.check_escalation(&joe, "roles", Some(&role("a", &["get"])), &role("a", &["get", "list"])).unwrap_err().code, 403);
+    let binding = |subject: &str| json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": subject}]});
+    assert!(auth.check_escalation(&joe, "clusterrolebindings", Some(&binding("x")), &binding("x")).is_ok());
+    assert_eq!(auth.check_escalation(&joe, "clusterrolebindings", Some(&binding("x")), &binding("joe")).unwrap_err().code, 403);
+}

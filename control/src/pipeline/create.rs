@@ -70,7 +70,7 @@ impl Core {
             return Err(Status::invalid(&row.group, &row.kind, &name, causes));
         }
         if &*row.group == "rbac.authorization.k8s.io" {
-            self.auth.check_escalation(&request.user, &row.plural, &new)?;
+            self.auth.check_escalation(&request.user, &row.plural, None, &new)?;
         }
         for plugin in &self.admission {
             plugin.validate(&cx, None, Some(&new))?;

@@ -85,7 +85,7 @@ impl Core {
             return Err(Status::invalid(&row.group, &row.kind, &request.name, causes));
         }
         if &*row.group == "rbac.authorization.k8s.io" {
-            self.auth.check_escalation(&request.user, &row.plural, &new)?;
+            self.auth.check_escalation(&request.user, &row.plural, Some(&old), &new)?;
         }
         for plugin in &self.admission {
             plugin.validate(&cx, Some(&old), Some(&new))?;

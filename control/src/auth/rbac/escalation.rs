@@ -55,6 +55,11 @@ pub fn check(index: &Index, user: &User, resource: &str, object: &Value) -> Resu
     }
 }
 
+/// Do the two states of an object grant the same to the same?
+pub fn same_grant(old: &Value, new: &Value) -> bool {
+    ["rules", "aggregationRule", "roleRef", "subjects"].iter().all(|field| old.get(field) == new.get(field))
+}
+
 fn everything() -> Vec<Rule> {
     let all = serde_json::json!([
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
