@@ -173,8 +173,8 @@ fn init_containers_run_in_order(cluster: &Cluster) -> Result {
     let spec = "  restartPolicy: Never\n  volumes: [{name: shared, emptyDir: {}}]\n  initContainers:\n  - {name: first, image: 'probe:v1', args: [write, /shared/one, uno], volumeMounts: [{name: shared, mountPath: /shared}]}\n  - {name: second, image: 'probe:v1', args: [cat, /shared/one], volumeMounts: [{name: shared, mountPath: /shared}]}\n";
     cluster.apply(&pod(&ns, "steps", "probe:v1", "args: [cat, /shared/one], volumeMounts: [{name: shared, mountPath: /shared}]", spec))?;
     ensure!(finished(cluster, &ns, "steps")?["phase"] == "Succeeded");
-    ensure!(logs(cluster, &ns, "steps")? == "uno");
-    ensure!(cluster.kubectl(&["-n", &ns, "logs", "steps", "-c", "second"])?.ok()? == "uno");
+    ensure!(logs(cluster, &ns, "steps")?.trim_end() == "uno");
+    ensure!(cluster.kubectl(&["-n", &ns, "logs", "steps", "-c", "second"])?.ok()?.trim_end() == "uno");
     cluster.apply(&pod(
         &ns,
         "stuck",

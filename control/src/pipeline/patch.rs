@@ -74,7 +74,8 @@ fn json(patch: &[u8], current: &Value) -> Result<Value, Status> {
                 )));
             }
         }
-        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation)).map_err(|error| unprocessable(error.kind))?;
+        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation))
+            .map_err(|error| unprocessable(format_args!("operation on {}: {}", operation.path(), error.kind)))?;
         nesting.after(operation, &value)?;
     }
     Ok(value)

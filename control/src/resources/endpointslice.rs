@@ -17,8 +17,10 @@ const HEADINGS: &[Heading] =
     &[NAME, ("AddressType", "What its addresses are."), ("Ports", "Ports of every endpoint."), ("Endpoints", "Addresses of the endpoints."), AGE];
 
 impl Hooks for EndpointSlice {
-    fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
-        validate(old, new, causes);
+    fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
+        // An ordinary user's cluster has its pods on 127/8.
+        let base = cx.core.config.pod_cidr.split('/').next().and_then(|base| base.parse::<IpAddr>().ok());
+        check(old, new, base.is_some_and(|base| base.is_loopback()), causes);
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))
@@ -36,7 +38,12 @@ fn row(slice: &Value) -> Vec<Value> {
     vec![cells::name(slice), text_or(&slice["addressType"], "").into(), first_three(&ports).into(), first_three(&addresses).into(), age::of(slice)]
 }
 
+#[cfg(test)]
 pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+    check(old, new, false, causes);
+}
+
+fn check(old: Option<&Value>, new: &Value, loopback_pods: bool, causes: &mut Causes) {
     let root = At::root(new);
     let kind = root.field("addressType");
     if let Some(old) = old {
@@ -56,7 +63,7 @@ pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
             addresses.too_many(causes, 100);
         }
         for at in addresses.items() {
-            address(kind.text(), &at, causes);
+            address(kind.text(), &at, loopback_pods, causes);
         }
         endpoint.field("hostname").optional_syntax(causes, names::dns_label);
         endpoint.field("nodeName").optional_syntax(causes, names::dns_subdomain);
@@ -78,9 +85,10 @@ pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     }
 }
 
-fn address(kind: &str, at: &At<'_, '_>, causes: &mut Causes) {
+fn address(kind: &str, at: &At<'_, '_>, loopback_pods: bool, causes: &mut Causes) {
     match (kind, at.text().parse::<IpAddr>()) {
         ("FQDN", _) => at.syntax(causes, names::dns_subdomain),
+        ("IPv4", Ok(IpAddr::V4(ip))) if loopback_pods && ip.is_loopback() => {}
         ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) => special_address(at, causes),
         ("IPv4", Ok(_)) => at.invalid(causes, "must be an IPv4 address"),
         ("IPv6", Ok(_)) => at.invalid(causes, "must be an IPv6 address"),

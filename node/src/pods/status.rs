@@ -152,7 +152,7 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     let started = if init { matches!(state.run, Run::Running { .. }) } else { probes::started(container, state) };
     let image = if state.image_ref.is_empty() || state.digest.is_empty() { &container.image } else { &state.image_ref };
     let mut status = json!({
-        "name": container.name, "image": image, "imageID": state.digest, "ready": ready, "started": started,
+        "name": container.name, "image": image, "imageID": image_id(image, &state.digest), "ready": ready, "started": started,
         "restartCount": state.attempt, "state": current, "lastState": last,
     });
     if state.created {
@@ -162,6 +162,19 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
 }
 
 /// (state, lastState).
+/// `REPOSITORY@DIGEST`, as container runtimes name what they run; empty until the image is here.
+fn image_id(image: &str, digest: &str) -> String {
+    if digest.is_empty() {
+        return String::new();
+    }
+    let name = image.split('@').next().unwrap_or(image);
+    let repository = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    };
+    format!("{repository}@{digest}")
+}
+
 fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
     let previous = state.attempt.checked_sub(1).map(|n| format!("wasm://{}/{}/{n}", pod.metadata.uid, container.name));
     let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id)));

@@ -245,7 +245,7 @@ impl Work {
         dns.options.extend(spec.dns_config.options.iter().map(|o| o.value.as_ref().map_or_else(|| o.name.clone(), |v| format!("{}:{v}", o.name))));
         SandboxSpec {
             pod: PodRef { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() },
-            hostname: if spec.hostname.is_empty() { meta.name.clone() } else { spec.hostname.clone() },
+            hostname: hostname(pod).to_string(),
             ip,
             dns,
             labels: meta.labels.clone(),
@@ -397,10 +397,14 @@ impl Work {
                 |error| matches!(error, env::Error::Missing { .. }),
             )
             .await;
-        let variables = match variables {
+        let mut variables = match variables {
             Ok(variables) => variables,
             Err(why) => return again("CreateContainerConfigError", why.to_string()),
         };
+        // Runtimes set it before a container's own variables, so that those win.
+        if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
+            variables.insert(0, ("HOSTNAME".into(), hostname(pod).to_string()));
+        }
         let spec = match self.container(pod, container, attempt, image, variables) {
             Ok(spec) => spec,
             Err(message) => return again("CreateContainerConfigError", message),
@@ -586,6 +590,11 @@ impl Work {
 }
 
 /// Milliseconds and seconds as Go prints them: `820ms`, `1.234s`.
+/// What the pod's containers take for their host's name.
+fn hostname(pod: &Pod) -> &str {
+    if pod.spec.hostname.is_empty() { &pod.metadata.name } else { &pod.spec.hostname }
+}
+
 fn go_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis < 1000 {
