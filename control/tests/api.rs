@@ -35,8 +35,31 @@ async fn the_api() {
     bad_input(&mut admin).await;
     discovery(&mut admin).await;
     races(&cluster).await;
+    many_watches(&cluster).await;
     drop(admin);
-    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
+    restart(cluster).await;
+}
+
+/// Everything is there again, and a watch goes on where it was: with what it missed, or with a 410.
+async fn restart(cluster: Cluster) {
+    let mut admin = cluster.admin().await;
+    namespace(&mut admin, "restart").await;
+    let path = "/api/v1/namespaces/restart/secrets";
+    let before = admin.post(path, json!({"metadata": {"name": "a"}})).await.body;
+    let after = admin.post(path, json!({"metadata": {"name": "b"}})).await.body;
+    drop(admin);
+    let cluster = cluster.restart().await;
+    let mut admin = cluster.admin().await;
+    assert_eq!(admin.get(&format!("{path}/a")).await.body, before);
+    let list = admin.get(path).await;
+    assert_eq!(names(&list.body), ["a", "b"]);
+    let revision = before["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let mut events = admin.watch(&format!("{path}?watch=true&resourceVersion={revision}&timeoutSeconds=30")).await;
+    let event = events.next().await.expect("an event");
+    match event["type"].as_str() {
+        Some("ADDED") => assert_eq!(event["object"], after),
+        _ => assert_eq!((event["type"].as_str(), event["object"]["code"].as_u64()), (Some("ERROR"), Some(410)), "{event}"),
+    }
 }
 
 async fn writes(admin: &mut Peer) {
@@ -389,4 +412,18 @@ async fn races(cluster: &Cluster) {
     tokio::time::timeout(Duration::from_secs(60), futures::future::join_all(clients)).await.expect("no patch hangs");
     let data = admin.get("/api/v1/namespaces/races/configmaps/a").await.body["data"].as_object().map_or(0, serde_json::Map::len);
     assert_eq!(data, 81);
+}
+
+/// One connection carries as many streams as a busy controller manager opens, and every watch is told.
+async fn many_watches(cluster: &Cluster) {
+    let mut admin = cluster.admin().await;
+    namespace(&mut admin, "many").await;
+    let mut watcher = cluster.admin().await;
+    let mut all = Vec::new();
+    for _ in 0..250 {
+        all.push(watcher.watch("/api/v1/namespaces/many/secrets?watch=true&resourceVersion=0&timeoutSeconds=60").await);
+    }
+    admin.post("/api/v1/namespaces/many/secrets", json!({"metadata": {"name": "s"}})).await;
+    let told = futures::future::join_all(all.iter_mut().map(cluster::Events::next)).await;
+    assert!(told.iter().flatten().filter(|event| event["type"] == "ADDED" && event["object"]["metadata"]["name"] == "s").count() == 250);
 }

@@ -35,15 +35,7 @@ impl Filter {
         let row = &request.resource;
         for term in fields.terms() {
             if !selectable(row, &term.field) {
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{}/{}, Resource={}\" that match label selector \"{}\", field selector \"{}\": field label not supported: {}",
-                    row.group,
-                    row.version,
-                    row.plural,
-                    request.param("labelSelector").unwrap_or(""),
-                    request.param("fieldSelector").unwrap_or(""),
-                    term.field
-                )));
+                return Err(Status::bad_request(format!("field label not supported: {}", term.field)));
             }
         }
         Ok(Self { labels, fields })

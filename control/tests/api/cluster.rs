@@ -22,12 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Cluster {
     pub control: Control,
     authority: Authority,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Cluster {
     pub async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        Self::open(tempfile::tempdir().expect("a directory")).await
+    }
+
+    /// The same cluster after an orderly stop.
+    pub async fn restart(self) -> Self {
+        assert_eq!(self.control.stop().await, Vec::<&str>::new(), "nothing is late");
+        let Self { dir, control, .. } = self;
+        drop(control);
+        Self::open(dir).await
+    }
+
+    async fn open(dir: TempDir) -> Self {
         let authority = Authority::open(&dir.path().join("pki")).expect("an authority");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let options = Options {
@@ -39,7 +50,7 @@ impl Cluster {
             authority: authority.clone(),
         };
         let control = Control::start(options).await.expect("a control plane");
-        Self { control, authority, _dir: dir }
+        Self { control, authority, dir }
     }
 
     /// A member of `system:masters`.
