@@ -191,9 +191,14 @@ async fn missing_things_are_named_and_waited_for() {
     let waiting = |s: &Value| s["containerStatuses"][0]["state"]["waiting"].clone();
     let status = control.status("env", |s| waiting(s)["reason"] == "CreateContainerConfigError").await;
     assert_eq!(waiting(&status)["message"], "configmap \"late\" not found");
+    // Its own report coming back is no reason to try again.
+    let before = control.status_reports("env");
+    control.put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "other", "namespace": "default" } }));
     let status = control.status("img", |s| waiting(s)["reason"] == "ErrImageNeverPull").await;
     assert_eq!(waiting(&status)["message"], "Container image \"none:v1\" is not present with pull policy of Never");
     control.events("vol", "FailedMount").await;
+    assert_eq!(control.status_reports("env"), before);
+    assert_eq!(runtime.count("create_container"), 0);
     control.put(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "late", "namespace": "default" }, "data": { "K": "v" } }));
     control.status("env", ready).await;
     control.status("vol", ready).await;

@@ -128,6 +128,8 @@ pub struct ContainerState {
     pub pull_failures: u32,
     /// Failed creations in a row.
     pub refusals: u32,
+    /// What went wrong last, (reason, message): shown while it is tried again, so that a status does not flicker.
+    pub complaint: Option<(String, String)>,
     /// Startup, liveness, readiness.
     pub probes: [ProbeState; 3],
 }
@@ -422,6 +424,7 @@ impl ContainerState {
             backoff: None,
             pull_failures: 0,
             refusals: 0,
+            complaint: None,
             probes: Default::default(),
         }
     }

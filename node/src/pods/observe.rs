@@ -111,6 +111,7 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             notes.push(note(Some(container), true, "Failed", format!("Error: {message}")));
             state.refusals = state.refusals.saturating_add(1);
             let retry = (!fatal).then(|| Due::in_millis(now, doubling(state.refusals)));
+            state.complaint = Some((reason.clone(), message.clone()));
             state.run = Run::Refused { reason, message, retry };
             state.image = Image::Unknown;
         }
@@ -229,6 +230,7 @@ fn renewal(machine: &mut Machine, next: Option<Due>, now: Time) -> Option<Due> {
 fn running(state: &mut ContainerState, since: Time) {
     state.created = true;
     state.refusals = 0;
+    state.complaint = None;
     if state.run == Run::Starting {
         state.run = Run::Running { since, stopping: None };
     }
@@ -244,6 +246,12 @@ fn image_failed(pod: &Pod, machine: &mut Machine, container: usize, reason: Stri
         notes.push(note(Some(container), false, "BackOff", format!("Back-off pulling image \"{image}\"")));
         notes.push(note(Some(container), true, "Failed", "Error: ImagePullBackOff"));
     }
+    state.complaint = Some(if reason == "ErrImagePull" {
+        let image = pod.container(container).map_or("", |c| c.image.as_str());
+        ("ImagePullBackOff".into(), format!("Back-off pulling image \"{image}\": {reason}: {message}"))
+    } else {
+        (reason.clone(), message.clone())
+    });
     // A changed reference is seen by comparing with the one that failed.
     state.image_ref = pod.container(container).map(|c| c.image.clone()).unwrap_or_default();
     state.image = Image::Failed { reason, message, retry: Due::in_millis(now, delay), fresh: Due::in_millis(now, 1_500) };
@@ -259,6 +267,7 @@ fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit
         _ => None,
     };
     state.created = true;
+    state.complaint = None;
     let exit = Exit { started: exit.started.or(started), ..exit };
     state.image = Image::Unknown;
     state.probes = Default::default();

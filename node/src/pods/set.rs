@@ -286,8 +286,11 @@ impl Set {
                         entry.machine.conditions.insert(condition.r#type.clone(), (condition.status.clone(), Time::now()));
                     }
                 }
+                let images = |pod: &Pod| pod.all_containers().map(|c| c.image.clone()).collect::<Vec<_>>();
+                let changed = entry.pod.metadata.generation != pod.metadata.generation || images(&entry.pod) != images(&pod);
                 entry.pod = Arc::new(pod);
-                self.event(&uid, Event::SpecChanged { volume });
+                // The node's own status reports come back here too: they are no reason to try anything again.
+                if changed || volume { self.event(&uid, Event::SpecChanged { volume }) } else { self.pump(&uid) }
             }
             None => {
                 let machine = if pod.status.container_statuses.is_empty() && pod.status.phase != "Failed" {

@@ -187,6 +187,7 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
     };
     let over = step::end(pod, machine).is_some() || pod.deletion_grace().is_some();
     let image = match &state.image {
+        Image::Pulling | Image::Ready if !over => state.complaint.as_ref().map(|(reason, message)| wait(reason, message)),
         Image::Failed { reason, message, fresh, .. } if !over => Some(if reason == "ErrImagePull" && fresh.reached(now) {
             wait("ImagePullBackOff", &format!("Back-off pulling image \"{}\": {reason}: {message}", container.image))
         } else {

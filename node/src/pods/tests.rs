@@ -395,7 +395,15 @@ fn what_cannot_be_created_waits_and_what_never_can_waits_for_the_spec() {
     assert_eq!(play.notes.last().unwrap().message, "Error: configmap \"x\" not found");
     assert_eq!(play.next(), []);
     play.tell(Event::DependencyChanged { volume: false });
-    assert_eq!(Play::starts(&play.settle()), [0]);
+    // While it is tried again, the reason stays.
+    for _ in 0..2 {
+        let actions = play.next();
+        assert_eq!(play.status()["containerStatuses"][0]["state"]["waiting"]["reason"], "CreateContainerConfigError", "{actions:?}");
+        for action in actions {
+            play.tell(success(&action, play.now).unwrap());
+        }
+    }
+    assert_eq!(play.phase(), "Running");
 
     let mut play = Play::one();
     for action in play.next() {
