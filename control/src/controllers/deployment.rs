@@ -17,7 +17,7 @@ use super::{
     pod::Pod,
     queue::Next,
     replica_set::ReplicaSet,
-    runner::{Controller, Event, every},
+    runner::{Controller, Event, every, namespace_ends},
     selector::LabelSelector,
     view::{Condition, Headed, Meta, Owner, Text, parse},
 };
@@ -136,7 +136,7 @@ impl Deployments {
             perform(client, Some(about), vec![Action::Patch { key, subresource: "status", patch }]).await?;
             return Err(error);
         }
-        if error.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")) {
+        if namespace_ends(&error) {
             return Ok(());
         }
         let message = format!("Failed to create new replica set \"{name}\": {}", error.message);

@@ -15,7 +15,7 @@ use super::{
     claim::{Claim, claim, patch},
     queue::Next,
     replica_set::scale::batches,
-    runner::{Controller, Event, every},
+    runner::{Controller, Event, every, namespace_ends},
     selector::LabelSelector,
     view::{Condition, Headed, Meta, Owner, Text, parse},
 };
@@ -174,7 +174,9 @@ impl Jobs {
                 match result {
                     Ok(pod) => client.event(about, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.key.name)),
                     Err(status) => {
-                        client.event(about, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
+                        if !namespace_ends(&status) {
+                            client.event(about, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
+                        }
                         failure = Some(status);
                     }
                 }

@@ -304,6 +304,10 @@ fn a_namespace_is_furnished_and_emptied() {
             .until("the CA put right", |c| c.get("configmaps", "team", "kube-root-ca.crt").filter(|m| value(m)["data"] == value(&map)["data"]))
             .await;
 
+        let mut web = deployment("v1", 5);
+        web["metadata"]["namespace"] = json!("team");
+        cluster.create("deployments.apps", web).await;
+        cluster.until("pods that are in the way", |c| (c.store().snapshot().count("pods", Some("team")) == 5).then_some(())).await;
         let held = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "held", "namespace": "team", "finalizers": ["example.com/hold"] } });
         cluster.create("configmaps", held).await;
         cluster.client.delete("namespaces", "", "team", DeleteOptions::default()).await.expect("deleted");
@@ -318,7 +322,9 @@ fn a_namespace_is_furnished_and_emptied() {
         let free = json!({ "metadata": { "finalizers": null } });
         cluster.client.patch("configmaps", "team", "held", "", PatchKind::Merge, free).await.expect("patched");
         cluster.until("the namespace goes", |c| c.get("namespaces", "", "team").is_none().then_some(())).await;
-        assert_eq!(cluster.client.store().snapshot().count("configmaps", Some("team")), 0);
+        let snapshot = cluster.client.store().snapshot();
+        let left: Vec<_> = snapshot.resources().filter(|(resource, _)| snapshot.count(resource, Some("team")) > 0).collect();
+        assert!(left.is_empty(), "{left:?}");
         cluster.stop().await;
     });
 }

@@ -15,7 +15,7 @@ use super::{
     claim::{Claim, claim, patch},
     pod::{Pod, from_template},
     queue::Next,
-    runner::{Controller, Event, every},
+    runner::{Controller, Event, every, namespace_ends},
     selector::LabelSelector,
     view::{Condition, Headed, Map, Meta, Owner, Text, parse},
 };
@@ -140,10 +140,6 @@ impl ReplicaSets {
         });
         join_all(deletions).await.into_iter().collect()
     }
-}
-
-fn namespace_ends(status: &Status) -> bool {
-    status.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
 }
 
 /// Pods that are ours or may become so.
@@ -282,7 +278,6 @@ impl Controller for ReplicaSets {
             perform(client, Some(&object), vec![Action::Status(status)]).await?;
         }
         match failure {
-            Some(status) if namespace_ends(&status) => Ok(Next::Idle),
             Some(status) => Err(status),
             None if more => Ok(Next::After(Duration::ZERO)),
             None => Ok(again.map_or(Next::NotBefore(rest(owned.len())), Next::After)),

@@ -187,7 +187,16 @@ async fn work(actor: &Actor, cancel: CancellationToken) {
     }
 }
 
+/// Whether a write was refused because its namespace is being deleted: nothing is left to be done there.
+pub fn namespace_ends(status: &Status) -> bool {
+    status.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+}
+
 fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration) {
+    let result = match result {
+        Err(status) if namespace_ends(&status) => Ok(Next::Idle),
+        result => result,
+    };
     let next = match &result {
         // A key that gathers changes is at work for a third of the time at most.
         Ok(Next::NotBefore(rest)) => Next::NotBefore((*rest).max(took * 2).min(LONGEST_REST)),
