@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 /// How long the tasks may take to end.
 const STOP: Duration = Duration::from_secs(8);
 /// A node's part of the pod range: 4,096 addresses, half of them for wasm pods.
-const NODE_PREFIX: u8 = 20;
+pub const NODE_PREFIX: u8 = 20;
 /// Validity of the API server's own certificate; made anew when it is about to end.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
 

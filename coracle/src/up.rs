@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use coracle_control::{Control, Options as ControlOptions};
+use coracle_control::{Control, Options as ControlOptions, control::NODE_PREFIX};
 use coracle_link::{pki::Authority, quic};
 use coracle_node::{
     Agent, Options as AgentOptions,
@@ -72,6 +72,14 @@ pub fn run(options: Options) -> Result<()> {
     done
 }
 
+/// The first node's part of the cluster's range, as the control plane hands parts out.
+fn node_range(cluster: &str) -> String {
+    match cluster.split_once('/') {
+        Some((base, bits)) if bits.parse::<u8>().is_ok_and(|bits| bits < NODE_PREFIX) => format!("{base}/{NODE_PREFIX}"),
+        _ => cluster.to_string(),
+    }
+}
+
 async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut stages = Stages::begin();
     let root = machine::is_root();
@@ -97,6 +105,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     stages.done("control plane");
 
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
+    let pods = node_range(&pods);
     let network: Option<Arc<dyn Network>> = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
     let agent = AgentOptions { pod_cidr: pods, rootless: !root, network, ..AgentOptions::new(data.path.clone(), options.node_name.clone()) };
     let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;
