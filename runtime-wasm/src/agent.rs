@@ -27,6 +27,7 @@ use std::{
         unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
     },
     path::{Path, PathBuf},
+    pin::Pin,
     process::Stdio,
     sync::Arc,
     time::Duration,
@@ -135,11 +136,17 @@ impl Drop for WasmRuntime {
 }
 
 impl Shared {
-    /// Takes over a running supervisor.
-    async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<(), Error> {
+    /// Takes over a running supervisor; what it runs. Nothing when another task has connected meanwhile.
+    async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<Vec<ListedSandbox>, Error> {
         let mut held = self.connection.lock().await;
-        *held = self.greet(stream).await?;
-        Ok(())
+        if held.as_ref().is_none_or(|(connection, _)| connection.is_lost()) {
+            *held = self.greet(stream).await?;
+        }
+        let Some((connection, _)) = &*held else { return Ok(Vec::new()) };
+        match connection.ask(Ask::List, Vec::new()).await {
+            Some(Ok(Answer::List(list))) => Ok(list),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Greets a supervisor and listens to it from then on. None when it cannot be talked with; it is asked to end then.
@@ -171,7 +178,12 @@ impl Shared {
     }
 
     /// Turns what the supervisor says into events, until it is gone.
-    async fn follow(self: Arc<Self>, connection: Arc<Connection>, mut happened: mpsc::UnboundedReceiver<Happened>) {
+    /// (Boxed, since it may connect again, which begins another of its kind.)
+    fn follow(self: Arc<Self>, connection: Arc<Connection>, happened: mpsc::UnboundedReceiver<Happened>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.follow_on(connection, happened))
+    }
+
+    async fn follow_on(self: Arc<Self>, connection: Arc<Connection>, mut happened: mpsc::UnboundedReceiver<Happened>) {
         while let Some(happened) = happened.recv().await {
             match happened {
                 Happened::Superseded => return,
@@ -197,10 +209,18 @@ impl Shared {
         if connection.is_dismissed() {
             return;
         }
-        // The supervisor is gone, and everything that ran with it.
-        let lost: Vec<SandboxId> = self.sandboxes.lock().drain().map(|(id, _)| id).collect();
+        // Either it cut us off (out of descriptors, most likely) and goes on, or it is gone with everything that ran.
+        let before: Vec<SandboxId> = self.sandboxes.lock().drain().map(|(id, _)| id).collect();
         self.known.lock().clear();
-        for sandbox in lost {
+        let found = match UnixStream::connect(self.run_dir.join(SOCKET)) {
+            Ok(stream) => self.clone().adopt(stream).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        // What was said meanwhile is lost: the states are told again.
+        for (spec, state) in found.iter().flat_map(|sandbox| &sandbox.containers) {
+            _ = self.events.send(Event::Container { sandbox: spec.sandbox.clone(), status: spec.status(state.clone()) });
+        }
+        for sandbox in before.into_iter().filter(|id| !found.iter().any(|found| found.spec.pod.uid == *id)) {
             let message = "the wasm supervisor process ended and its pods with it".to_owned();
             _ = self.events.send(Event::SandboxLost { sandbox, message });
         }
@@ -256,7 +276,7 @@ impl Shared {
         let (connection, _) = self.connection().await?;
         match connection.ask(ask, fds).await {
             Some(answer) => answer.map_err(refused),
-            None => Err(Error::again("RunContainerError", "the wasm supervisor process ended during a request; it is started again".to_owned())),
+            None => Err(Error::again("RunContainerError", "the wasm supervisor cut the connection during a request; it is connected again, or started (if this stays, it may be out of descriptors: raise ulimit -n)".to_owned())),
         }
     }
 

@@ -21,6 +21,7 @@ cases![
     hosts_that_die_end_their_processes,
     hosts_end_with_the_data_directory,
     supervisor_lost_is_said_and_healed,
+    supervisor_that_hangs_up_loses_nothing,
     hosts_serve_many_pods,
 ];
 
@@ -179,4 +180,18 @@ async fn hosts_serve_many_pods() {
         world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
     }
     assert!(world.runtime.list().await.unwrap().is_empty());
+}
+
+async fn supervisor_that_hangs_up_loses_nothing() {
+    let world = World::new().await;
+    let (sandbox, id) = world.run(&world.built("hello"), |_| {}).await;
+    // A stranger on the socket is taken for a newer agent; talking nonsense, it is cut off.
+    let mut stranger = tokio::net::UnixStream::connect(world.dir.path().join("run/wasm/control.sock")).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stranger, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stranger, &mut rest).await.unwrap();
+    until("the agent is heard again", async || world.state(&id).await.is_some()).await;
+    assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
+    world.runtime.stop_container(&id, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(world.exit(&id).await.0, 0, "its end is heard");
 }

@@ -197,16 +197,16 @@ async fn http_service_listeners() {
     let image = world.built("web");
     let (one, _) = world.run(&image, |_| {}).await;
     let (two, _) = world.run(&image, |_| {}).await;
-    let service = SocketAddr::new(address(), 80);
+    let service = SocketAddr::new(address(), 8090);
     // Both pods stand behind one address, as endpoints of a Service do.
     world.runtime.set_service_listeners(&one.pod.uid, vec![(service, 8080)]).await.unwrap();
     world.runtime.set_service_listeners(&two.pod.uid, vec![(service, 8080)]).await.unwrap();
     for _ in 0..20 {
-        assert_eq!(get(service.ip(), 80, "/served").await.unwrap().0, 200);
+        assert_eq!(get(service.ip(), 8090, "/served").await.unwrap().0, 200);
     }
     world.runtime.set_service_listeners(&one.pod.uid, Vec::new()).await.unwrap();
     world.runtime.remove_sandbox(&two.pod.uid).await.unwrap();
-    until("nobody listens any more", async || get(service.ip(), 80, "/").await.is_err()).await;
+    until("nobody listens any more", async || get(service.ip(), 8090, "/").await.is_err()).await;
     assert_eq!(get(one.ip, 8080, "/").await.unwrap().0, 200);
     // In front of a process that listens for itself.
     let probe = world.built("probe");
