@@ -1,9 +1,14 @@
 //! What the agent reads of a pod: narrow structs over the object's canonical JSON.
 //!
-//! Rejected: the typed `k8s_openapi` Pod, which is some forty times larger in memory and fails as a whole on one field it does not
+//! Rejected: the typed `k8s_openapi` Pod, which carries every field of the API in memory and fails as a whole on one field it does not
 //! know. What is not named here is ignored; what matters but is not supported is named and refused in [`super::admit`].
 
-use super::time::Time;
+mod stored;
+mod volume;
+
+pub use stored::{StoredCondition, StoredContainer, StoredRunning, StoredState, StoredStatus, StoredTerminated};
+pub use volume::{ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, Item, Projected, Projection, SecretSource, TokenSource, Volume};
+
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -401,228 +406,6 @@ pub struct TcpSocket {
     pub host: String,
 }
 
-/// `Volume`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Volume {
-    /// Name.
-    pub name: String,
-    /// A config map's keys as files.
-    pub config_map: Option<ConfigMapSource>,
-    /// A secret's keys as files.
-    pub secret: Option<SecretSource>,
-    /// Scratch space that lives as long as the pod.
-    pub empty_dir: Option<EmptyDir>,
-    /// Several sources in one directory.
-    pub projected: Option<Projected>,
-    /// The pod's own fields as files.
-    #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardSource>,
-    /// Any other source: refused by name.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// `EmptyDirVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct EmptyDir {
-    /// Empty or `Memory`.
-    pub medium: String,
-}
-
-/// `KeyToPath`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Item {
-    /// Key.
-    pub key: String,
-    /// File, relative.
-    pub path: String,
-    /// Mode.
-    pub mode: Option<u32>,
-}
-
-/// `ConfigMapVolumeSource` and `ConfigMapProjection`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ConfigMapSource {
-    /// Name.
-    pub name: String,
-    /// All keys when empty.
-    pub items: Vec<Item>,
-    /// 0644 when absent.
-    pub default_mode: Option<u32>,
-    /// May be absent.
-    pub optional: bool,
-}
-
-/// `SecretVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct SecretSource {
-    /// Name in a volume.
-    pub secret_name: String,
-    /// Name in a projection.
-    pub name: String,
-    /// All keys when empty.
-    pub items: Vec<Item>,
-    /// 0644 when absent.
-    pub default_mode: Option<u32>,
-    /// May be absent.
-    pub optional: bool,
-}
-
-/// `ProjectedVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Projected {
-    /// Sources, later ones win.
-    pub sources: Vec<Projection>,
-    /// 0644 when absent.
-    pub default_mode: Option<u32>,
-}
-
-/// `VolumeProjection`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Projection {
-    /// Config map.
-    pub config_map: Option<ConfigMapSource>,
-    /// Secret.
-    pub secret: Option<SecretSource>,
-    /// Fields of the pod.
-    #[serde(rename = "downwardAPI")]
-    pub downward_api: Option<DownwardSource>,
-    /// Token.
-    pub service_account_token: Option<TokenSource>,
-    /// Any other source: refused by name.
-    #[serde(flatten)]
-    pub other: BTreeMap<String, Value>,
-}
-
-/// `ServiceAccountTokenProjection`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct TokenSource {
-    /// The API server's own when empty.
-    pub audience: String,
-    /// 3600 when absent.
-    pub expiration_seconds: Option<i64>,
-    /// File.
-    pub path: String,
-}
-
-/// `DownwardAPIVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DownwardSource {
-    /// Files.
-    pub items: Vec<DownwardItem>,
-    /// 0644 when absent.
-    pub default_mode: Option<u32>,
-}
-
-/// `DownwardAPIVolumeFile`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct DownwardItem {
-    /// File.
-    pub path: String,
-    /// Field of the pod.
-    pub field_ref: Option<FieldRef>,
-    /// Resource of a container.
-    pub resource_field_ref: Option<ResourceFieldRef>,
-    /// Mode.
-    pub mode: Option<u32>,
-}
-
-/// `PodStatus` as stored: what a fresh agent takes over.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StoredStatus {
-    /// Phase.
-    pub phase: String,
-    /// Reason of the phase.
-    pub reason: String,
-    /// RFC 3339.
-    pub start_time: Option<String>,
-    /// QoS class, kept.
-    pub qos_class: String,
-    /// Conditions, ours and others'.
-    pub conditions: Vec<StoredCondition>,
-    /// Init containers.
-    pub init_container_statuses: Vec<StoredContainer>,
-    /// Containers.
-    pub container_statuses: Vec<StoredContainer>,
-}
-
-/// `PodCondition` as stored.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StoredCondition {
-    /// Type.
-    pub r#type: String,
-    /// `True`, `False`, `Unknown`.
-    pub status: String,
-    /// RFC 3339.
-    pub last_transition_time: Option<String>,
-}
-
-/// `ContainerStatus` as stored.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StoredContainer {
-    /// Name.
-    pub name: String,
-    /// Restarts so far.
-    pub restart_count: u32,
-    /// Digest.
-    #[serde(rename = "imageID")]
-    pub image_id: String,
-    /// Set once it was created.
-    #[serde(rename = "containerID")]
-    pub container_id: String,
-    /// `{waiting|running|terminated: …}`.
-    pub state: StoredState,
-    /// The one before.
-    pub last_state: StoredState,
-}
-
-/// `ContainerState` as stored.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct StoredState {
-    /// Running.
-    pub running: Option<StoredRunning>,
-    /// Exited.
-    pub terminated: Option<StoredTerminated>,
-}
-
-/// `ContainerStateRunning`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StoredRunning {
-    /// RFC 3339.
-    pub started_at: Option<String>,
-}
-
-/// `ContainerStateTerminated`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct StoredTerminated {
-    /// Exit code.
-    pub exit_code: i32,
-    /// Reason.
-    pub reason: String,
-    /// Message.
-    pub message: String,
-    /// RFC 3339.
-    pub started_at: Option<String>,
-    /// RFC 3339.
-    pub finished_at: Option<String>,
-}
-
 impl Pod {
     /// Reads canonical JSON.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
@@ -697,18 +480,5 @@ impl Pod {
             }
         }
         found
-    }
-}
-
-impl StoredTerminated {
-    /// As the state machine keeps it.
-    pub fn exit(&self) -> super::machine::Exit {
-        super::machine::Exit {
-            code: self.exit_code,
-            reason: self.reason.clone(),
-            message: self.message.clone(),
-            started: self.started_at.as_deref().and_then(Time::parse),
-            finished: self.finished_at.as_deref().and_then(Time::parse).unwrap_or(Time(0)),
-        }
     }
 }

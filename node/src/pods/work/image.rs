@@ -1,0 +1,107 @@
+//! A container's image: looked for, pulled by policy, prepared for its runtime.
+
+use super::{Failure, Work};
+use crate::{
+    images::{self, credentials::Keyring},
+    pods::{
+        env,
+        machine::Event,
+        spec::{Container, Pod},
+    },
+};
+use coracle_runtime::LocalImage;
+use std::time::{Duration, Instant};
+
+impl Work {
+    pub(super) async fn pull(&self, pod: &Pod, index: usize) -> Event {
+        let Some(container) = pod.container(index) else {
+            return Event::ImageFailed { container: index, reason: "InvalidImageName".into(), message: "no such container".into() };
+        };
+        let image = match self.image(pod, index, container).await {
+            Ok(image) => image,
+            Err(failure) => return Event::ImageFailed { container: index, reason: failure.reason, message: failure.message },
+        };
+        // Compiling is part of getting the image: it is what a pod waits for the first time only.
+        if let Ok(runtime) = self.runtime(pod) {
+            let prepared = match runtime.supports(&image) {
+                Ok(()) => runtime.prepare(&image).await,
+                refused => refused,
+            };
+            if let Err(why) = prepared {
+                self.note(pod, Some(index), true, "Failed", &format!("Failed to prepare image \"{}\": {}", container.image, why.message));
+                return Event::ImageFailed { container: index, reason: why.reason, message: why.message };
+            }
+        }
+        Event::ImageReady { container: index, digest: image.digest }
+    }
+
+    async fn image(&self, pod: &Pod, index: usize, container: &Container) -> Result<LocalImage, Failure> {
+        let reference = container.image.as_str();
+        let failure = |reason: &str, message: String| Failure { reason: reason.into(), message, fatal: false };
+        let present = self.images.lookup(reference).map_err(|why| {
+            if why.reason == "InvalidImageName" {
+                self.note(pod, Some(index), true, "InspectFailed", &format!("Failed to apply default image tag \"{reference}\": {}", why.message));
+            }
+            failure(why.reason, why.message)
+        })?;
+        let policy = match container.image_pull_policy.as_str() {
+            "" if images::floating(reference) => "Always",
+            "" => "IfNotPresent",
+            policy => policy,
+        };
+        match (policy, present) {
+            ("Never" | "IfNotPresent", Some(image)) => {
+                let message = format!("Container image \"{reference}\" already present on machine and can be accessed by the pod");
+                self.note(pod, Some(index), false, "Pulled", &message);
+                return Ok(image);
+            }
+            ("Never", None) => {
+                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+                self.note(pod, Some(index), true, "ErrImageNeverPull", &message);
+                return Err(failure("ErrImageNeverPull", message));
+            }
+            _ => {}
+        }
+        self.note(pod, Some(index), false, "Pulling", &format!("Pulling image \"{reference}\""));
+        let began = Instant::now();
+        let credentials = self.credentials(pod);
+        match self.images.pull(reference, credentials).await {
+            Ok(pulled) => {
+                let (took, waited) = (go_duration(pulled.took), go_duration(began.elapsed()));
+                let message =
+                    format!("Successfully pulled image \"{reference}\" in {took} ({waited} including waiting). Image size: {} bytes.", pulled.size);
+                self.note(pod, Some(index), false, "Pulled", &message);
+                Ok(pulled.image)
+            }
+            Err(why) => {
+                self.note(pod, Some(index), true, "Failed", &format!("Failed to pull image \"{reference}\": {}", why.message));
+                Err(failure(why.reason, why.message))
+            }
+        }
+    }
+
+    fn credentials(&self, pod: &Pod) -> Keyring {
+        let mut keyring = Keyring::default();
+        for reference in &pod.spec.image_pull_secrets {
+            match env::data(&*self.objects, "secrets", &pod.metadata.namespace, &reference.name) {
+                Ok(data) => keyring.add(&data),
+                Err(_) => {
+                    let message =
+                        format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
+                    self.note(pod, None, true, "FailedToRetrieveImagePullSecret", &message);
+                }
+            }
+        }
+        keyring
+    }
+}
+
+/// Milliseconds and seconds as Go prints them: `820ms`, `1.234s`.
+fn go_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
