@@ -21,7 +21,8 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
         let live = sandbox.and_then(|s| s.containers.iter().filter(|c| c.name == container.name).max_by_key(|c| c.attempt));
         let Some(state) = machine.containers.get_mut(index) else { continue };
         if let Some(stored) = stored {
-            state.digest = stored.image_id.clone();
+            // Reported as REPOSITORY@DIGEST.
+            state.digest = stored.image_id.rsplit('@').next().unwrap_or_default().to_string();
             state.last = stored.last_state.terminated.as_ref().map(|t| t.exit());
         }
         if let Some(live) = live {

@@ -161,7 +161,6 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     status
 }
 
-/// (state, lastState).
 /// `REPOSITORY@DIGEST`, as container runtimes name what they run; empty until the image is here.
 fn image_id(image: &str, digest: &str) -> String {
     if digest.is_empty() {
@@ -175,6 +174,7 @@ fn image_id(image: &str, digest: &str) -> String {
     format!("{repository}@{digest}")
 }
 
+/// (state, lastState).
 fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
     let previous = state.attempt.checked_sub(1).map(|n| format!("wasm://{}/{}/{n}", pod.metadata.uid, container.name));
     let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id)));

@@ -514,7 +514,7 @@ fn a_reboot_restarts_what_ran_and_keeps_what_ended() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
             "spec": { "restartPolicy": policy, "containers": [{ "name": "c", "image": "i" }] },
-            "status": { "phase": "Running", "containerStatuses": [{ "name": "c", "restartCount": 3, "containerID": "wasm://u/c/3", "state": state }] },
+            "status": { "phase": "Running", "containerStatuses": [{ "name": "c", "restartCount": 3, "containerID": "wasm://u/c/3", "imageID": "i@sha256:d", "state": state }] },
         }))
         .unwrap();
         adopt(&pod, None, |_| None, Time(5000))
@@ -532,6 +532,7 @@ fn a_reboot_restarts_what_ran_and_keeps_what_ended() {
         let machine = stored(state, policy);
         assert_eq!(step::end(&pod, &machine), end, "{policy}");
         assert_eq!(machine.containers[0].next_attempt(), 4);
+        assert_eq!(machine.containers[0].digest, "sha256:d");
     }
     // Logs know more than a status that was never reported.
     let pod = pod(json!({ "containers": [{ "name": "c", "image": "i" }] }));
