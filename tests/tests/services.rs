@@ -8,6 +8,7 @@ const CASES: &[Case] = &[
     ("cluster_ip_balances_over_ready_pods", cluster_ip_balances_over_ready_pods),
     ("pods_reach_services", pods_reach_services),
     ("named_ports_and_changes", named_ports_and_changes),
+    ("pods_reach_the_api_by_its_service", pods_reach_the_api_by_its_service),
 ];
 
 fn main() -> ExitCode {
@@ -79,4 +80,18 @@ fn named_ports_and_changes(cluster: &Cluster) -> Result {
         Ok(text) => anyhow::bail!("still answers {text}"),
         Err(_) => Ok(()),
     })
+}
+
+fn pods_reach_the_api_by_its_service(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("api")?;
+    let ip = cluster.kubectl(&["get", "svc", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"])?.ok()?;
+    cluster
+        .kubectl(&["-n", &ns, "run", "caller", "--image=probe:v1", "--restart=Never", "--", "environment", "--", "connect", &format!("{ip}:443")])?
+        .ok()?;
+    eventually("the pod is connected", 30, || {
+        let text = cluster.kubectl(&["-n", &ns, "logs", "caller"])?.ok()?;
+        ensure!(text.contains("connected from") && text.contains(&format!("KUBERNETES_SERVICE_HOST={ip}")), "{text}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "caller", "--grace-period=1"])?.ok().map(drop)
 }

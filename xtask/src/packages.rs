@@ -17,7 +17,11 @@ pub const SYSTEM: &[Need] = &[Need { program: "nft", package: "nftables" }, Need
 pub const KUBECTL: &[Need] = &[Need { program: "kubectl", package: "kubernetes-client" }, Need { program: "curl", package: "curl" }];
 
 /// What only the tests need.
-pub const TESTS: &[Need] = &[Need { program: "docker-registry", package: "docker-registry" }, Need { program: "setpriv", package: "util-linux" }];
+pub const TESTS: &[Need] = &[
+    Need { program: "docker-registry", package: "docker-registry" },
+    Need { program: "setpriv", package: "util-linux" },
+    Need { program: "update-ca-certificates", package: "ca-certificates" },
+];
 
 /// Installs what is missing, or fails with the exact command that would.
 pub fn ensure(needs: &[Need]) -> Result<()> {
