@@ -140,7 +140,8 @@ impl Agent {
     #[allow(clippy::new_ret_no_self)]
     pub fn new(options: Options, connector: Arc<dyn Connector>, runtimes: Vec<Arc<dyn Runtime>>) -> Result<(Service, Handle), Error> {
         let pods = options.data_dir.join("pods");
-        std::fs::create_dir_all(&pods).map_err(|source| Error::Directory { path: pods, source })?;
+        // Secrets and tokens lie below, in files that hosts of another uid read (through descriptors): this door is what keeps everybody else out.
+        crate::volumes::paths::make(&pods, 0o700).map_err(|source| Error::Directory { path: pods, source })?;
         let (mirror, position) = Mirror::open(&options.data_dir)?;
         let images = Images::open(images::Options { data_dir: options.data_dir.clone(), registry_cas: options.registry_cas.clone(), silence: None })?;
         let network: Arc<dyn Network> = match &options.network {

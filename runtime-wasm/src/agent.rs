@@ -327,9 +327,11 @@ fn rotate(spec: &ContainerSpec) -> Result<File, Error> {
     open_log(spec)
 }
 
+/// Follows no link: the path was resolved when it was checked, and what is one now was put there by a guest that writes the volume.
 fn open_volume(mount: &coracle_runtime::Mount) -> Result<Arc<OwnedFd>, Error> {
-    use rustix::fs::{Mode, OFlags, open};
-    let fd = open(&mount.host_path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat2(CWD, &mount.host_path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
     fd.map(Arc::new).map_err(|error| failed("opening volume", &mount.host_path, &error))
 }
 
@@ -505,5 +507,23 @@ impl Runtime for WasmRuntime {
 
     async fn collect_garbage(&self, keep: &[String]) -> Result<(), Error> {
         self.shared.artifacts.collect(keep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_that_became_a_link_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let mount = |host_path: PathBuf| coracle_runtime::Mount { host_path, container_path: "/v".into(), read_only: false };
+        fs::create_dir_all(base.join("volume/data")).unwrap();
+        assert!(open_volume(&mount(base.join("volume/data"))).is_ok());
+        fs::remove_dir(base.join("volume/data")).unwrap();
+        std::os::unix::fs::symlink("/etc", base.join("volume/data")).unwrap();
+        assert!(open_volume(&mount(base.join("volume/data"))).is_err());
+        assert!(open_volume(&mount(base.join("volume/data/ssl"))).is_err());
     }
 }

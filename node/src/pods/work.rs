@@ -375,7 +375,11 @@ impl Work {
         for mount in &container.volume_mounts {
             let volume = volumes::directory(&dir).join(volumes::paths::name(&mount.name)?);
             let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, lookup) };
-            let host_path = if sub.is_empty() { volume } else { volumes::paths::sub_path(&volume, &sub)? };
+            // Without links either way: runtimes refuse to follow one, since it would be the pod's own.
+            let host_path = match sub.as_str() {
+                "" => std::fs::canonicalize(&volume).map_err(|why| format!("{}: {why}", volume.display()))?,
+                sub => volumes::paths::sub_path(&volume, sub)?,
+            };
             // What is written for the pod is not for the pod to write.
             let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none());
             mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });

@@ -47,7 +47,7 @@ pub fn write(dir: &Path, payload: &Payload) -> io::Result<()> {
         let mut handle = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
         io::Write::write_all(&mut handle, &file.content)?;
         // After the content, and past the umask.
-        handle.set_permissions(fs::Permissions::from_mode(file.mode & 0o7777))?;
+        handle.set_permissions(fs::Permissions::from_mode(bits(file)))?;
     }
     let link = dir.join(NEW_DATA);
     match fs::remove_file(&link) {
@@ -76,6 +76,14 @@ pub fn write(dir: &Path, payload: &Payload) -> io::Result<()> {
     Ok(())
 }
 
+/// What the file is given. `0400` means "the pod reads it", but files are the agent's and hosts another user's, so who may read means all: others on
+/// the machine are kept out by the folder of all pods (0700), and a component never sees mode bits. (Files with an owner of their own wait for
+/// a runtime whose pods have users.)
+fn bits(file: &File) -> u32 {
+    let mode = file.mode & 0o7777;
+    if mode & 0o444 == 0 { mode } else { mode | 0o444 }
+}
+
 fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = crate::pods::time::Time::now();
@@ -88,7 +96,7 @@ fn same(dir: &Path, payload: &Payload) -> bool {
     let equal = payload.iter().all(|(path, file)| {
         let target = dir.join(path);
         let mode = fs::symlink_metadata(&target).map(|m| m.permissions().mode() & 0o7777);
-        mode.is_ok_and(|mode| mode == file.mode & 0o7777) && fs::read(&target).is_ok_and(|content| content == file.content)
+        mode.is_ok_and(|mode| mode == bits(file)) && fs::read(&target).is_ok_and(|content| content == file.content)
     });
     equal && count(dir).is_ok_and(|n| n == payload.len())
 }

@@ -1,8 +1,16 @@
 //! Paths that came from outside, made safe, and directories with a mode.
 
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, fchmod, mkdirat, open, openat, openat2},
+    io::Errno,
+};
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -39,25 +47,37 @@ pub fn make(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// What `subPath` means within a volume: the resolved place, which must lie inside. A directory is made when nothing is there.
+///
+/// A container that runs already may turn any part of the volume into a link meanwhile, so nothing is looked at by path twice: every step is
+/// taken from the volume's own descriptor, and the kernel refuses a link that leads out (`RESOLVE_BENEATH`). The place that comes back has
+/// no links in it; who opens it later follows none.
 pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, String> {
-    let wrong = |why: String| format!("subPath {sub:?}: {why}");
-    let relative = relative(sub).map_err(wrong)?;
-    let root = fs::canonicalize(volume).map_err(|e| wrong(e.to_string()))?;
-    let mut at = root.clone();
-    // One component at a time, each resolved before the next is made: a link that leads out is met before anything is made behind it.
+    let wrong = |why: &dyn std::fmt::Display| format!("subPath {sub:?}: {why}");
+    let relative = relative(sub).map_err(|why| wrong(&why))?;
+    let root = open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| wrong(&e))?;
+    let (mut at, mut walked) = (None, PathBuf::new());
     for part in relative.components() {
-        let next = at.join(part);
-        at = match fs::canonicalize(&next) {
-            Ok(real) => real,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&next).is_err() => {
-                make(&next, 0o777).map_err(|e| wrong(e.to_string()))?;
-                next
-            }
-            Err(error) => return Err(wrong(error.to_string())),
-        };
-        if !at.starts_with(&root) {
-            return Err(wrong("it leads out of the volume".into()));
-        }
+        walked.push(part);
+        let parent = at.as_ref().unwrap_or(&root);
+        at = Some(step(&root, parent, &walked, part.as_os_str()).map_err(|error| match error {
+            Errno::XDEV => wrong(&"it leads out of the volume"),
+            error => wrong(&error),
+        })?);
     }
-    Ok(at)
+    let place = fs::read_link(format!("/proc/self/fd/{}", at.as_ref().unwrap_or(&root).as_raw_fd())).map_err(|e| wrong(&e))?;
+    Ok(place)
+}
+
+/// What is at `walked`; `part` is its last component, in `parent`, where a directory is made if there is nothing.
+fn step(root: &OwnedFd, parent: &OwnedFd, walked: &Path, part: &OsStr) -> Result<OwnedFd, Errno> {
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, walked, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    mkdirat(parent, part, Mode::from_raw_mode(0o777))?;
+    let made = openat(parent, part, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    // Past the umask.
+    fchmod(&made, Mode::from_raw_mode(0o777))?;
+    Ok(made)
 }

@@ -73,7 +73,7 @@ async fn files_modes_and_items() {
     assert_eq!(fs::read(at("all/x")).unwrap(), b"1");
     assert_eq!(fs::read(at("all/z")).unwrap(), [0, 1]);
     assert_eq!(fs::read(at("some/a/b")).unwrap(), b"secret");
-    assert_eq!(fs::metadata(at("some/a/b")).unwrap().permissions().mode() & 0o777, 0o440);
+    assert_eq!(fs::metadata(at("some/a/b")).unwrap().permissions().mode() & 0o777, 0o444, "hosts read it too");
     assert_eq!(fs::read(at("fields/labels")).unwrap(), b"a=\"b\"");
     assert_eq!(fs::metadata(at("scratch")).unwrap().permissions().mode() & 0o777, 0o777);
     assert!(at("gone").is_dir());
@@ -168,4 +168,33 @@ fn a_sub_path_stays_inside() {
         assert!(paths::sub_path(&volume, bad).is_err(), "{bad}");
     }
     assert!(!dir.path().join("new").exists(), "nothing was made outside");
+}
+
+/// A container of the pod swaps a directory and a link that leads out while `subPath` of another one is resolved.
+#[test]
+fn a_sub_path_that_changes_under_ones_feet_stays_inside() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    let dir = tempfile::tempdir().unwrap();
+    let (volume, outside) = (dir.path().join("v"), dir.path().join("outside"));
+    for path in [&volume, &outside] {
+        paths::make(path, 0o755).unwrap();
+    }
+    let root = fs::canonicalize(&volume).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                let _ = std::os::unix::fs::symlink(&outside, volume.join("x"));
+                let _ = fs::remove_file(volume.join("x"));
+                let _ = fs::remove_dir(volume.join("x"));
+            }
+        });
+        for _ in 0..20_000 {
+            if let Ok(place) = paths::sub_path(&volume, "x") {
+                assert!(place.starts_with(&root), "{}", place.display());
+            }
+        }
+        done.store(true, Relaxed);
+    });
+    assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o755, "nothing outside was changed");
 }
