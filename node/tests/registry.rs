@@ -200,6 +200,19 @@ async fn an_oci_image_with_one_wasm_file_and_one_without() {
 }
 
 #[tokio::test]
+async fn an_image_cannot_take_anothers_content_away() {
+    let registry = Registry::start(With::default()).await;
+    let node = Node::new();
+    node.import("mine:1");
+    // It calls the bytes of "mine" its layer: they are here already, are no tar, and stay.
+    let layers = vec![ImageLayer::new(WASM.to_vec(), "application/vnd.oci.image.layer.v1.tar".into(), None)];
+    push_layers(&registry, "thief:1", layers, Config::oci_v1(b"{}".to_vec(), None)).await;
+    let images = node.images();
+    assert!(images.pull(&registry.name("thief:1"), Keyring::default()).await.is_err());
+    assert_eq!(content(&images.lookup("mine:1").unwrap().expect("still here")), WASM);
+}
+
+#[tokio::test]
 async fn a_private_ca_is_trusted_for_its_registry_only() {
     let pki = tempfile::tempdir().unwrap();
     let authority = Authority::open(pki.path()).unwrap();

@@ -19,8 +19,10 @@ use oci_client::{
 };
 use serde::Deserialize;
 use std::{
+    collections::HashSet,
     io::Write,
     net::IpAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -238,8 +240,9 @@ impl Session<'_> {
         let found = tokio::task::spawn_blocking(move || {
             let layers: Vec<unpack::Layer> = files.iter().map(|(path, kind)| unpack::Layer { path, media_type: kind }).collect();
             let found = unpack::find(&store, &reference, &layers);
-            for (path, _) in &files {
-                // Only the .wasm is kept.
+            // Only the .wasm is kept; what another image is made of is not this one's to remove, whatever its manifest calls a layer.
+            let named: HashSet<PathBuf> = store.digests().iter().filter_map(|digest| store.blob(digest)).collect();
+            for (path, _) in files.iter().filter(|(path, _)| !named.contains(path)) {
                 let _ = std::fs::remove_file(path);
             }
             found
