@@ -163,6 +163,7 @@ impl Artifacts {
             ));
         }
         let output = File::create(half).map_err(|error| trouble("writing artifact", half, &error))?;
+        let written = output.try_clone().map_err(|error| trouble("writing artifact", half, &error))?;
         let mut command = Command::new(&self.exe);
         command.arg(crate::COMPILER).env_clear().current_dir("/").stdin(wasm).stdout(output).stderr(Stdio::piped()).kill_on_drop(true);
         if let Some((uid, gid)) = self.drop_to {
@@ -189,8 +190,14 @@ impl Artifacts {
         let said = String::from_utf8_lossy(&said);
         let report = said.lines().rev().find_map(|line| serde_json::from_str::<Report>(line).ok());
         match report {
-            Some(Report::Compiled(verdict)) if status.success() => Ok(verdict),
+            Some(Report::Compiled(verdict)) if status.success() => {
+                // Before it gets its name: after a power cut the name would stand for half of it, and native code is mapped, not read.
+                let synced = tokio::task::spawn_blocking(move || written.sync_all()).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                synced.map_err(|error| trouble("writing artifact", half, &error))?;
+                Ok(verdict)
+            }
             Some(Report::Refused(why)) => Err(Error::fatal("InvalidImage", why)),
+            Some(Report::Failed(why)) => Err(Error::again("CreateContainerError", format!("compiling the wasm file: {why}"))),
             _ => {
                 let last: String = said.lines().last().unwrap_or_default().chars().take(300).collect();
                 Err(Error::fatal(

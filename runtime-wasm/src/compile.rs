@@ -26,6 +26,8 @@ pub enum Report {
     Compiled(Verdict),
     /// It cannot run here; why, and the remedy.
     Refused(String),
+    /// Nothing is known of it: the machine was the trouble (a full disk, say), and trying again may help.
+    Failed(String),
 }
 
 /// The process. `drop_to` as for hosts. Returns the exit code.
@@ -34,11 +36,11 @@ pub fn main(drop_to: Option<(u32, u32)>) -> i32 {
     _ = rustix::process::nice(5);
     let report = match confine::compiler(drop_to, MEMORY, CPU_SECONDS) {
         Ok(()) => compile(),
-        Err(error) => Err(format!("the compiler process could not be confined: {error}")),
+        Err(error) => Err(Report::Failed(format!("the compiler process could not be confined: {error}"))),
     };
     let (report, code) = match report {
         Ok(verdict) => (Report::Compiled(verdict), 0),
-        Err(why) => (Report::Refused(why), 3),
+        Err(why) => (why, 3),
     };
     if let Ok(line) = serde_json::to_string(&report) {
         _ = writeln!(std::io::stderr(), "{line}");
@@ -46,15 +48,16 @@ pub fn main(drop_to: Option<(u32, u32)>) -> i32 {
     code
 }
 
-fn compile() -> Result<Verdict, String> {
+fn compile() -> Result<Verdict, Report> {
+    let failed = |what: &str, error: std::io::Error| Report::Failed(format!("{what} failed: {error}"));
     let mut wasm = Vec::new();
-    std::io::stdin().lock().take(MAX_WASM + 1).read_to_end(&mut wasm).map_err(|error| format!("reading the wasm file failed: {error}"))?;
+    std::io::stdin().lock().take(MAX_WASM + 1).read_to_end(&mut wasm).map_err(|error| failed("reading the wasm file", error))?;
     if wasm.len() as u64 > MAX_WASM {
-        return Err(format!("the wasm file is larger than {} MiB; strip it or split it", MAX_WASM >> 20));
+        return Err(Report::Refused(format!("the wasm file is larger than {} MiB; strip it or split it", MAX_WASM >> 20)));
     }
-    let verdict = classify::look(&wasm)?;
-    let engine = engine::compiler().map_err(|error| format!("wasmtime could not be set up: {error:#}"))?;
-    let artifact = classify::compile(&engine, &wasm, verdict.kind)?;
-    std::io::stdout().lock().write_all(&artifact).map_err(|error| format!("writing the artifact failed: {error}"))?;
+    let verdict = classify::look(&wasm).map_err(Report::Refused)?;
+    let engine = engine::compiler().map_err(|error| Report::Failed(format!("wasmtime could not be set up: {error:#}")))?;
+    let artifact = classify::compile(&engine, &wasm, verdict.kind).map_err(Report::Refused)?;
+    std::io::stdout().lock().write_all(&artifact).map_err(|error| failed("writing the artifact", error))?;
     Ok(verdict)
 }
