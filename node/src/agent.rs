@@ -263,7 +263,8 @@ async fn collect_garbage(runtimes: Vec<Arc<dyn Runtime>>, images: Images, cancel
 }
 
 impl Handle {
-    /// Stops all pods, containers with their grace but within `bound`; returns the names (`namespace/name`) of those that were late.
+    /// Stops all pods, containers with their grace but within `bound`; returns the names (`namespace/name`) of those that were late: killed before
+    /// their own grace was over, or still there.
     /// They are not reported as ended: they come back when the agent does.
     pub async fn stop_pods(&self, bound: Duration) -> Vec<String> {
         let (answer, wait) = oneshot::channel();

@@ -75,6 +75,10 @@ enum Done {
 }
 
 struct Stopping {
+    /// When what still runs is killed.
+    cut: tokio::time::Instant,
+    /// Who was there at the cut.
+    late: Option<Vec<String>>,
     deadline: tokio::time::Instant,
     answer: oneshot::Sender<Vec<String>>,
 }
@@ -133,7 +137,7 @@ impl Set {
         loop {
             let now = Time::now();
             let next = self.timers.first().map(|(time, _)| time.wait_from(now));
-            let deadline = self.stopping.as_ref().map(|s| s.deadline);
+            let deadline = self.stopping.as_ref().map(|s| if s.late.is_none() { s.cut } else { s.deadline });
             tokio::select! {
                 () = cancel.cancelled() => return,
                 input = inputs.recv() => match input {
@@ -162,18 +166,22 @@ impl Set {
 
     /// A stop that is over, or whose bound is reached, is answered.
     fn stopped(&mut self) -> bool {
-        let Some(stopping) = &self.stopping else { return false };
-        let late: Vec<String> = self
+        let Some(stopping) = &mut self.stopping else { return false };
+        let left: Vec<String> = self
             .pods
             .values()
             .filter(|e| e.machine.sandbox != Sandbox::Gone)
             .map(|e| format!("{}/{}", e.pod.metadata.namespace, e.pod.metadata.name))
             .collect();
-        if !late.is_empty() && tokio::time::Instant::now() < stopping.deadline {
+        let (now, done) = (tokio::time::Instant::now(), left.is_empty());
+        if now >= stopping.cut {
+            stopping.late.get_or_insert(left);
+        }
+        if !done && now < stopping.deadline {
             return false;
         }
         if let Some(stopping) = self.stopping.take() {
-            let _ = stopping.answer.send(late);
+            let _ = stopping.answer.send(stopping.late.unwrap_or_default());
         }
         true
     }
@@ -184,10 +192,11 @@ impl Set {
             Input::Runtime(event) => self.runtime(event),
             Input::Deleted(deleted) => self.event(&deleted.uid, Event::Deleted(deleted.done)),
             Input::Stop { bound, answer } => {
-                let deadline = tokio::time::Instant::now() + bound;
-                self.stopping = Some(Stopping { deadline, answer });
+                let now = tokio::time::Instant::now();
                 // The last tenth of the bound is for what follows the containers' end.
-                let grace = i64::try_from(bound.as_millis() * 9 / 10).unwrap_or(i64::MAX);
+                let grace = bound * 9 / 10;
+                self.stopping = Some(Stopping { cut: now + grace, late: None, deadline: now + bound, answer });
+                let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
                 let uids: Vec<Uid> = self.pods.keys().cloned().collect();
                 for uid in uids {
                     self.event(&uid, Event::Leave(grace));
