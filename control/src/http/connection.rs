@@ -8,16 +8,24 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
 };
 use tokio_rustls::TlsAcceptor;
 
 /// Connections at once.
 const CONNECTIONS: usize = 4_096;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The same while connections cannot be accepted for want of descriptors.
+const CROWDED_HANDSHAKE: Duration = Duration::from_secs(1);
 const HEADERS: Duration = Duration::from_secs(30);
 /// Bytes of headers: a long selector fits, little else needs to.
 const HEADER_BYTES: u32 = 128 * 1024;
@@ -31,6 +39,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// After the server was told to stop, requests may finish for this long.
 const DRAIN: Duration = Duration::from_secs(5);
+/// That no connection can be accepted is said once in this time.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -83,21 +93,27 @@ impl Listener {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let tracked = tasks.clone();
         tasks.spawn("api listener", async move {
+            let mut said: Option<Instant> = None;
+            let crowd = Arc::new(Notify::new());
             loop {
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 match self.socket.accept().await {
                     Ok((stream, peer)) => {
-                        let (core, tls, tasks) = (core.clone(), tls.clone(), tracked.clone());
+                        let (core, tls, tasks, crowd) = (core.clone(), tls.clone(), tracked.clone(), crowd.clone());
                         tracked.spawn_draining("api connection", async move {
-                            if let Err(error) = connection(stream, core, tls, &tasks).await {
+                            if let Err(error) = connection(stream, core, tls, &tasks, &crowd).await {
                                 tracing::debug!(%peer, error, "connection ended");
                             }
                             drop(place);
                         });
                     }
                     Err(error) => {
-                        // Out of descriptors, mostly: those that are open go on, new ones wait until one is free.
-                        tracing::warn!(%error, "cannot accept a connection to the API; raise the limit of open files if this goes on");
+                        // Out of descriptors, mostly: those that are open go on, who said nothing yet makes way, new ones wait until one is free.
+                        crowd.notify_waiters();
+                        if said.is_none_or(|said| said.elapsed() > QUIET) {
+                            said = Some(Instant::now());
+                            tracing::warn!(%error, "cannot accept a connection to the API; raise the limit of open files if this goes on");
+                        }
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }
@@ -107,10 +123,15 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks) -> Result<(), String> {
+async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks, crowd: &Notify) -> Result<(), String> {
     let _ = stream.set_nodelay(true);
+    let crowded = async {
+        tokio::time::sleep(CROWDED_HANDSHAKE).await;
+        crowd.notified().await;
+    };
     let handshake = tokio::select! {
         () = tasks.token().cancelled() => return Ok(()),
+        () = crowded => return Err("no TLS handshake in the time there is while others wait for descriptors".to_string()),
         done = tokio::time::timeout(HANDSHAKE, TlsAcceptor::from(tls.config.clone()).accept(stream)) => done,
     };
     let stream = handshake.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| error.to_string())?;
