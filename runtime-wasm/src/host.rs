@@ -159,6 +159,11 @@ async fn serve(birth: Birth, engine: wasmtime::Engine) -> wasmtime::Result<()> {
     }
 }
 
+/// What came with fewer descriptors than were sent.
+pub fn no_room(who: &str, what: &str) -> String {
+    format!("{who} has no descriptors left for {what}; raise the limit (ulimit -n), or run fewer pods here")
+}
+
 /// A refusal that trying again may cure.
 pub fn trouble(reason: &str, message: String) -> Refusal {
     Refusal { reason: reason.to_owned(), message, fatal: false }
@@ -206,6 +211,9 @@ impl Host {
             before.cancel();
         }
         let stop = CancellationToken::new();
+        if fds.len() < addresses.len() {
+            eprintln!("coracle wasm host: {}", no_room("it", &format!("the Services of sandbox {sandbox}")));
+        }
         for ((_, port), fd) in addresses.into_iter().zip(fds) {
             let mut served = self.running.values().filter(|running| running.sandbox == sandbox).filter_map(|running| running.served.as_ref());
             let result = match served.find(|served| served.ports.contains(&port)) {
@@ -221,7 +229,7 @@ impl Host {
 
     fn start(&mut self, start: Box<Start>, sandbox: &SandboxSpec, slot: usize, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let id = start.spec.id();
-        let short = || trouble("RunContainerError", format!("container {id} came without its descriptors; this is a bug"));
+        let short = || trouble("RunContainerError", no_room("a wasm host process", &format!("container {id}")));
         let mut fds = fds.into_iter();
         let log = File::from(fds.next().ok_or_else(short)?);
         let artifact = fds.next().ok_or_else(short)?;

@@ -174,8 +174,14 @@ impl Supervisor {
         let due: Vec<usize> =
             self.hosts.iter().enumerate().filter(|(_, host)| host.due.is_some_and(|due| due <= now)).map(|(index, _)| index).collect();
         for index in due {
-            if let Some(code) = self.spawn(index)? {
-                return Ok(Some(code));
+            match self.spawn(index) {
+                Ok(Some(code)) => return Ok(Some(code)),
+                Ok(None) => {}
+                // Out of descriptors or processes: what runs goes on, and this host comes later.
+                Err(error) => {
+                    eprintln!("coracle wasm supervisor: host {index} cannot be started again yet: {error}");
+                    self.hosts[index].due = Some(Instant::now() + PAUSE);
+                }
             }
         }
         let mut whos = vec![Who::Signals, Who::Gone, Who::Control];

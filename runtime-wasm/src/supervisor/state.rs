@@ -4,6 +4,7 @@
 //! host replaceable. Its listeners were never closed, connections wait in them, and the new host is told what the old one was.
 
 use crate::{
+    host::no_room,
     ledger::SLOTS,
     wire::{Answer, Answered, Ask, Happened, Kind, ListedSandbox, Order, Refusal, Reply, Said, Start, VERSION},
 };
@@ -223,7 +224,7 @@ impl<F> Supervision<F> {
         }
         let shared = 2 + start.spec.mounts.len();
         if fds.len() != shared + start.ports.len() * hosts {
-            return Err(refusal("RunContainerError", format!("container {name} came with {} descriptors; this is a bug", fds.len()), false));
+            return Err(refusal("RunContainerError", no_room("the wasm supervisor", &format!("container {name}")), false));
         }
         let slot = self.slots.pop_first().ok_or_else(|| {
             refusal("RunContainerError", format!("this node runs {SLOTS} wasm containers, which is the limit; use another node"), false)
@@ -339,7 +340,8 @@ impl<F> Supervision<F> {
             return vec![reply(id, Err(refusal("ServiceListenError", format!("there is no sandbox {key}; run it first"), false)))];
         };
         if fds.len() != addresses.len() * hosts {
-            return vec![reply(id, Err(refusal("ServiceListenError", format!("listeners of {key} came incomplete; this is a bug"), false)))];
+            let message = no_room("the wasm supervisor", &format!("the Services of sandbox {key}"));
+            return vec![reply(id, Err(refusal("ServiceListenError", message, false)))];
         }
         sandbox.addresses = addresses;
         sandbox.listeners = fds.chunks(hosts).map(<[_]>::to_vec).collect();

@@ -1,7 +1,9 @@
 //! Frames with descriptors over a non-blocking Unix stream socket, without a runtime: the supervisor has none, the others wrap this in `AsyncFd`.
 //!
 //! The kernel hands descriptors over with the bytes they were sent with, or a little earlier (a read may cross from the end of one frame into the
-//! beginning of the next), never out of order. So they are queued as they come, and each frame takes as many as its header says.
+//! beginning of the next), never out of order, and never those of two frames in one read. So they are queued read by read, and each frame
+//! that says that it has some takes one read's. A receiver that has no room for them loses them: the message comes with fewer, and is refused by who
+//! reads it, which disturbs one pod where hanging up would disturb all.
 //! A stream rather than a seqpacket socket because a pod's environment may be larger than a packet.
 
 use rustix::{
@@ -38,7 +40,8 @@ struct Chunk {
 pub struct Link {
     fd: OwnedFd,
     input: Vec<u8>,
-    fds: VecDeque<OwnedFd>,
+    /// What came with each read that brought some.
+    fds: VecDeque<Vec<OwnedFd>>,
     output: VecDeque<Chunk>,
     waiting: usize,
     closed: bool,
@@ -154,15 +157,16 @@ impl Link {
                 Err(error) => return Err(error.into()),
             }
         };
+        let mut came = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                self.fds.extend(fds);
+                came.extend(fds);
             }
         }
-        if received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
-            return Err(broken("descriptors were lost on the control socket: this process has none left (ulimit -n)"));
+        if !came.is_empty() || received.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+            self.fds.push_back(came);
         }
-        if self.fds.len() > MAX_WAITING_FDS {
+        if self.fds.iter().map(Vec::len).sum::<usize>() > MAX_WAITING_FDS {
             return Err(broken("more descriptors on the control socket than any message takes"));
         }
         if received.bytes == 0 {
@@ -172,10 +176,10 @@ impl Link {
         Ok(())
     }
 
-    /// The next whole message, if there is one, with its descriptors.
+    /// The next whole message, if there is one, with its descriptors; with fewer than were sent when this process had no room for all.
     pub fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut at = 0;
-        let mut fds = 0;
+        let mut reads = 0;
         loop {
             let Some(header) = self.input.get(at..at + HEADER) else { return Ok(None) };
             let word = |from: usize| u32::from_le_bytes(header[from..from + 4].try_into().expect("four bytes"));
@@ -186,17 +190,17 @@ impl Link {
             if length > MAX_BODY {
                 return Err(broken("frame too large on the control socket"));
             }
-            fds += usize::from(u16::from_le_bytes(header[6..8].try_into().expect("two bytes")));
+            reads += usize::from(u16::from_le_bytes(header[6..8].try_into().expect("two bytes")) > 0);
             let Some(body) = self.input.get(at + HEADER..at + HEADER + length) else { return Ok(None) };
             at += HEADER + length;
             if length == 0 {
                 continue;
             }
-            if fds > self.fds.len() {
+            if reads > self.fds.len() {
                 return Err(broken("a frame without its descriptors on the control socket"));
             }
             let message = serde_json::from_slice(body)?;
-            let fds = self.fds.drain(..fds).collect();
+            let fds = self.fds.drain(..reads).flatten().collect();
             self.input.drain(..at);
             if self.input.is_empty() {
                 self.input.shrink_to(4096);
@@ -310,6 +314,37 @@ mod tests {
         assert_eq!(got.len(), 1);
         let texts: Vec<String> = got.into_iter().next().unwrap().1.into_iter().map(text).collect();
         assert_eq!(texts, (0..600).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn descriptors_without_room_are_missing_from_their_message_only() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        // The limit is the process's: not beside other tests.
+        if std::env::var_os("CORACLE_LINK_CHILD").is_none() {
+            let name = "wire::socket::tests::descriptors_without_room_are_missing_from_their_message_only";
+            let child = std::process::Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).env("CORACLE_LINK_CHILD", "1").output();
+            let child = child.unwrap();
+            assert!(child.status.success() && String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+            return;
+        }
+        let (mut a, mut b) = Link::pair().unwrap();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        // Held, so that sending them makes no room.
+        let files: Vec<_> = (0..20).map(|n| file(&n.to_string())).collect();
+        a.send(&"one", files[..1].to_vec()).unwrap();
+        a.send(&"many", files.clone()).unwrap();
+        a.send(&"none", Vec::new()).unwrap();
+        a.send(&"another", files[1..2].to_vec()).unwrap();
+        let next = File::open("/dev/null").unwrap();
+        let top = next.as_raw_fd() as u64;
+        drop(next);
+        setrlimit(Resource::RLIMIT_NOFILE, top + 4, hard).unwrap();
+        let got = carry(&mut a, &mut b);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let counts: Vec<(&str, usize)> = got.iter().map(|(message, fds)| (message.as_str(), fds.len())).collect();
+        assert_eq!(counts, [("one", 1), ("many", 3), ("none", 0), ("another", 0)]);
+        a.send(&"later", files[..1].to_vec()).unwrap();
+        assert_eq!(carry(&mut a, &mut b).pop().map(|(_, fds)| fds.len()), Some(1));
     }
 
     #[test]
