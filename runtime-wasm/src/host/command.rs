@@ -13,7 +13,7 @@ use super::{
 use crate::wire::{Refusal, Said};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, UpdateDeadline};
@@ -42,6 +42,9 @@ impl Ended {
         if let Some(I32Exit(code)) = error.downcast_ref() {
             return Self::exit(*code);
         }
+        if error.is::<Stuck>() {
+            return Self { code: 128, reason: "StartError", message: error.to_string() };
+        }
         if out_of_memory {
             let message = match limit {
                 Some(limit) => format!("memory could not grow beyond limits.memory ({limit} bytes), and the guest gave up"),
@@ -64,6 +67,19 @@ impl Ended {
     }
 }
 
+/// A start function that does not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest does not start: its start function ran for {0:?} and was not done; do such work in its main function")]
+struct Stuck(Duration);
+
+/// Bounds the making of an instance: before it is made nothing of it is a process yet, so this is no way to run for long.
+pub async fn begin<T>(patience: Duration, instance: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    match tokio::time::timeout(patience, instance).await {
+        Ok(made) => made,
+        Err(_) => Err(Stuck(patience).into()),
+    }
+}
+
 /// Lets everybody else run at each tick of the epoch.
 pub fn yield_at_ticks<T: 'static>(store: &mut Store<T>) {
     store.set_epoch_deadline(1);
@@ -82,12 +98,13 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     store.limiter(|guest| &mut guest.limits);
     yield_at_ticks(&mut store);
     let (limit, account, denied) = (pod.memory_limit, pod.account, store.data().limits.denied());
+    let patience = start.spec.request_timeout;
     mouth.say(Said::Started(id.clone()));
     tokio::spawn(async move {
         // The code must stay as long as an instance of it.
         let _code = code;
         let run = Box::pin(async move {
-            let command = pre.instantiate_async(&mut store).await?;
+            let command = begin(patience, pre.instantiate_async(&mut store)).await?;
             let result = command.wasi_cli_run().call_run(&mut store).await?;
             Ok::<_, wasmtime::Error>(if result.is_ok() { 0 } else { 1 })
         });

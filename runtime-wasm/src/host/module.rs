@@ -6,7 +6,7 @@
 
 use super::{
     Mouth, Ordered,
-    command::{Ended, yield_at_ticks},
+    command::{Ended, begin, yield_at_ticks},
     guest::Limits,
     log::{Stream, Writer},
     metered::Metered,
@@ -56,11 +56,12 @@ pub fn start(engine: &Engine, shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered
     let mut store = Store::new(engine, State { wasi: builder.build_p1(), limits });
     store.limiter(|state| &mut state.limits);
     yield_at_ticks(&mut store);
+    let patience = start.spec.request_timeout;
     mouth.say(Said::Started(id.clone()));
     tokio::spawn(async move {
         let _keep = (code, pod);
         let run = Box::pin(async move {
-            let instance = pre.instantiate_async(&mut store).await?;
+            let instance = begin(patience, pre.instantiate_async(&mut store)).await?;
             let main = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
             main.call_async(&mut store, ()).await
         });
