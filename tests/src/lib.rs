@@ -11,7 +11,7 @@ mod suite;
 mod wait;
 
 pub use cluster::{Cluster, Mode};
-pub use host::Host;
+pub use host::{Host, is_root};
 pub use process::{Background, Output};
 pub use registry::Registry;
 pub use suite::{Case, alone, main};

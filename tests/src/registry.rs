@@ -8,7 +8,7 @@ use tempfile::TempDir;
 pub struct Registry {
     /// `127.0.0.1:PORT`.
     pub address: String,
-    _process: Background,
+    process: Background,
     _dir: TempDir,
 }
 
@@ -25,6 +25,16 @@ impl Registry {
         fs::write(&file, config)?;
         let process = Background::start(host.command("docker-registry").arg("serve").arg(&file))?;
         eventually("the registry answers", 20, || host.get(&format!("http://{address}/v2/")))?;
-        Ok(Self { address, _process: process, _dir: dir })
+        Ok(Self { address, process, _dir: dir })
+    }
+
+    /// From now on it takes connections and says nothing.
+    pub fn freeze(&self) -> Result {
+        self.process.signal("STOP")
+    }
+
+    /// Ends a freeze.
+    pub fn thaw(&self) -> Result {
+        self.process.signal("CONT")
     }
 }
