@@ -87,6 +87,7 @@ pub struct Control {
     client: Client,
     tasks: Tasks,
     api_addr: SocketAddr,
+    service_addr: Option<SocketAddr>,
     link_addr: SocketAddr,
 }
 
@@ -117,6 +118,8 @@ impl Control {
     pub async fn start(options: Options) -> Result<Control, Error> {
         let listener = http::bind(options.api_addr).await?;
         let api_addr = listener.address();
+        let at_service = service_listener(&options.service_cidr, api_addr).await;
+        let service_addr = at_service.as_ref().map(http::Listener::address);
         let store = open_store(&options).await?;
         let pki_dir = options.data_dir.join("pki");
         let issuer = "https://kubernetes.default.svc.cluster.local".to_string();
@@ -171,8 +174,11 @@ impl Control {
             &tasks,
         );
         scheduler::start(&client, Arc::new(Timestamp::now), &tasks);
+        if let Some(listener) = at_service {
+            listener.serve(core.clone(), &identity, &ca_pem, &tasks)?;
+        }
         listener.serve(core, &identity, &ca_pem, &tasks)?;
-        Ok(Control { client, tasks, api_addr, link_addr })
+        Ok(Control { client, tasks, api_addr, service_addr, link_addr })
     }
 
     /// Acts as `system:apiserver`, a member of `system:masters`.
@@ -188,6 +194,12 @@ impl Control {
     /// Where the API is served, with its real port.
     pub fn api_addr(&self) -> SocketAddr {
         self.api_addr
+    }
+
+    /// Where pods of an ordinary user's cluster reach the API: the `kubernetes` Service's address with the API's port. `None` where Services have
+    /// addresses that the kernel carries on, and where that address could not be had.
+    pub fn service_addr(&self) -> Option<SocketAddr> {
+        self.service_addr
     }
 
     /// Where the link is served, with its real port.
@@ -232,6 +244,14 @@ impl Control {
         self.client.store().shutdown().await;
         late
     }
+}
+
+/// With Services on loopback nothing carries connections to the `kubernetes` Service's address, and 127.0.0.1 is to a pod the pod itself: so the server
+/// listens at that address too. (On its own port: 443 is root's.)
+async fn service_listener(service_cidr: &str, api_addr: SocketAddr) -> Option<http::Listener> {
+    let ip = first_address(service_cidr).filter(|ip| ip.is_loopback() && !api_addr.ip().is_unspecified() && *ip != api_addr.ip())?;
+    let bound = http::bind(SocketAddr::new(ip, api_addr.port())).await;
+    bound.inspect_err(|error| tracing::warn!(%error, "pods cannot reach the API by its Service's address")).ok()
 }
 
 /// Takes nodes in over the link; their calls go through the same pipeline as everybody's.
@@ -290,5 +310,25 @@ mod tests {
         assert_eq!(first_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.1"));
         assert_eq!(first_address("fd00::/108").map(|ip| ip.to_string()).as_deref(), Some("fd00::1"));
         assert_eq!(first_address("x"), None);
+    }
+
+    #[tokio::test]
+    async fn pods_on_loopback_reach_the_api_at_its_services_address() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let options = Options {
+            data_dir: dir.path().into(),
+            api_addr: any,
+            link_addr: any,
+            pod_cidr: "127.244.0.0/16".into(),
+            service_cidr: "127.96.0.0/16".into(),
+            authority: Authority::open(&dir.path().join("pki")).expect("an authority"),
+        };
+        let control = Control::start(options).await.expect("a control plane");
+        let at: SocketAddr = format!("127.96.0.1:{}", control.api_addr().port()).parse().expect("an address");
+        assert_eq!(control.service_addr(), Some(at));
+        tokio::net::TcpStream::connect(at).await.expect("somebody listens");
+        control.stop().await;
+        assert!(service_listener("10.96.0.0/16", any).await.is_none(), "where the kernel carries connections on there is none");
     }
 }

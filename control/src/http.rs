@@ -133,7 +133,8 @@ fn is_long_running(call: Call<'_>) -> bool {
     let query = route::query(call.raw_query);
     let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
     match target.subresource.as_str() {
-        "" => target.watch || on("watch"),
+        // A write is none, whatever its query says.
+        "" => matches!(*call.method, Method::GET | Method::HEAD) && (target.watch || on("watch")),
         "log" => on("follow"),
         "proxy" | "exec" | "attach" | "portforward" => true,
         _ => false,

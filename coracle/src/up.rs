@@ -107,8 +107,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
     let pods = node_range(&pods);
     let network: Option<Arc<dyn Network>> = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
-    // Without the kernel's help nothing listens on the `kubernetes` Service's address.
-    let api_server = (!root).then(|| control.api_addr());
+    // Without the kernel's help nothing listens on the `kubernetes` Service's own port.
+    let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
     let agent =
         AgentOptions { pod_cidr: pods, rootless: !root, network, api_server, ..AgentOptions::new(data.path.clone(), options.node_name.clone()) };
     let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;

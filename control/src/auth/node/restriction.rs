@@ -1,8 +1,9 @@
 //! Admission `NodeRestriction`: the part of a node's limits that stands in the body of what it writes.
 
-use crate::{admission::Plugin, resources::Cx};
+use crate::{admission::Plugin, auth::User, resources::Cx};
 use coracle_api::status::Status;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// See [`super::admit`].
 pub struct NodeRestriction;
@@ -12,11 +13,68 @@ impl Plugin for NodeRestriction {
         "NodeRestriction"
     }
 
-    fn validate(&self, cx: &Cx<'_>, _old: Option<&Value>, new: Option<&Value>) -> Result<(), Status> {
+    fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), Status> {
         match new {
-            Some(new) => super::admit(cx.user(), &cx.row().plural, cx.subresource(), new),
+            Some(new) => {
+                super::admit(cx.user(), &cx.row().plural, cx.subresource(), new)?;
+                marks(cx.user(), &cx.row().plural, old, new)
+            }
             // deletes name their object, so authorization has seen all of it
             None => Ok(()),
         }
+    }
+}
+
+/// Labels that only administrators set: they keep pods away from nodes that could otherwise claim anything.
+const RESERVED: &str = "node-restriction.kubernetes.io/";
+
+/// By what pods are drawn to a node or kept away from it is not the node's to change: taints once it is registered, reserved labels ever.
+fn marks(user: &User, resource: &str, old: Option<&Value>, new: &Value) -> Result<(), Status> {
+    let Some(node) = user.node_name().filter(|_| resource == "nodes") else { return Ok(()) };
+    let refuse = |what: &str| Err(Status::forbidden("", "nodes", node, &format!("node {node:?} is not allowed to modify {what}")));
+    if old.is_some_and(|old| old["spec"]["taints"] != new["spec"]["taints"]) {
+        return refuse("taints");
+    }
+    let labels = |object: Option<&Value>| -> BTreeMap<String, Value> {
+        let labels = object.and_then(|object| object.pointer("/metadata/labels")).and_then(Value::as_object).into_iter().flatten();
+        labels.filter(|(key, _)| reserved(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let (before, now) = (labels(old), labels(Some(new)));
+    match before.iter().find(|(key, value)| now.get(*key) != Some(*value)).or_else(|| now.iter().find(|(key, _)| !before.contains_key(*key))) {
+        Some((key, _)) => refuse(&format!("labels: {key}")),
+        None => Ok(()),
+    }
+}
+
+/// The prefix itself and every domain below it.
+fn reserved(key: &str) -> bool {
+    key.starts_with(RESERVED) || key.split_once('/').is_some_and(|(domain, _)| domain.ends_with(".node-restriction.kubernetes.io"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_does_not_choose_its_pods() {
+        let node = User::node("n1");
+        let old = json!({"metadata": {"name": "n1", "labels": {"a": "b", "node-restriction.kubernetes.io/fips": "true"}}, "spec": {"taints": [{"key": "t"}]}});
+        let change = |change: &dyn Fn(&mut Value)| {
+            let mut new = old.clone();
+            change(&mut new);
+            marks(&node, "nodes", Some(&old), &new).err().map(|status| status.message)
+        };
+        assert_eq!(change(&|new| new["metadata"]["labels"]["a"] = json!("c")), None);
+        assert_eq!(change(&|new| new["status"] = json!({"phase": "x"})), None);
+        assert!(change(&|new| new["spec"]["taints"] = json!([])).is_some_and(|why| why.contains("taints")));
+        for key in ["node-restriction.kubernetes.io/fips", "node-restriction.kubernetes.io/x", "sub.node-restriction.kubernetes.io/x"] {
+            assert!(change(&|new| new["metadata"]["labels"][key] = json!("no")).is_some_and(|why| why.contains(key)), "{key}");
+        }
+        assert!(change(&|new| new["metadata"]["labels"] = json!({"a": "b"})).is_some());
+        assert!(marks(&node, "nodes", None, &json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).is_err());
+        assert!(marks(&node, "nodes", None, &json!({"spec": {"taints": [{"key": "t"}]}})).is_ok(), "it may register with taints");
+        let admin = User::masters();
+        assert!(marks(&admin, "nodes", Some(&old), &json!({})).is_ok());
     }
 }
