@@ -190,7 +190,10 @@ async fn supervisor_that_hangs_up_loses_nothing() {
     tokio::io::AsyncWriteExt::write_all(&mut stranger, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut rest = Vec::new();
     tokio::io::AsyncReadExt::read_to_end(&mut stranger, &mut rest).await.unwrap();
-    until("the agent is heard again", async || world.state(&id).await.is_some()).await;
+    // A request that was under way when the agent was cut off fails, and is asked again.
+    let listed =
+        async || world.runtime.list().await.is_ok_and(|list| list.iter().flat_map(|sandbox| &sandbox.containers).any(|found| found.id == id));
+    until("the agent is heard again", listed).await;
     assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
     world.runtime.stop_container(&id, Duration::from_secs(1)).await.unwrap();
     assert_eq!(world.exit(&id).await.0, 0, "its end is heard");
