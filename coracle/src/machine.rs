@@ -27,14 +27,26 @@ pub fn default_data_dir() -> PathBuf {
     data.unwrap_or_else(|| home().join(".local/share")).join("coracle")
 }
 
-/// Raises the soft limit of open files to the hard one; every pod and every connection is a descriptor.
-pub fn raise_file_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // The soft limit stays where this is refused; running out of it is reported where it happens.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+/// With fewer descriptors than this a cluster does not even start well.
+const FEWEST_FILES: u64 = 64;
+/// With fewer, a handful of pods and clients may use them up.
+const FEW_FILES: u64 = 1024;
+
+/// Raises the soft limit of open files to the hard one; every pod and every connection is a descriptor. Too low a limit is refused, a low one is said.
+pub fn raise_file_limit() -> Result<()> {
+    let Ok((mut soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    // The soft limit stays where this is refused; running out of it is reported where it happens.
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        soft = hard;
     }
+    let remedy = "raise it (ulimit -n 65536; LimitNOFILE= of a systemd unit)";
+    if soft < FEWEST_FILES {
+        bail!("the limit of open files is {soft}, and a cluster needs {FEWEST_FILES} at the very least: {remedy}");
+    }
+    if soft < FEW_FILES {
+        println!("the limit of open files is {soft}, which is enough for a few pods and clients only: {remedy}");
+    }
+    Ok(())
 }
 
 /// The right to use a data directory, held until it is dropped.

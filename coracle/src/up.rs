@@ -64,7 +64,7 @@ pub fn run(options: Options) -> Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .with_writer(std::io::stderr)
         .init();
-    machine::raise_file_limit();
+    machine::raise_file_limit()?;
     let data = DataDir::lock(&options.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the runtime")?;
     let done = runtime.block_on(serve(options, &data));

@@ -27,7 +27,7 @@ impl Fatal {
 impl Default for Fatal {
     fn default() -> Fatal {
         Fatal::new(|reason| {
-            tracing::error!("{reason}; ending the process, nothing unacknowledged is lost: free space or repair the disk, then start again");
+            tracing::error!("{reason}; ending the process, nothing acknowledged is lost: free space or repair the disk, then start again");
             eprintln!("coracle: {reason}; ending the process: free space or repair the disk, then start again");
             std::process::exit(74);
         })

@@ -12,6 +12,7 @@ use std::{
 
 const CASES: &[(&str, fn() -> Result)] = &[
     ("a_full_disk_refuses_writes_only", a_full_disk_refuses_writes_only),
+    ("a_small_limit_is_said_at_the_start", a_small_limit_is_said_at_the_start),
     ("a_crowd_of_connections_passes", a_crowd_of_connections_passes),
     ("processes_without_descriptors_leave_others_alone", processes_without_descriptors_leave_others_alone),
     ("a_registry_that_hangs", a_registry_that_hangs),
@@ -142,14 +143,19 @@ fn a_full_disk_refuses_writes_only() -> Result {
 
     // A start on a full disk works, or says what is wrong; either way nothing is lost.
     cluster.kill()?;
-    if let Err(error) = cluster.up() {
-        let said = format!("{error:?}");
-        ensure!((said.contains("full") || said.contains("No space left")) && said.contains("free"), "{said}");
-        disk.clear()?;
-        cluster.up()?;
-    } else {
-        disk.clear()?;
+    let mut again = Background::start(&mut cluster.up_command()?)?;
+    eventually("it starts, or ends with the reason", 60, || {
+        let (running, lines) = (again.running(), again.lines().join("\n"));
+        let reason = (lines.contains("full") || lines.contains("No space left")) && lines.contains("free");
+        ensure!(lines.contains("ready in") || (!running && reason), "{lines}");
+        Ok(())
+    })?;
+    if again.running() {
+        again.signal("KILL")?;
+        again.wait(10)?;
     }
+    disk.clear()?;
+    cluster.up()?;
     all_there()?;
     answers(&cluster, &ip)?;
     eventually("writes again", 20, || cluster.kubectl(&["label", "cm", "c1", "color=blue"])?.ok())?;
@@ -191,6 +197,31 @@ fn runtime_processes(cluster: &Cluster) -> Result<Vec<u32>> {
     pids.sort_unstable();
     ensure!(pids.len() >= 2, "no wasm runtime: {pids:?}");
     Ok(pids)
+}
+
+fn a_small_limit_is_said_at_the_start() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    let up = |limit: u32| -> Result<Command> {
+        let whole = cluster.up_command()?;
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}:{limit}")).arg(whole.get_program()).args(whole.get_args());
+        Ok(command)
+    };
+    let said = Output::of(&mut up(32)?, "")?.err()?;
+    ensure!(said.contains("limit of open files is 32") && said.contains("ulimit -n"), "{said}");
+    let mut few = Background::start(&mut up(128)?)?;
+    eventually("it is ready", 30, || {
+        let lines = few.lines();
+        ensure!(lines.iter().any(|line| line.starts_with("ready")), "{lines:?}");
+        ensure!(lines.iter().any(|line| line.contains("limit of open files is 128")), "{lines:?}");
+        Ok(())
+    })?;
+    cluster.import("web", "web:v1")?;
+    cluster.apply(&pod("fits", "web:v1", HTTP))?;
+    answers(&cluster, &ready(&cluster, "fits")?)?;
+    few.signal("TERM")?;
+    ensure!(few.wait(40)? == 0, "{:?}", few.lines());
+    Ok(())
 }
 
 fn a_crowd_of_connections_passes() -> Result {

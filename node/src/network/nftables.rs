@@ -11,12 +11,19 @@ use tokio::{io::AsyncWriteExt, process::Command};
 /// Why the kernel's rules could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `nft` is not there.
-    #[error("cannot run nft: {0}; install the package nftables")]
+    /// `nft` is not there, or cannot be started.
+    #[error("cannot run nft: {0}; {remedy}", remedy = remedy(.0))]
     Missing(std::io::Error),
     /// `nft` refused the transaction.
     #[error("nft refused the service rules: {0}")]
     Refused(String),
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "install the package nftables",
+        _ => "see whether this machine has descriptors, processes and memory left",
+    }
 }
 
 /// The rules of one cluster on this host.
