@@ -49,10 +49,12 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
     status.insert("message".into(), verdict.as_ref().map_or(Value::Null, |v| json!(v.message)));
     status.insert("startTime".into(), json!(machine.start_time.rfc3339()));
     status.insert("hostIP".into(), json!(host_ip.to_string()));
-    status.insert("hostIPs".into(), json!([{ "ip": host_ip.to_string() }]));
+    // These lists merge by address, so an earlier one (from before a restart) would stay, and may be another pod's by now.
+    let only = |ip: IpAddr| json!([{ "ip": ip.to_string() }, { "$patch": "replace" }]);
+    status.insert("hostIPs".into(), only(host_ip));
     if let Some(ip) = machine.ip {
         status.insert("podIP".into(), json!(ip.to_string()));
-        status.insert("podIPs".into(), json!([{ "ip": ip.to_string() }]));
+        status.insert("podIPs".into(), only(ip));
     }
     status.insert("conditions".into(), conditions(pod, machine, phase, now));
     if verdict.is_some() && !machine.containers.iter().any(|c| c.created) {

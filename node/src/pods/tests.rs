@@ -161,6 +161,16 @@ fn restarts_back_off_from_ten_seconds_to_five_minutes_and_are_forgiven() {
 }
 
 #[test]
+fn a_pod_has_the_addresses_it_has_now_and_no_others() {
+    let mut play = Play::one();
+    play.settle();
+    let status = play.status();
+    for (one, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        assert_eq!(status[list], serde_json::json!([{ "ip": status[one] }, { "$patch": "replace" }]), "they merge by address otherwise");
+    }
+}
+
+#[test]
 fn waiting_reasons_and_phases_while_crashing() {
     let mut play = Play::one();
     play.settle();
