@@ -296,9 +296,7 @@ fn ready(node: &[u8]) -> bool {
 
 async fn open_store(options: &Options) -> Result<Store, Error> {
     let dir = options.data_dir.join("store");
-    let opened =
-        Store::open(coracle_store::Options { dir: dir.clone(), cache: 4 << 20, history_age: Duration::from_secs(300), history_bytes: 16 << 20 });
-    opened.await.map_err(|error| Error::Store { dir, error })
+    Store::open(coracle_store::Options::new(dir.clone())).await.map_err(|error| Error::Store { dir, error })
 }
 
 #[cfg(test)]

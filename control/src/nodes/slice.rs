@@ -59,11 +59,6 @@ impl Slice {
         keys
     }
 
-    /// Forgets what was sent (before a `Reset`), not what is named.
-    pub fn forget(&mut self) {
-        self.sent.clear();
-    }
-
     /// First step: takes in what the changed pods name now.
     pub fn pods(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Named {
         let mut touched = HashMap::<Key, bool>::new();
