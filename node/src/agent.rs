@@ -249,11 +249,15 @@ const COLLECT: Duration = Duration::from_secs(3600);
 /// Images are removed by another process (`coracle image rm`), so what runtimes made of them is looked through now and then.
 async fn collect_garbage(runtimes: Vec<Arc<dyn Runtime>>, images: Images, cancel: CancellationToken) {
     loop {
-        let keep = images.digests();
-        for runtime in &runtimes {
-            if let Err(why) = runtime.collect_garbage(&keep).await {
-                tracing::warn!(runtime = runtime.name(), %why, "remove what removed images left behind");
+        match images.digests() {
+            Ok(keep) => {
+                for runtime in &runtimes {
+                    if let Err(why) = runtime.collect_garbage(&keep).await {
+                        tracing::warn!(runtime = runtime.name(), %why, "remove what removed images left behind");
+                    }
+                }
             }
+            Err(why) => tracing::warn!(%why, "list the images; nothing is removed"),
         }
         tokio::select! {
             () = cancel.cancelled() => return,

@@ -115,7 +115,10 @@ impl Images {
     }
 
     /// Manifest digests and wasm digests that are still named.
-    pub fn digests(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// They cannot be listed; nothing may be removed then.
+    pub fn digests(&self) -> Result<Vec<String>, Error> {
         self.store.digests()
     }
 }

@@ -241,7 +241,8 @@ impl Session<'_> {
             let layers: Vec<unpack::Layer> = files.iter().map(|(path, kind)| unpack::Layer { path, media_type: kind }).collect();
             let found = unpack::find(&store, &reference, &layers);
             // Only the .wasm is kept; what another image is made of is not this one's to remove, whatever its manifest calls a layer.
-            let named: HashSet<PathBuf> = store.digests().iter().filter_map(|digest| store.blob(digest)).collect();
+            let Ok(digests) = store.digests() else { return found };
+            let named: HashSet<PathBuf> = digests.iter().filter_map(|digest| store.blob(digest)).collect();
             for (path, _) in files.iter().filter(|(path, _)| !named.contains(path)) {
                 let _ = std::fs::remove_file(path);
             }

@@ -12,6 +12,7 @@ use std::{
     collections::HashSet,
     fs,
     io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -71,6 +72,8 @@ impl Store {
         for dir in [store.blobs(), store.names()] {
             fs::create_dir_all(&dir).map_err(|e| failed("make", &dir, &e))?;
         }
+        // Private images are nobody else's; compiler and hosts get their content as descriptors.
+        fs::set_permissions(&store.root, fs::Permissions::from_mode(0o700)).map_err(|e| failed("protect", &store.root, &e))?;
         Ok(store)
     }
 
@@ -169,8 +172,11 @@ impl Store {
     }
 
     /// Digests that are named: manifests' and contents'.
-    pub fn digests(&self) -> Vec<String> {
-        self.list().unwrap_or_default().into_iter().flat_map(|n| [n.manifest, n.wasm]).collect()
+    ///
+    /// # Errors
+    /// The names cannot be listed. Nothing may be removed then: an empty answer would mean that everything is unnamed.
+    pub fn digests(&self) -> Result<Vec<String>, Error> {
+        Ok(self.list()?.into_iter().flat_map(|n| [n.manifest, n.wasm]).collect())
     }
 
     /// A .wasm file from this machine under a name, with the manifest that pushing it would have.

@@ -222,7 +222,7 @@ pub fn services(pod: &Pod, objects: &dyn Objects, api_server: Option<std::net::S
     }
     if let Some(address) = api_server {
         // Where pods reach the API server when no Service address leads there.
-        env.retain(|(name, _)| !name.starts_with("KUBERNETES_"));
+        env.retain(|(name, _)| !["KUBERNETES_SERVICE_", "KUBERNETES_PORT"].iter().any(|prefix| name.starts_with(prefix)));
         let host = address.ip().to_string();
         let master = Service {
             metadata: ServiceMeta { name: "kubernetes".into() },

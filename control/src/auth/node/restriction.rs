@@ -30,7 +30,22 @@ const RESERVED: &str = "node-restriction.kubernetes.io/";
 
 /// By what pods are drawn to a node or kept away from it is not the node's to change: taints once it is registered, reserved labels ever.
 fn marks(user: &User, resource: &str, old: Option<&Value>, new: &Value) -> Result<(), Status> {
-    let Some(node) = user.node_name().filter(|_| resource == "nodes") else { return Ok(()) };
+    let Some(node) = user.node_name() else { return Ok(()) };
+    if let ("pods", Some(old)) = (resource, old) {
+        // Labels draw traffic and policies to a pod.
+        return match old.pointer("/metadata/labels") == new.pointer("/metadata/labels") {
+            true => Ok(()),
+            false => Err(Status::forbidden(
+                "",
+                "pods",
+                new["metadata"]["name"].as_str().unwrap_or_default(),
+                &format!("node {node:?} is not allowed to modify labels"),
+            )),
+        };
+    }
+    if resource != "nodes" {
+        return Ok(());
+    }
     let refuse = |what: &str| Err(Status::forbidden("", "nodes", node, &format!("node {node:?} is not allowed to modify {what}")));
     if old.is_some_and(|old| old["spec"]["taints"] != new["spec"]["taints"]) {
         return refuse("taints");
@@ -55,6 +70,15 @@ fn reserved(key: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_node_does_not_relabel_pods() {
+        let node = User::node("n1");
+        let pod = |label: &str| json!({"metadata": {"name": "p", "labels": {"app": label}}, "status": {"phase": label}});
+        assert!(marks(&node, "pods", Some(&pod("a")), &pod("a")).is_ok());
+        assert!(marks(&node, "pods", Some(&pod("a")), &pod("b")).is_err());
+        assert!(marks(&User::masters(), "pods", Some(&pod("a")), &pod("b")).is_ok());
+    }
 
     #[test]
     fn a_node_does_not_choose_its_pods() {
