@@ -14,7 +14,7 @@ use coracle_node::{
     network::{Network, kernel::Kernel},
 };
 use coracle_runtime_wasm::WasmRuntime;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +72,16 @@ pub fn run(options: Options) -> Result<()> {
     done
 }
 
+/// A line on standard output. A reader that is gone is no reason to leave pods behind.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A line on standard error, likewise.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The first node's part of the cluster's range, as the control plane hands parts out.
 fn node_range(cluster: &str) -> String {
     match cluster.split_once('/') {
@@ -84,9 +94,9 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut stages = Stages::begin();
     let root = machine::is_root();
     if !root {
-        println!(
+        say(format_args!(
             "running as an ordinary user: wasm pods only, pods and Services on loopback addresses (127.x); as root, pods get addresses of their own"
-        );
+        ));
     }
     let pods = options.pod_cidr.clone().unwrap_or_else(|| if root { "10.244.0.0/16" } else { "127.244.0.0/16" }.into());
     let services = options.service_cidr.clone().unwrap_or_else(|| if root { "10.96.0.0/16" } else { "127.96.0.0/16" }.into());
@@ -118,8 +128,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut node = tokio::spawn(service.run(cancel.clone()));
     control.node_ready(&options.node_name, READY_BOUND).await.map_err(|why| anyhow!("the node {} did not become ready: {why}", options.node_name))?;
     stages.done("node");
-    println!("{stages}");
-    println!("  export KUBECONFIG={}", kubeconfig.display());
+    say(format_args!("{stages}"));
+    say(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -128,23 +138,23 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         _ = terminate.recv() => {}
         ended = &mut node => bail!("the node agent ended by itself: {ended:?}"),
     }
-    println!("stopping: pods first, {} s at most; a second Ctrl-C ends it at once", STOP_BOUND.as_secs());
+    say(format_args!("stopping: pods first, {} s at most; a second Ctrl-C ends it at once", STOP_BOUND.as_secs()));
     let stop = async {
         for late in agent.stop_pods(STOP_BOUND).await {
-            eprintln!("late: pod {late} did not stop in time and was killed");
+            complain(format_args!("late: pod {late} did not stop in time and was killed"));
         }
         wasm.shutdown().await;
         cancel.cancel();
         if tokio::time::timeout(LATE, &mut node).await.is_err() {
-            eprintln!("late: the node agent");
+            complain(format_args!("late: the node agent"));
         }
         for late in control.stop().await {
-            eprintln!("late: {late}");
+            complain(format_args!("late: {late}"));
         }
     };
     tokio::select! {
         () = stop => {}
-        _ = interrupt.recv() => eprintln!("ended at once"),
+        _ = interrupt.recv() => complain(format_args!("ended at once")),
     }
     Ok(())
 }

@@ -89,10 +89,13 @@ fn start(binary: &Path, data: &Path, kubeconfig: &Path) -> Result<Running> {
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", binary.display()))?;
     let stdout = child.stdout.take();
     let running = Running { child, dir: data.parent().unwrap_or(data).to_path_buf() };
-    for line in BufReader::new(stdout.context("no output")?).lines() {
+    let mut lines = BufReader::new(stdout.context("no output")?).lines();
+    while let Some(line) = lines.next() {
         let line = line?;
         println!("  {line}");
         if line.starts_with("ready") {
+            // What it says later, such as why it stops, is shown too.
+            std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("  {line}")));
             return Ok(running);
         }
     }
