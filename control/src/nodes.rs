@@ -1,7 +1,7 @@
 //! Node sessions: what a node may see, what it reports, and the streams to it.
 //!
 //! A node dials in over the link; from then on it is in [`Sessions`]. On its connection it subscribes to its slice of the cluster
-//! ([`feed`]) and makes API calls as itself ([`Call`], the same pipeline as HTTPS); the control plane opens streams to it for logs,
+//! (`feed`) and makes API calls as itself ([`Call`], the same pipeline as HTTPS); the control plane opens streams to it for logs,
 //! proxying and stats. Nothing here knows what a kind means beyond what a pod names.
 
 pub mod connect;

@@ -59,7 +59,7 @@ async fn kinds() {
 
 async fn a_new_pod_is_admitted(client: &Client) {
     namespace(client, "pods").await;
-    let stored = value(&*client.create("pods", "pods", pod("a")).await.expect("created"));
+    let stored = value(&client.create("pods", "pods", pod("a")).await.expect("created"));
     let spec = &stored["spec"];
     let volume = spec["volumes"][0]["name"].as_str().expect("token volume").to_string();
     assert!(volume.starts_with("kube-api-access-"), "{volume}");
@@ -144,7 +144,7 @@ async fn services_never_share_an_address(client: &Client) {
     });
     let mut stored = Vec::new();
     for create in creates.collect::<Vec<_>>() {
-        stored.push(value(&*create.await.expect("task").expect("created")));
+        stored.push(value(&create.await.expect("task").expect("created")));
     }
     let ips: BTreeSet<&str> = stored.iter().filter_map(|service| service["spec"]["clusterIP"].as_str()).collect();
     let ports: BTreeSet<i64> = stored.iter().filter_map(|service| service["spec"]["ports"][0]["nodePort"].as_i64()).collect();
@@ -177,7 +177,7 @@ async fn addresses_come_back(client: &Client) {
     let mut named = value(&client.get("services", "again", "b").expect("there"));
     named["spec"]["type"] = "ExternalName".into();
     named["spec"]["externalName"] = "example.com".into();
-    let named = value(&*client.update("services", named).await.expect("renamed"));
+    let named = value(&client.update("services", named).await.expect("renamed"));
     assert!(named["spec"].get("clusterIP").is_none(), "{named}");
     assert!(client.store().snapshot().get(&Key::new("~service-ips", "", "10.96.0.9")).is_none(), "the address is given back");
 }
@@ -222,10 +222,10 @@ async fn rules_are_upstreams(client: &Client) {
     good["spec"]["replicas"] = 0.into();
     client.create("deployments.apps", "rules", good).await.expect("good");
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}});
-    let stored = value(&*client.create("secrets", "rules", secret).await.expect("secret"));
+    let stored = value(&client.create("secrets", "rules", secret).await.expect("secret"));
     assert_eq!((&stored["type"], &stored["data"]), (&json!("Opaque"), &json!({"a": "Yg=="})));
     let frozen = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "1"}, "immutable": true});
-    let mut frozen = value(&*client.create("configmaps", "rules", frozen).await.expect("map"));
+    let mut frozen = value(&client.create("configmaps", "rules", frozen).await.expect("map"));
     frozen["data"]["a"] = "2".into();
     let status = client.update("configmaps", frozen).await.expect_err("frozen");
     assert_eq!(status.message, "ConfigMap \"m\" is invalid: data: Forbidden: field is immutable when `immutable` is set");
@@ -237,11 +237,11 @@ async fn rules_are_upstreams(client: &Client) {
         status.message,
         "priorityclasses.scheduling.k8s.io \"higher\" is forbidden: PriorityClass high is already marked as default. Only one default can exist"
     );
-    let stored = value(&*client.create("pods", "rules", pod("p")).await.expect("pod"));
+    let stored = value(&client.create("pods", "rules", pod("p")).await.expect("pod"));
     assert_eq!((&stored["spec"]["priority"], &stored["spec"]["priorityClassName"]), (&json!(100), &json!("high")));
     client.delete("priorityclasses.scheduling.k8s.io", "", "high", DeleteOptions::default()).await.expect("deleted");
     let node = json!({"metadata": {"name": "n9"}});
-    let stored = value(&*client.create("nodes", "", node).await.expect("node"));
+    let stored = value(&client.create("nodes", "", node).await.expect("node"));
     assert_eq!(stored["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
 }
 
@@ -249,7 +249,7 @@ async fn jobs_know_their_pods(client: &Client) {
     namespace(client, "jobs").await;
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "pi"}, "spec": {"suspend": true,
         "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "pi", "image": "pi"}]}}}});
-    let stored = value(&*client.create("jobs.batch", "jobs", job.clone()).await.expect("job"));
+    let stored = value(&client.create("jobs.batch", "jobs", job.clone()).await.expect("job"));
     let uid = &stored["metadata"]["uid"];
     assert_eq!(stored["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
     assert_eq!(

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(options),
         Command::Image(options) => image::run(options),
         Command::Version => {
-            println!("coracle {} (Kubernetes API {})", env!("CARGO_PKG_VERSION"), "v1.36");
+            println!("coracle {} (Kubernetes API v1.36)", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     };

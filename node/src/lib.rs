@@ -1,6 +1,6 @@
 //! The node agent: runs the pods that the control plane gives this node, and goes on doing so when it is cut off.
 //!
-//! [`Agent::new`](agent::Agent::new) makes a [`Service`](agent::Service) to run and a [`Handle`](agent::Handle) to stop pods with.
+//! [`Agent::new`](agent::Agent::new) makes a [`Service`] to run and a [`Handle`] to stop pods with.
 //! [`session`] holds the link, [`mirror`] what the node was told, [`pods`] the pods, [`images`], [`volumes`] and [`network`] what they
 //! need; [`report`], [`events`] and [`registration`] are what the node says, [`streams`] and [`logs`] what it is asked.
 

@@ -147,7 +147,7 @@ async fn serve(birth: Birth, engine: wasmtime::Engine) -> wasmtime::Result<()> {
             }
             turned = link.turn() => {
                 turned?;
-                while let Some((order, fds)) = link.link().next::<Order>()? {
+                while let Some((order, fds)) = link.link().receive::<Order>()? {
                     host.obey(order, fds);
                 }
                 if link.link().closed() {

@@ -279,7 +279,7 @@ impl Supervisor {
             let closed = agent.closed();
             loop {
                 let Some(agent) = &mut self.agent else { return false };
-                match agent.next::<Request>() {
+                match agent.receive::<Request>() {
                     Ok(Some((request, fds))) => {
                         let fds = fds.into_iter().map(Arc::new).collect();
                         let commands = match request.ask {
@@ -332,7 +332,7 @@ impl Supervisor {
             }
             loop {
                 let Some(link) = self.hosts.get_mut(index).and_then(|host| host.link.as_mut()) else { return false };
-                match link.next::<Said>() {
+                match link.receive::<Said>() {
                     Ok(Some((said, _))) => {
                         let commands = self.state.said(index, said);
                         if self.obey(commands) {

@@ -1,6 +1,6 @@
 //! Structural schemas: canonical form, pruning, defaults, field validation, strategic merge, OpenAPI. Pure.
 //!
-//! One table of facts (`schema/facts/`, see [`facts`]) describes every built-in type; it is read lazily, a type at a time, and
+//! One table of facts (`schema/facts/`, see the module `facts`) describes every built-in type; it is read lazily, a type at a time, and
 //! types are shared between kinds. A [`Schema`] is a kind's view of it. Objects are `serde_json::Value`s on the way through the
 //! pipeline and canonical bytes ([`to_draft`]) at rest.
 

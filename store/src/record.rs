@@ -133,9 +133,8 @@ impl<'a> Reader<'a> {
     }
     fn meta(&mut self) -> Result<Meta, Corrupt> {
         let uid = self.str("the uid")?.into();
-        let mut pairs = |what| -> Result<Vec<(Box<str>, Box<str>)>, Corrupt> {
-            (0..self.count(what)?).map(|_| Ok((self.str(what)?.into(), self.str(what)?.into()))).collect()
-        };
+        let mut pairs =
+            |what| -> Result<Vec<_>, Corrupt> { (0..self.count(what)?).map(|_| Ok((self.str(what)?.into(), self.str(what)?.into()))).collect() };
         let labels = pairs("the labels")?;
         let fields = pairs("the fields")?;
         let owners = (0..self.count("the owners")?).map(|_| Ok(self.str("the owners")?.into())).collect::<Result<_, _>>()?;

@@ -119,8 +119,8 @@ impl Store {
         };
         let hub = Hub::new(Arc::new(root.clone()), options.history_age, options.history_bytes);
         let flush = Flush::new(state.clone(), image.clone(), seams.fatal.clone());
-        let sole = Arc::new(AtomicBool::new(false));
-        let machine = Machine::new(NODE, root, image, options.clone(), hub.clone(), flush.clone(), log.clone(), sole.clone());
+        let machine = Machine::new(NODE, root, image, options.clone(), hub.clone(), flush.clone(), log.clone());
+        let sole = machine.sole();
         let raft = match start_raft(log.clone(), machine).await {
             Ok(raft) => raft,
             Err(error) => {

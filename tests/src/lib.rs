@@ -14,7 +14,7 @@ pub use cluster::{Cluster, Mode};
 pub use host::{Host, is_root};
 pub use process::{Background, Output};
 pub use registry::Registry;
-pub use suite::{Case, alone, main};
+pub use suite::{Alone, Case, alone, main};
 pub use wait::eventually;
 
 use std::path::PathBuf;

@@ -7,8 +7,11 @@ use std::{process::ExitCode, sync::Arc};
 /// A case: its name and what it does to the cluster.
 pub type Case = (&'static str, fn(&Cluster) -> Result);
 
+/// A case with clusters of its own: its name and what it does.
+pub type Alone = (&'static str, fn() -> Result);
+
 /// Runs cases that have clusters of their own.
-pub fn alone(cases: &'static [(&'static str, fn() -> Result)]) -> ExitCode {
+pub fn alone(cases: &'static [Alone]) -> ExitCode {
     let trials = cases.iter().map(|(name, run)| Trial::test(*name, move || run().map_err(|error| Failed::from(format!("{error:?}")))));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

@@ -1,7 +1,7 @@
 //! Faults of the machine and of others: what fails says so and names the remedy, everything else goes on, and all is well once the fault is gone.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Background, Cluster, Mode, Output, Registry, Result, alone, eventually, is_root};
+use coracle_tests::{Alone, Background, Cluster, Mode, Output, Registry, Result, alone, eventually, is_root};
 use std::{
     fs::{self, File},
     io::Write,
@@ -10,7 +10,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const CASES: &[(&str, fn() -> Result)] = &[
+const CASES: &[Alone] = &[
     ("a_full_disk_refuses_writes_only", a_full_disk_refuses_writes_only),
     ("a_small_limit_is_said_at_the_start", a_small_limit_is_said_at_the_start),
     ("a_crowd_of_connections_passes", a_crowd_of_connections_passes),

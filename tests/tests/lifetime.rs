@@ -1,10 +1,10 @@
 //! Starting, stopping, dying and coming back: each case has a cluster of its own.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Background, Cluster, Mode, Output, Result, alone, binary, eventually};
+use coracle_tests::{Alone, Background, Cluster, Mode, Output, Result, alone, binary, eventually};
 use std::{collections::BTreeMap, process::ExitCode};
 
-const CASES: &[(&str, fn() -> Result)] = &[
+const CASES: &[Alone] = &[
     ("kill_and_restart_adopts_running_pods", kill_and_restart_adopts_running_pods),
     ("stopping_ends_the_pods_and_starting_brings_them_back", stopping_ends_the_pods_and_starting_brings_them_back),
     ("no_acknowledged_write_is_lost", no_acknowledged_write_is_lost),

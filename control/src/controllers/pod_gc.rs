@@ -62,7 +62,7 @@ fn end(key: &Key, pod: &Pod<'_>, message: &str, now: Timestamp) -> Vec<Action> {
 }
 
 /// The oldest ended pods beyond the number that is kept.
-fn surplus<'p>(mut pods: Vec<(&'p Key, String, Timestamp)>, kept: usize) -> Vec<Action> {
+fn surplus(mut pods: Vec<(&Key, String, Timestamp)>, kept: usize) -> Vec<Action> {
     let surplus = pods.len().saturating_sub(kept);
     pods.sort_by(|a, b| (a.2, &*a.0.namespace, &*a.0.name).cmp(&(b.2, &*b.0.namespace, &*b.0.name)));
     pods.into_iter().take(surplus).map(|(key, uid, _)| Action::Delete { key: key.clone(), uid, propagation: None, grace: Some(0) }).collect()

@@ -178,7 +178,7 @@ fn alike(a: &Object, b: &Object) -> bool {
         #[serde(borrow)]
         spec: Option<&'a RawValue>,
     }
-    fn spec<'a>(object: &'a Object) -> Option<&'a str> {
+    fn spec(object: &Object) -> Option<&str> {
         parse_bytes::<Raw<'_>>(&object.json).ok()?.spec.map(RawValue::get)
     }
     a.meta.labels == b.meta.labels && spec(a) == spec(b)

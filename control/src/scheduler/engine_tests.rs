@@ -219,7 +219,7 @@ fn like_pods_spread_and_preferences_count() {
 #[test]
 fn a_gone_node_takes_no_pods_and_may_come_back() {
     let a = node("a", "1", json!({}));
-    let mut fixture = Fixture::new(&[a.clone()]);
+    let mut fixture = Fixture::new(std::slice::from_ref(&a));
     fixture.add(&pod("old", "800m", json!({ "spec": { "nodeName": "a" } })));
     fixture.engine.node(Some(&a), None, fixture.now);
     fixture.add(&pod("p", "500m", json!({})));

@@ -56,7 +56,7 @@ pub fn restarts(policy: &str, code: i32) -> bool {
 }
 
 /// The policy that holds for that container: sidecars always restart, init containers do unless the pod never does.
-pub fn policy<'a>(pod: &'a Pod, index: usize) -> &'a str {
+pub fn policy(pod: &Pod, index: usize) -> &str {
     let policy = pod.spec.restart_policy.as_str();
     if index >= pod.inits() {
         return policy;

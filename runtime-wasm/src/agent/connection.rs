@@ -65,7 +65,7 @@ impl Connection {
                 }
                 turned = link.turn() => {
                     turned?;
-                    while let Some((answered, _)) = link.link().next::<Answered>()? {
+                    while let Some((answered, _)) = link.link().receive::<Answered>()? {
                         match answered {
                             Answered::Event(happened) => _ = events.send(happened),
                             Answered::Reply(Reply { id, result }) => {

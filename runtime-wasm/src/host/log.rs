@@ -4,7 +4,7 @@
 //! line buffers of its own, so lines never mix; a line longer than the buffer is written in parts (`P`, the last one `F`).
 //!
 //! A host cannot rename files (it sees no file system): when the file is full it says so, the agent rotates and sends a fresh descriptor. While
-//! no agent is there to do it, the file may grow to [`SLACK`] times its size; then lines are dropped and counted.
+//! no agent is there to do it, the file may grow to four times its size; then lines are dropped and counted.
 
 use bytes::Bytes;
 use parking_lot::Mutex;

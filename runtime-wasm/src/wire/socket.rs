@@ -177,7 +177,7 @@ impl Link {
     }
 
     /// The next whole message, if there is one, with its descriptors; with fewer than were sent when this process had no room for all.
-    pub fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
         let mut at = 0;
         let mut reads = 0;
         loop {
@@ -282,7 +282,7 @@ mod tests {
         loop {
             let sent = from.flush();
             while to.fill().is_ok() {
-                while let Some(message) = to.next().unwrap() {
+                while let Some(message) = to.receive().unwrap() {
                     got.push(message);
                 }
             }
@@ -356,6 +356,6 @@ mod tests {
         let (mut a, b) = Link::pair().unwrap();
         rustix::io::write(&b, b"GET / HTTP/1.1\r\n\r\n").unwrap();
         a.fill().unwrap();
-        assert!(a.next::<String>().is_err());
+        assert!(a.receive::<String>().is_err());
     }
 }

@@ -3,7 +3,10 @@ use coracle_api::registry::{Resource, Scope, Subresource};
 use serde_json::Value;
 use std::sync::Arc;
 
-fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], subresources: &[(&str, (&str, &str, &str), &[&str])]) -> ResourceRef {
+/// Name; group, version and kind; verbs.
+type Sub<'a> = (&'a str, (&'a str, &'a str, &'a str), &'a [&'a str]);
+
+fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], subresources: &[Sub<'_>]) -> ResourceRef {
     Arc::new(Resource {
         group: group.into(),
         version: version.into(),

@@ -264,7 +264,7 @@ impl Shared {
     }
 
     fn finish(&self, batch: &mut Vec<Job>) {
-        let written = batch.iter().filter_map(|job| if let Job::Append { entries, .. } = job { entries.last() } else { None }).last();
+        let written = batch.iter().rev().find_map(|job| if let Job::Append { entries, .. } = job { entries.last() } else { None });
         if let Some(last) = written {
             let mut view = self.view.lock();
             view.written = last.log_id.index + 1;

@@ -127,19 +127,16 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// `root` and `applied` are what the state file holds.
-    pub fn new(
-        node: u64,
-        root: Root,
-        applied: Applied,
-        options: Options,
-        hub: Arc<Hub>,
-        flush: Arc<Flush>,
-        log: LogStore,
-        sole: Arc<AtomicBool>,
-    ) -> Machine {
+    pub fn new(node: u64, root: Root, applied: Applied, options: Options, hub: Arc<Hub>, flush: Arc<Flush>, log: LogStore) -> Machine {
+        let sole = Arc::new(AtomicBool::new(false));
         let machine = Machine { root, applied: applied.log_id, membership: applied.membership, node, sole, options, hub, flush, log };
         machine.note_voters();
         machine
+    }
+
+    /// Whether this member is the only voter; kept up to date.
+    pub fn sole(&self) -> Arc<AtomicBool> {
+        self.sole.clone()
     }
 
     fn note_voters(&self) {

@@ -21,7 +21,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for InDirect
         assert_eq!(applied, Applied::default());
         let hub = Hub::new(Arc::new(Root::default()), options.history_age, options.history_bytes);
         let flush = Flush::new(state, applied.clone(), Fatal::default());
-        let machine = Machine::new(0, root, applied, options, hub, flush, log.clone(), Arc::new(AtomicBool::new(false)));
+        let machine = Machine::new(0, root, applied, options, hub, flush, log.clone());
         Ok((dir, log, machine))
     }
 }

@@ -30,15 +30,17 @@ struct Binding {
     groups: Box<[Box<str>]>,
 }
 
+type ByName<T> = HashMap<Box<str>, T>;
+
 /// Everything RBAC decides on. `Default` is empty and denies all.
 #[derive(Default)]
 pub struct Index {
-    cluster_roles: HashMap<Box<str>, Role>,
+    cluster_roles: ByName<Role>,
     /// namespace → name → rules
-    roles: HashMap<Box<str>, HashMap<Box<str>, Arc<[Rule]>>>,
+    roles: ByName<ByName<Arc<[Rule]>>>,
     bindings: HashMap<Key, Arc<Binding>>,
-    by_user: HashMap<Box<str>, Vec<Arc<Binding>>>,
-    by_group: HashMap<Box<str>, Vec<Arc<Binding>>>,
+    by_user: ByName<Vec<Arc<Binding>>>,
+    by_group: ByName<Vec<Arc<Binding>>>,
 }
 
 /// Rules that a user has, and through what.

@@ -95,7 +95,7 @@ pub fn plan(service: &Service<'_>, mut groups: BTreeMap<(&'static str, Ports), V
         let mut empty_kept = false;
         for (slice, backends) in kept {
             let key = Key::new(SLICES, &*namespace, &*slice.metadata.name);
-            if backends.is_empty() && !(only && !empty_kept) {
+            if backends.is_empty() && (empty_kept || !only) {
                 deletions.push(Action::Delete { key, uid: slice.metadata.uid, propagation: None, grace: None });
                 continue;
             }

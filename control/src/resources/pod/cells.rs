@@ -6,7 +6,7 @@ use crate::resources::{
 };
 use serde_json::Value;
 
-/// Headings, in the order of [`cells`].
+/// Headings, in the order of [`cells()`].
 pub const HEADINGS: &[cells::Heading] = &[
     cells::NAME,
     ("Ready", "How many of its containers are ready, of how many."),

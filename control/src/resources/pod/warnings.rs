@@ -139,8 +139,10 @@ fn affinity(affinity: &At<'_, '_>, said: &mut Vec<String>) {
 }
 
 fn containers(spec: &At<'_, '_>, said: &mut Vec<String>) {
+    /// Places that name a port, each with its host port and host address.
+    type Places<'a> = Vec<(String, i64, &'a str)>;
     // Where a port, and where a port's name, was seen before.
-    let mut ports: BTreeMap<(i64, &str), Vec<(String, i64, &str)>> = BTreeMap::new();
+    let mut ports: BTreeMap<(i64, &str), Places<'_>> = BTreeMap::new();
     let mut port_names: BTreeMap<&str, String> = BTreeMap::new();
     let mut later = Vec::new();
     for list in ["initContainers", "containers"] {

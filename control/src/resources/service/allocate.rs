@@ -27,6 +27,9 @@ pub const IPS: &str = "~service-ips";
 /// Resource under which node ports are reserved.
 pub const PORTS: &str = "~node-ports";
 
+/// Whether a name of a resource is taken.
+type Taken<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
+
 /// The ranges and what is taken in them.
 pub(super) struct Pool<'a> {
     /// First address of the range (the network's own), and how many there are.
@@ -34,7 +37,7 @@ pub(super) struct Pool<'a> {
     cidr: &'a str,
     ports: (u16, u16),
     seed: u64,
-    taken: Box<dyn Fn(&str, &str) -> bool + 'a>,
+    taken: Taken<'a>,
 }
 
 impl<'a> Pool<'a> {

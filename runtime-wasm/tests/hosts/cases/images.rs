@@ -93,7 +93,7 @@ async fn images_are_collected() {
     let (hello, web) = (world.built("hello"), world.built("web"));
     world.runtime.prepare(&hello).await.unwrap();
     let (sandbox, _) = world.run(&web, |_| {}).await;
-    world.runtime.collect_garbage(&[hello.digest.clone()]).await.unwrap();
+    world.runtime.collect_garbage(std::slice::from_ref(&hello.digest)).await.unwrap();
     let names: Vec<_> = std::fs::read_dir(world.dir.path().join("wasm/artifacts")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names.len(), 1);
     assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200, "what runs has its code mapped");
