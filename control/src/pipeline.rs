@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What is done to a resource, in RBAC's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names are RBAC's")]
 pub enum Verb {
     Get,
     List,

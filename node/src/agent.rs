@@ -136,8 +136,8 @@ pub struct Handle {
 }
 
 impl Agent {
-    /// Opens everything on disk; nothing runs yet. (The associated type is in the tuple on purpose: there is no agent value to keep.)
-    #[allow(clippy::new_ret_no_self)]
+    /// Opens everything on disk; nothing runs yet.
+    #[allow(clippy::new_ret_no_self, reason = "there is no agent to keep, only its service and handle")]
     pub fn new(options: Options, connector: Arc<dyn Connector>, runtimes: Vec<Arc<dyn Runtime>>) -> Result<(Service, Handle), Error> {
         let pods = options.data_dir.join("pods");
         // Secrets and tokens lie below, in files that hosts of another uid read (through descriptors): this door is what keeps everybody else out.

@@ -131,8 +131,7 @@ fn watch(dir: &Path) -> std::io::Result<AsyncFd<OwnedFd>> {
     // A container that is about to start may not have a directory yet.
     std::fs::create_dir_all(dir)?;
     add_watch(&fd, dir, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
-    // Deprecated for types that may swap their descriptor; an OwnedFd keeps its own.
-    #[allow(deprecated)]
+    #[allow(deprecated, reason = "for types that may swap their descriptor; an OwnedFd keeps its own")]
     AsyncFd::new(fd)
 }
 

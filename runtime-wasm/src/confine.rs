@@ -3,7 +3,7 @@
 //! Whoever runs guests is an ordinary uid without capabilities, can gain none (`no_new_privs`), and may make only the system calls on a list:
 //! no exec, no ptrace, no mount, no namespaces, no sockets but IP. A call that is not on it fails with EPERM rather than killing the process, which
 //! would take other pods with it. Order matters: the uid first (it needs capabilities), the filter last.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "system calls that no crate wraps")]
 
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},

@@ -4,7 +4,7 @@
 //! the sum over rows is the use, and the supervisor zeroes the row of a dead host. Messages would be too slow for a request of some microseconds,
 //! and a lock could be held by a process that was just killed. A compromised host could write nonsense here; it is accounting, no pointer or
 //! length in any process depends on it.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "memory shared between processes")]
 
 use std::{
     io,

@@ -6,7 +6,7 @@
 //! millisecond even after the binary on disk was replaced or deleted.
 //!
 //! It runs as the same unprivileged uid as its hosts, opens nothing, and ends when its data directory is gone.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "fork, and descriptors by number")]
 
 pub mod state;
 

@@ -1,6 +1,7 @@
-//! The habits of this repository as code: `cargo xtask demo | test | guests | schema`.
+//! The habits of this repository as code: `cargo xtask demo | test | deny | guests | bench | schema`.
 
 mod bench;
+mod deny;
 mod guests;
 mod packages;
 mod schema;
@@ -28,6 +29,8 @@ enum Task {
         #[arg(long)]
         debian: bool,
     },
+    /// Check licences, sources and known vulnerabilities of all dependencies with cargo-deny, which is installed if need be.
+    Deny,
     /// Measure the release build beside a known yardstick.
     Bench {
         #[command(subcommand)]
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Demo(options) => system::demo::run(&options),
         Task::Bench { bench } => bench::run(&bench),
+        Task::Deny => deny::run(),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
         Task::Schema { tree } => schema::run(&tree),

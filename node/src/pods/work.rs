@@ -92,7 +92,7 @@ struct Failure {
 
 impl Work {
     /// Everything an action needs.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "one for each part of the agent; a struct would repeat the fields")]
     pub fn new(
         options: Arc<Options>,
         objects: Arc<dyn Objects>,

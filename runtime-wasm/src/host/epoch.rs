@@ -3,7 +3,7 @@
 //! A guest in a loop holds the only thread, so the tick must come from outside it. A ticking thread would wake up for nothing on an idle node, or
 //! have to be woken at every request. `ITIMER_PROF` counts down only while the process uses the CPU, so an idle host is never disturbed, and
 //! the handler is one atomic addition.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a signal handler")]
 
 use std::{io, sync::OnceLock, time::Duration};
 use wasmtime::Engine;

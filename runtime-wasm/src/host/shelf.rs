@@ -59,7 +59,7 @@ impl Shelf {
     }
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "compiled code is mapped, not checked")]
 fn map(engine: &Engine, linker: &Linker<Guest>, path: &str, module: bool) -> wasmtime::Result<Code> {
     if module {
         // SAFETY: artifacts are written by our compiler process only, into a directory only the agent can write, and renamed into place when whole.

@@ -215,7 +215,7 @@ pub struct AsyncLink(AsyncFd<Link>);
 
 impl AsyncLink {
     /// Within a tokio runtime.
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, reason = "tokio wants the promise that the descriptor stays the same")]
     pub fn new(link: Link) -> io::Result<Self> {
         // SAFETY: the link owns its descriptor, never replaces it, and is owned by the AsyncFd in turn.
         Ok(Self(unsafe { AsyncFd::register(link) }?))

@@ -28,6 +28,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     if options.only.is_none() {
         step::shown("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+        step::shown("lints", &mut cargo(&["clippy", "--profile", "ci", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+        let mut docs = cargo(&["doc", "--profile", "ci", "--locked", "--workspace", "--no-deps"]);
+        step::shown("docs", docs.env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     let components = guests::build(false)?;
     step::shown("build", &mut cargo(&["build", "--profile", "ci", "--locked", "--workspace", "--bins", "--tests"]))?;
