@@ -6,6 +6,7 @@
 use super::{
     Error, Options, Pulled,
     credentials::Keyring,
+    manifest::{self, Config, Content},
     parse,
     store::{LARGEST, Named, Store, WASM_CONFIG, WASM_LAYER},
     unpack,
@@ -13,11 +14,10 @@ use super::{
 use futures::StreamExt;
 use oci_client::{
     Client, Reference,
-    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol, Config, ImageLayer},
+    client::{self, Certificate, CertificateEncoding, ClientConfig, ClientProtocol, ImageLayer},
     manifest::{OciDescriptor, OciImageManifest, OciManifest},
     secrets::RegistryAuth,
 };
-use serde::Deserialize;
 use std::{
     collections::HashSet,
     io::Write,
@@ -32,21 +32,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 const WHOLE: Duration = Duration::from_secs(1800);
 /// The largest manifest or config, bytes.
 const DOCUMENT: i64 = 4 << 20;
-/// Layers of one image.
-const LAYERS: usize = 128;
 
 const ACCEPT: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-/// Layers that are a .wasm as they are.
-const WASM_LAYERS: [&str; 4] = [
-    WASM_LAYER,
-    "application/vnd.wasm.content.layer.v1+wasm",
-    "application/vnd.module.wasm.content.layer.v1+wasm",
-    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
 ];
 
 fn failed(message: impl Into<String>) -> Error {
@@ -130,19 +121,6 @@ struct Session<'a> {
     silence: Duration,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ImageConfig {
-    config: RunConfig,
-}
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "PascalCase")]
-struct RunConfig {
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    env: Option<Vec<String>>,
-}
-
 impl Session<'_> {
     /// Bounds one answer of the registry.
     async fn within<T>(&self, what: &str, answer: impl Future<Output = Result<T, oci_client::errors::OciDistributionError>>) -> Result<T, Error> {
@@ -161,9 +139,7 @@ impl Session<'_> {
         let (manifest, digest) = match manifest {
             OciManifest::Image(manifest) => (manifest, digest),
             OciManifest::ImageIndex(index) => {
-                let choose = |arch: &str| index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| p.architecture.to_string() == arch));
-                let entry = choose("wasm").or_else(|| choose(crate::registration::architecture())).or(index.manifests.first());
-                let entry = entry.ok_or_else(|| failed(format!("image {} is an index that names no manifest", self.reference)))?;
+                let entry = manifest::choose(&index).ok_or_else(|| failed(format!("image {} is an index that names no manifest", self.reference)))?;
                 match self.manifest(&self.name.clone_with_digest(entry.digest.clone())).await? {
                     (OciManifest::Image(manifest), digest) => (manifest, digest),
                     _ => return Err(failed(format!("image {} is an index of indexes, which is not supported", self.reference))),
@@ -173,15 +149,14 @@ impl Session<'_> {
         let _lock = self.store.lock()?;
         let config = self.config(&manifest).await?;
         let (wasm, size) = self.content(&manifest).await?;
-        let run = config.config;
         let named = Named {
             version: 1,
             reference: self.name.whole(),
             manifest: digest,
             wasm,
             size,
-            entrypoint: run.entrypoint.unwrap_or_default().into_iter().chain(run.cmd.unwrap_or_default()).collect(),
-            env: run.env.unwrap_or_default().iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            entrypoint: config.entrypoint,
+            env: config.env,
             created: crate::pods::time::Time::now().rfc3339(),
         };
         self.store.record(&named)?;
@@ -202,36 +177,24 @@ impl Session<'_> {
         Ok((manifest, digest))
     }
 
-    async fn config(&self, manifest: &OciImageManifest) -> Result<ImageConfig, Error> {
-        if !manifest.config.media_type.contains("image.config") && !manifest.config.media_type.contains("container.image") {
-            return Ok(ImageConfig::default());
+    async fn config(&self, manifest: &OciImageManifest) -> Result<Config, Error> {
+        if !manifest::has_config(manifest) {
+            return Ok(Config::default());
         }
         let (digest, _) = self.blob(&manifest.config, u64::try_from(DOCUMENT).unwrap_or(0), false).await?;
         let path = self.store.blob(&digest).ok_or_else(|| failed("the config has no sha256 digest"))?;
         let bytes = std::fs::read(&path).map_err(|e| failed(format!("read {}: {e}", path.display())))?;
-        serde_json::from_slice(&bytes).map_err(|e| failed(format!("read the config of {}: {e}", self.reference)))
+        Config::read(&bytes).map_err(|e| failed(format!("read the config of {}: {e}", self.reference)))
     }
 
-    /// The .wasm: a layer that is one, or the one file within tar layers. By the layers' types, since some tools write an unknown config type.
+    /// The .wasm: a layer that is one, or the one file within tar layers.
     async fn content(&self, manifest: &OciImageManifest) -> Result<(String, u64), Error> {
-        let wasm: Vec<&OciDescriptor> = manifest.layers.iter().filter(|l| WASM_LAYERS.contains(&l.media_type.as_str())).collect();
-        match wasm.as_slice() {
-            [layer] => return self.blob(layer, LARGEST, true).await,
-            [] => {}
-            many => {
-                let message = format!("image {} has {} wasm layers; it must have exactly one", self.reference, many.len());
-                return Err(Error::new("UnsupportedImage", message));
-            }
-        }
-        if manifest.layers.is_empty() || manifest.layers.len() > LAYERS {
-            return Err(failed(format!("image {} has {} layers; 1 to {LAYERS} are allowed", self.reference, manifest.layers.len())));
-        }
-        if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar")) {
-            let message = format!("image {} has a layer of type {}, which is neither WebAssembly nor a tar", self.reference, odd.media_type);
-            return Err(Error::new("UnsupportedImage", message));
-        }
+        let layers = match manifest::content(manifest, self.reference)? {
+            Content::Wasm(layer) => return self.blob(layer, LARGEST, true).await,
+            Content::Layers(layers) => layers,
+        };
         let mut files = Vec::new();
-        for layer in &manifest.layers {
+        for layer in layers {
             let (digest, _) = self.blob(layer, LARGEST, false).await?;
             let path = self.store.blob(&digest).ok_or_else(|| failed("a layer has no sha256 digest"))?;
             files.push((path, layer.media_type.clone()));
@@ -322,7 +285,7 @@ pub async fn push(options: &Options, store: &Store, name: &str, keyring: &Keyrin
         None => RegistryAuth::Anonymous,
     };
     let layers = [ImageLayer::new(data, WASM_LAYER.into(), None)];
-    let config = Config::new(&br#"{"architecture":"wasm","os":"wasip2"}"#[..], WASM_CONFIG.into(), None);
+    let config = client::Config::new(&br#"{"architecture":"wasm","os":"wasip2"}"#[..], WASM_CONFIG.into(), None);
     let manifest = OciImageManifest::build(&layers, &config, None);
     let pushed = client.push(&reference, &layers, config, &auth, Some(manifest)).await;
     pushed.map(|answer| answer.manifest_url).map_err(|e| failed(format!("push {name} to {registry}: {}", chain(&e))))

@@ -1,0 +1,141 @@
+//! What a registry says about an image, and what of it is wanted. Pure: bytes of others in, decisions out.
+
+use super::{Error, store::WASM_LAYER};
+use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest};
+use serde::Deserialize;
+
+/// Layers of one image.
+const LAYERS: usize = 128;
+/// Layers that are a .wasm as they are.
+const WASM_LAYERS: [&str; 4] = [
+    WASM_LAYER,
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+];
+
+/// Where an image's .wasm is.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// In a layer of its own.
+    Wasm(&'a OciDescriptor),
+    /// Somewhere in these tar layers.
+    Layers(&'a [OciDescriptor]),
+}
+
+/// The manifest for this machine among an index's: for wasm, else for its architecture, else the first.
+pub fn choose(index: &OciImageIndex) -> Option<&ImageIndexEntry> {
+    let of = |arch: &str| index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| p.architecture.to_string() == arch));
+    of("wasm").or_else(|| of(crate::registration::architecture())).or(index.manifests.first())
+}
+
+/// Where the .wasm is, by the layers' types, since some tools write an unknown config type. `reference` names the image in errors.
+pub fn content<'a>(manifest: &'a OciImageManifest, reference: &str) -> Result<Content<'a>, Error> {
+    let wasm: Vec<&OciDescriptor> = manifest.layers.iter().filter(|l| WASM_LAYERS.contains(&l.media_type.as_str())).collect();
+    let unsupported = |message: String| Err(Error::new("UnsupportedImage", message));
+    match wasm.as_slice() {
+        [layer] => return Ok(Content::Wasm(layer)),
+        [] => {}
+        many => return unsupported(format!("image {reference} has {} wasm layers; it must have exactly one", many.len())),
+    }
+    if manifest.layers.is_empty() || manifest.layers.len() > LAYERS {
+        let message = format!("image {reference} has {} layers; 1 to {LAYERS} are allowed", manifest.layers.len());
+        return Err(Error::new("ErrImagePull", message));
+    }
+    if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar")) {
+        return unsupported(format!("image {reference} has a layer of type {}, which is neither WebAssembly nor a tar", odd.media_type));
+    }
+    Ok(Content::Layers(&manifest.layers))
+}
+
+/// Whether an image's config is one that [`Config`] reads.
+pub fn has_config(manifest: &OciImageManifest) -> bool {
+    let kind = &manifest.config.media_type;
+    kind.contains("image.config") || kind.contains("container.image")
+}
+
+/// What of an image's config counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Entrypoint and command.
+    pub entrypoint: Vec<String>,
+    /// Names and values.
+    pub env: Vec<(String, String)>,
+}
+
+impl Config {
+    /// From an image's config (`application/vnd.oci.image.config.v1+json`).
+    pub fn read(json: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct Image {
+            config: Option<Run>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Run {
+            entrypoint: Option<Vec<String>>,
+            cmd: Option<Vec<String>>,
+            env: Option<Vec<String>>,
+        }
+        let run = serde_json::from_slice::<Image>(json)?.config.unwrap_or_default();
+        Ok(Self {
+            entrypoint: run.entrypoint.unwrap_or_default().into_iter().chain(run.cmd.unwrap_or_default()).collect(),
+            env: run.env.unwrap_or_default().iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn manifest(layers: Value) -> OciImageManifest {
+        let config = json!({"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha256:1", "size": 2});
+        serde_json::from_value(json!({"schemaVersion": 2, "config": config, "layers": layers})).unwrap()
+    }
+
+    fn layer(kind: &str) -> Value {
+        json!({"mediaType": kind, "digest": "sha256:1", "size": 1})
+    }
+
+    #[test]
+    fn one_wasm_layer_or_tars() {
+        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let both = manifest(json!([layer(tar), layer("application/wasm")]));
+        assert!(matches!(content(&both, "i"), Ok(Content::Wasm(found)) if found.media_type == "application/wasm"));
+        let tars = manifest(json!([layer(tar), layer(tar)]));
+        assert!(matches!(content(&tars, "i"), Ok(Content::Layers(found)) if found.len() == 2));
+        for (layers, reason) in [
+            (json!([layer("application/wasm"), layer("application/wasm")]), "UnsupportedImage"),
+            (json!([layer("text/html")]), "UnsupportedImage"),
+            (json!([]), "ErrImagePull"),
+            ((0..=LAYERS).map(|_| layer(tar)).collect(), "ErrImagePull"),
+        ] {
+            assert_eq!(content(&manifest(layers), "i").unwrap_err().reason, reason);
+        }
+    }
+
+    #[test]
+    fn wasm_is_preferred_in_an_index() {
+        let entry = |arch: &str| json!({"mediaType": "m", "digest": arch, "size": 1, "platform": {"architecture": arch, "os": "linux"}});
+        let index = |entries: Value| serde_json::from_value::<OciImageIndex>(json!({"schemaVersion": 2, "manifests": entries})).unwrap();
+        let own = crate::registration::architecture();
+        let chosen = |entries| choose(&index(entries)).map(|entry| entry.digest.clone());
+        assert_eq!(chosen(json!([entry("s390x"), entry(own), entry("wasm")])).as_deref(), Some("wasm"));
+        assert_eq!(chosen(json!([entry("s390x"), entry(own)])).as_deref(), Some(own));
+        assert_eq!(chosen(json!([entry("s390x")])).as_deref(), Some("s390x"));
+        assert_eq!(chosen(json!([])), None);
+    }
+
+    #[test]
+    fn a_config_may_lack_anything() {
+        let full = Config::read(br#"{"config":{"Entrypoint":["a"],"Cmd":["b"],"Env":["K=v=w","X"]}}"#).unwrap();
+        assert_eq!(full, Config { entrypoint: vec!["a".into(), "b".into()], env: vec![("K".into(), "v=w".into())] });
+        for empty in ["{}", r#"{"config":null}"#, r#"{"config":{"Cmd":null}}"#] {
+            assert_eq!(Config::read(empty.as_bytes()).unwrap(), Config::default());
+        }
+        assert!(Config::read(b"7").is_err());
+    }
+}
