@@ -63,8 +63,7 @@ pub fn main(birth: Birth) -> i32 {
 }
 
 fn run(birth: Birth) -> wasmtime::Result<()> {
-    confine::host()?;
-    let engine = engine::host()?;
+    let engine = confine::host(engine::host)?;
     epoch::start(&engine)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
     runtime.block_on(serve(birth, engine))

@@ -5,7 +5,7 @@
 //! relocated pages with it (megabytes for each process otherwise), the shared ledger is simply there, and a host starts in a
 //! millisecond even after the binary on disk was replaced or deleted.
 //!
-//! It runs as the same unprivileged uid as its hosts, opens nothing, and ends when its data directory is gone.
+//! It runs as the same unprivileged uid as its hosts and out of their reach ([`confine`]), opens nothing, and ends when its data directory is gone.
 #![allow(unsafe_code, reason = "fork, and descriptors by number")]
 
 pub mod state;
@@ -96,7 +96,7 @@ fn start(setup: Setup) -> io::Result<Supervisor> {
     // SAFETY: stdin is the listening socket the agent gave us; nothing else in this process uses descriptor 0.
     let control = unsafe { OwnedFd::from_raw_fd(0) };
     rustix::io::ioctl_fionbio(&control, true)?;
-    confine::drop_privileges(setup.drop_to)?;
+    confine::supervisor(setup.drop_to)?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(setup.hosts)?));
     let state = Supervision::new(setup.hosts, nix::unistd::getpid().as_raw());
     Ok(Supervisor { setup, control, signals, gone, ledger, state, hosts: Vec::new(), agent: None })

@@ -16,6 +16,7 @@ use std::{
 
 cases![
     hosts_are_confined,
+    hosts_are_out_of_reach_of_their_uid,
     hosts_survive_the_agent_and_are_adopted,
     hosts_that_die_are_replaced_and_no_connection_is_refused,
     hosts_that_die_end_their_processes,
@@ -49,11 +50,65 @@ async fn hosts_are_confined() {
         if root {
             assert_eq!((status(*pid, "Uid").as_str(), status(*pid, "Groups").as_str()), ("65533", ""));
         }
+        assert_eq!(status(*pid, "Seccomp"), "2");
+        assert_eq!(status(*pid, "Threads"), "1");
     }
-    for pid in hosts {
-        assert_eq!(status(pid, "Seccomp"), "2");
-        assert_eq!(status(pid, "Threads"), "1");
+    // Opened before it could not be any more: without it every used page would be written anew.
+    for pid in hosts.iter().filter(|_| root) {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        assert_eq!(open.filter(|file| file.ends_with("pagemap")).count(), 1);
     }
+}
+
+/// What a process of uid 65533, with nothing else in its way, is told when it does `attempt`; none: it works.
+#[allow(unsafe_code)]
+fn as_host_user(attempt: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) -> Option<std::io::ErrorKind> {
+    use std::os::unix::process::CommandExt;
+    let mut command = std::process::Command::new("/bin/true");
+    command.uid(65533).gid(65533);
+    // SAFETY: runs in a child of its own that makes a few system calls and then execs or ends.
+    unsafe { command.pre_exec(attempt) };
+    match command.status() {
+        Ok(_) => None,
+        Err(error) => Some(error.kind()),
+    }
+}
+
+#[allow(unsafe_code)]
+fn trace(pid: i32) -> std::io::Result<()> {
+    // SAFETY: integers only; the tracer ends at once and lets go.
+    match unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+async fn hosts_are_out_of_reach_of_their_uid() {
+    use std::{fs::File, io::ErrorKind::PermissionDenied, os::unix::process::CommandExt};
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let world = World::new().await;
+    world.run(&world.built("hello"), |_| {}).await;
+    let (supervisor, hosts) = world.processes();
+    // An ordinary process of that uid, to see that the attempts are real ones.
+    let mut plain = std::process::Command::new("/bin/sleep").arg("1000").uid(65533).gid(65533).spawn().unwrap();
+    let own = plain.id() as i32;
+    for (file, write) in [("mem", true), ("mem", false), ("environ", false), ("pagemap", false)] {
+        let open = |pid: i32| as_host_user(move || File::options().read(!write).write(write).open(format!("/proc/{pid}/{file}")).map(|_| ()));
+        assert_eq!(open(own), None, "{file}");
+        for pid in hosts.iter().chain([&supervisor]) {
+            assert_eq!(open(*pid), Some(PermissionDenied), "{file} of {pid}");
+        }
+    }
+    // Where Yama is, nobody traces but parents.
+    let yama = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0");
+    assert_eq!(as_host_user(move || trace(own)), yama.then_some(PermissionDenied));
+    for pid in hosts.into_iter().chain([supervisor]) {
+        assert_eq!(as_host_user(move || trace(pid)), Some(PermissionDenied));
+    }
+    plain.kill().unwrap();
+    plain.wait().unwrap();
 }
 
 async fn hosts_survive_the_agent_and_are_adopted() {
