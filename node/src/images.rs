@@ -1,13 +1,15 @@
 //! Images: pulled from any OCI registry, or imported from a file, kept by digest under `<data-dir>/images`.
 //!
 //! What runs here are WebAssembly components, so an image is one .wasm: a wasm artifact's layer, or the one .wasm file of an OCI
-//! image. [`store`] keeps them, [`pull`] gets them as a [`manifest`] tells, [`unpack`] finds the file in layers.
+//! image. [`store`] keeps them, [`pull`] gets them through [`registry`] as a [`manifest`] tells, [`unpack`] finds the file in layers.
 
 pub mod credentials;
 pub mod manifest;
 pub mod pull;
+mod registry;
 pub mod store;
 pub mod unpack;
+mod zstd;
 
 use coracle_runtime::LocalImage;
 use credentials::Keyring;
@@ -83,6 +85,10 @@ impl Images {
     /// Opens the store.
     pub fn open(options: Options) -> Result<Self, Error> {
         let store = Store::open(&options.data_dir)?;
+        // What a killed agent left. The store can be used all the same.
+        if let Err(why) = store.sweep() {
+            tracing::warn!(%why, "the image store could not be swept");
+        }
         Ok(Self { options: Arc::new(options), store, flights: Arc::default(), gate: Arc::new(Semaphore::new(PARALLEL)) })
     }
 

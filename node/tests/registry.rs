@@ -1,5 +1,8 @@
 //! Images against a real registry: Debian's docker-registry, on loopback, with its own directory.
 
+#[path = "registry/hostile.rs"]
+mod hostile;
+
 use coracle_link::pki::Authority;
 use coracle_node::images::{self, Images, Options, credentials::Keyring};
 use flate2::{Compression, write::GzEncoder};

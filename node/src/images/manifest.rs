@@ -1,6 +1,6 @@
 //! What a registry says about an image, and what of it is wanted. Pure: bytes of others in, decisions out.
 
-use super::{Error, store::WASM_LAYER};
+use super::{Error, store::WASM_LAYER, unpack};
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest};
 use serde::Deserialize;
 
@@ -40,6 +40,11 @@ pub fn content<'a>(manifest: &'a OciImageManifest, reference: &str) -> Result<Co
     }
     if manifest.layers.is_empty() || manifest.layers.len() > LAYERS {
         let message = format!("image {reference} has {} layers; 1 to {LAYERS} are allowed", manifest.layers.len());
+        return Err(Error::new("ErrImagePull", message));
+    }
+    let all = manifest.layers.iter().fold(0_i64, |all, layer| all.saturating_add(layer.size));
+    if u64::try_from(all).map_or(true, |all| all > unpack::TOTAL) {
+        let message = format!("the layers of image {reference} have {all} bytes together; {} are allowed", unpack::TOTAL);
         return Err(Error::new("ErrImagePull", message));
     }
     if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar")) {

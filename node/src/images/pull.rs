@@ -1,17 +1,17 @@
 //! Pulling from (and pushing to) OCI registries.
 //!
 //! https everywhere but on loopback, where http is what people run (unless a CA is given for that registry). Roots are the system's, and
-//! `certs.d/<registry>/ca.crt` or the agent's own list besides. Every wait has a bound that names the registry.
+//! `certs.d/<registry>/ca.crt` or the agent's own list besides. Every wait and every body has a bound ([`super::registry`]).
 
 use super::{
     Error, Options, Pulled,
     credentials::Keyring,
     manifest::{self, Config, Content},
     parse,
-    store::{LARGEST, Named, Store, WASM_CONFIG, WASM_LAYER},
+    registry::{Registry, chain, trust},
+    store::{LARGEST, Named, Store, WASM_CONFIG, WASM_LAYER, digest_of},
     unpack,
 };
-use futures::StreamExt;
 use oci_client::{
     Client, Reference,
     client::{self, Certificate, CertificateEncoding, ClientConfig, ClientProtocol, ImageLayer},
@@ -21,7 +21,6 @@ use oci_client::{
 use std::{
     collections::HashSet,
     io::Write,
-    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -31,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// A whole pull.
 const WHOLE: Duration = Duration::from_secs(1800);
 /// The largest manifest or config, bytes.
-const DOCUMENT: i64 = 4 << 20;
+const DOCUMENT: usize = 4 << 20;
 
 const ACCEPT: [&str; 4] = [
     "application/vnd.oci.image.manifest.v1+json",
@@ -44,21 +43,20 @@ fn failed(message: impl Into<String>) -> Error {
     Error::new("ErrImagePull", message)
 }
 
-/// Gets an image into the store and names it.
+/// Gets an image into the store and names it. However it ends, nothing stays that no name needs.
 pub async fn pull(options: &Options, store: &Store, reference: &str, keyring: &Keyring) -> Result<Pulled, Error> {
     let began = Instant::now();
     let name = parse(reference)?;
-    let registry = name.resolve_registry().to_string();
     let silence = options.silence.unwrap_or(SILENCE);
-    let client = client(options, &registry, silence)?;
-    let mut auths: Vec<RegistryAuth> =
-        keyring.find(name.registry(), name.repository()).into_iter().map(|(u, p)| RegistryAuth::Basic(u.into(), p.into())).collect();
-    if auths.is_empty() {
-        auths.push(RegistryAuth::Anonymous);
+    let _swept = Swept(store);
+    let mut logins: Vec<Option<(String, String)>> =
+        keyring.find(name.registry(), name.repository()).into_iter().map(|(user, password)| Some((user.into(), password.into()))).collect();
+    if logins.is_empty() {
+        logins.push(None);
     }
     let mut last = failed("no credentials");
-    for auth in auths {
-        let session = Session { client: client.clone(), store, name: &name, reference, registry: &registry, auth, silence };
+    for login in logins {
+        let session = Session { registry: Registry::new(options, &name, login, silence)?, store, name: &name, reference };
         match tokio::time::timeout(WHOLE, session.pull()).await {
             Ok(Ok(named)) => {
                 let image = store.local(reference, &named).ok_or_else(|| failed(format!("image {reference} vanished from the store")))?;
@@ -68,85 +66,46 @@ pub async fn pull(options: &Options, store: &Store, reference: &str, keyring: &K
             Err(_) => return Err(failed(format!("pull {reference}: not done within {} s", WHOLE.as_secs()))),
         }
         // Another credential may be the right one; what is not about access stays wrong.
-        if !last.message.contains("uthor") {
+        if !session.registry.denied() {
             break;
         }
     }
     Err(last)
 }
 
-fn loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => registry.split(':').next().unwrap_or(registry),
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
+/// Sweeps the store when it is dropped, as it also is when nobody waits for the pull any more.
+struct Swept<'a>(&'a Store);
 
-fn client(options: &Options, registry: &str, silence: Duration) -> Result<Client, Error> {
-    // reqwest takes the process's provider; installing it twice is harmless.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut roots = Vec::new();
-    let own = options.data_dir.join("certs.d").join(registry).join("ca.crt");
-    for path in options.registry_cas.iter().chain(std::iter::once(&own)) {
-        match std::fs::read(path) {
-            Ok(data) => roots.push(Certificate { encoding: CertificateEncoding::Pem, data }),
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound && path == &own => {}
-            Err(why) => return Err(failed(format!("read the registry CA {}: {why}", path.display()))),
+impl Drop for Swept<'_> {
+    fn drop(&mut self) {
+        if let Err(why) = self.0.sweep() {
+            tracing::warn!(%why, "the image store could not be swept");
         }
     }
-    // The client library cannot be built without any root on the machine, even for http.
-    if rustls_native_certs::load_native_certs().certs.is_empty() {
-        return Err(failed("this machine has no CA certificates; install the package ca-certificates"));
-    }
-    let plain = loopback(registry) && !own.exists();
-    let config = ClientConfig {
-        protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-        extra_root_certificates: roots,
-        read_timeout: Some(silence),
-        connect_timeout: Some(silence.min(Duration::from_secs(10))),
-        user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    };
-    Client::try_from(config).map_err(|e| failed(format!("set up a client for registry {registry}: {e}; look at its ca.crt")))
 }
 
 struct Session<'a> {
-    client: Client,
+    registry: Registry<'a>,
     store: &'a Store,
     name: &'a Reference,
     reference: &'a str,
-    registry: &'a str,
-    auth: RegistryAuth,
-    silence: Duration,
 }
 
 impl Session<'_> {
-    /// Bounds one answer of the registry.
-    async fn within<T>(&self, what: &str, answer: impl Future<Output = Result<T, oci_client::errors::OciDistributionError>>) -> Result<T, Error> {
-        // A little more than the client's own bound on silence, so that a trickle of headers ends too.
-        let bound = self.silence + Duration::from_secs(1);
-        match tokio::time::timeout(bound, answer).await {
-            Ok(result) => result.map_err(|why| failed(format!("{what} {}: {}", self.reference, chain(&why)))),
-            Err(_) => {
-                Err(failed(format!("{what} {}: registry {} did not answer within {} s", self.reference, self.registry, self.silence.as_secs())))
-            }
-        }
-    }
-
     async fn pull(&self) -> Result<Named, Error> {
-        let (manifest, digest) = self.manifest(self.name).await?;
+        // Before anything is stored: what is not named yet is not swept away.
+        let _lock = self.store.lock()?;
+        let (manifest, digest) = self.manifest(self.name.digest().or(self.name.tag()).unwrap_or("latest")).await?;
         let (manifest, digest) = match manifest {
             OciManifest::Image(manifest) => (manifest, digest),
             OciManifest::ImageIndex(index) => {
                 let entry = manifest::choose(&index).ok_or_else(|| failed(format!("image {} is an index that names no manifest", self.reference)))?;
-                match self.manifest(&self.name.clone_with_digest(entry.digest.clone())).await? {
+                match self.manifest(&entry.digest).await? {
                     (OciManifest::Image(manifest), digest) => (manifest, digest),
                     _ => return Err(failed(format!("image {} is an index of indexes, which is not supported", self.reference))),
                 }
             }
         };
-        let _lock = self.store.lock()?;
         let config = self.config(&manifest).await?;
         let (wasm, size) = self.content(&manifest).await?;
         let named = Named {
@@ -163,17 +122,21 @@ impl Session<'_> {
         Ok(named)
     }
 
-    async fn manifest(&self, name: &Reference) -> Result<(OciManifest, String), Error> {
-        let (bytes, _) = self.within("pull the manifest of", self.client.pull_manifest_raw(name, &self.auth, &ACCEPT)).await?;
-        if bytes.len() as i64 > DOCUMENT {
-            return Err(failed(format!("the manifest of {} is larger than the {DOCUMENT} bytes that are allowed", self.reference)));
+    /// By tag or digest.
+    async fn manifest(&self, which: &str) -> Result<(OciManifest, String), Error> {
+        let what = format!("pull the manifest of {}", self.reference);
+        if which.contains(':') && self.store.blob(which).is_none() {
+            return Err(failed(format!("{what}: {which} is no sha256 digest")));
         }
-        let digest = self.store.put(&bytes)?;
+        let response = self.registry.get(&what, &format!("manifests/{which}"), &ACCEPT).await?;
+        let bytes = self.registry.whole(&what, response, DOCUMENT).await?;
         // What was asked for by digest must have it, whatever the registry says.
-        if let Some(wanted) = name.digest().filter(|wanted| *wanted != digest) {
-            return Err(failed(format!("registry {} answered for {wanted} with a manifest that has digest {digest}", self.registry)));
+        let digest = digest_of(&bytes);
+        if which.contains(':') && which != digest {
+            return Err(failed(format!("{what}: the registry answered for {which} with a manifest that has digest {digest}")));
         }
         let manifest = serde_json::from_slice(&bytes).map_err(|e| failed(format!("read the manifest of {}: {e}", self.reference)))?;
+        self.store.put(&bytes)?;
         Ok((manifest, digest))
     }
 
@@ -181,7 +144,7 @@ impl Session<'_> {
         if !manifest::has_config(manifest) {
             return Ok(Config::default());
         }
-        let (digest, _) = self.blob(&manifest.config, u64::try_from(DOCUMENT).unwrap_or(0), false).await?;
+        let (digest, _) = self.blob(&manifest.config, DOCUMENT as u64, false).await?;
         let path = self.store.blob(&digest).ok_or_else(|| failed("the config has no sha256 digest"))?;
         let bytes = std::fs::read(&path).map_err(|e| failed(format!("read {}: {e}", path.display())))?;
         Config::read(&bytes).map_err(|e| failed(format!("read the config of {}: {e}", self.reference)))
@@ -226,25 +189,11 @@ impl Session<'_> {
         {
             return Ok((digest.to_string(), meta.len()));
         }
-        let mut incoming = self.store.incoming(limit)?;
-        let mut stream = self.within("pull", self.client.pull_blob_stream(self.name, descriptor)).await?;
-        loop {
-            let chunk = tokio::time::timeout(self.silence + Duration::from_secs(1), stream.stream.next()).await;
-            match chunk {
-                Ok(Some(Ok(bytes))) => {
-                    incoming.write_all(&bytes).map_err(|e| failed(format!("keep {digest} of {}: {e}", self.reference)))?;
-                }
-                Ok(Some(Err(why))) => return Err(failed(format!("pull {digest} of {}: {}", self.reference, chain(&why)))),
-                Ok(None) => break,
-                Err(_) => {
-                    return Err(failed(format!(
-                        "pull {digest} of {}: registry {} sent nothing for {} s",
-                        self.reference,
-                        self.registry,
-                        self.silence.as_secs()
-                    )));
-                }
-            }
+        let what = format!("pull {digest} of {}", self.reference);
+        let mut response = self.registry.get(&what, &format!("blobs/{digest}"), &[]).await?;
+        let mut incoming = self.store.incoming(descriptor.size as u64)?;
+        while let Some(bytes) = self.registry.chunk(&what, &mut response).await? {
+            incoming.write_all(&bytes).map_err(|e| failed(format!("keep {digest} of {}: {e}", self.reference)))?;
         }
         if wasm {
             let (got, size) = incoming.keep_wasm(&format!("the layer of image {}", self.reference))?;
@@ -257,20 +206,6 @@ impl Session<'_> {
     }
 }
 
-/// An error with its causes: reqwest's own words are only "error sending request".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 /// Pushes a stored image as a wasm artifact. Returns the manifest's URL.
 pub async fn push(options: &Options, store: &Store, name: &str, keyring: &Keyring) -> Result<String, Error> {
     let reference = parse(name)?;
@@ -279,7 +214,16 @@ pub async fn push(options: &Options, store: &Store, name: &str, keyring: &Keyrin
     let path = store.blob(&named.wasm).ok_or_else(missing)?;
     let data = std::fs::read(&path).map_err(|e| failed(format!("read {}: {e}", path.display())))?;
     let registry = reference.resolve_registry().to_string();
-    let client = client(options, &registry, options.silence.unwrap_or(SILENCE))?;
+    let (roots, plain) = trust(options, &registry)?;
+    let config = ClientConfig {
+        protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+        extra_root_certificates: roots.into_iter().map(|data| Certificate { encoding: CertificateEncoding::Pem, data }).collect(),
+        read_timeout: Some(options.silence.unwrap_or(SILENCE)),
+        user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    let unusable = |e| failed(format!("set up a client for registry {registry}: {e}; look at its ca.crt"));
+    let client = Client::try_from(config).map_err(unusable)?;
     let auth = match keyring.find(reference.registry(), reference.repository()).first() {
         Some((user, password)) => RegistryAuth::Basic((*user).into(), (*password).into()),
         None => RegistryAuth::Anonymous,

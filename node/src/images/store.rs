@@ -166,7 +166,8 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Named>, Error> {
         let dir = self.names();
         let entries = fs::read_dir(&dir).map_err(|e| failed("read", &dir, &e))?;
-        let mut names: Vec<Named> = entries.flatten().filter_map(|e| Self::read(&e.path())).collect();
+        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let mut names: Vec<Named> = paths.filter_map(|path| Self::read(&path)).collect();
         names.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(names)
     }
@@ -226,7 +227,7 @@ impl Store {
         self.sweep()
     }
 
-    /// Removes blobs that nothing names; does nothing while something is being stored.
+    /// Removes blobs that nothing names, and names half written; does nothing while something is being stored.
     pub fn sweep(&self) -> Result<(), Error> {
         let path = self.root.join("lock");
         let file = fs::File::create(&path).map_err(|e| failed("open", &path, &e))?;
@@ -242,10 +243,13 @@ impl Store {
                 keep.insert(manifest);
             }
         }
-        let dir = self.blobs();
-        for entry in fs::read_dir(&dir).map_err(|e| failed("read", &dir, &e))?.flatten() {
-            if !keep.contains(&entry.path()) {
-                fs::remove_file(entry.path()).map_err(|e| failed("remove", &entry.path(), &e))?;
+        let gone = |path: &Path| fs::remove_file(path).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        for dir in [self.blobs(), self.names()] {
+            for entry in fs::read_dir(&dir).map_err(|e| failed("read", &dir, &e))?.flatten() {
+                let path = entry.path();
+                if !keep.contains(&path) && path.extension().is_none_or(|extension| extension != "json") {
+                    gone(&path).map_err(|e| failed("remove", &path, &e))?;
+                }
             }
         }
         Ok(())
@@ -320,6 +324,11 @@ impl Drop for Incoming {
         // Already renamed when it was kept.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// `sha256:…` of content.
+pub fn digest_of(content: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(content)))
 }
 
 /// Lower-case hexadecimal.

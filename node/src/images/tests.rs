@@ -39,6 +39,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 fn find(layers: &[(&[u8], &str)]) -> Result<(String, u64), Error> {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
@@ -52,6 +56,7 @@ fn find(layers: &[(&[u8], &str)]) -> Result<(String, u64), Error> {
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 #[test]
@@ -127,6 +132,85 @@ fn the_one_wasm_in_layers() {
 }
 
 #[test]
+fn zstd_layers_of_any_number_of_frames() {
+    let want = (digest(WASM), WASM.len() as u64);
+    let whole = tar(&[("README", &[7; 300_000]), ("app.wasm", WASM)]);
+    assert_eq!(find(&[(&zstd(&whole), ZSTD)]).unwrap(), want);
+    // As written for lazy pulling: a frame for each part, and between and after them what is no content.
+    let skippable = |content: &[u8]| [&[0x50, 0x2a, 0x4d, 0x18][..], &(content.len() as u32).to_le_bytes(), content].concat();
+    let (one, two) = whole.split_at(1000);
+    let many = [skippable(b"first"), zstd(one), skippable(b""), zstd(two), skippable(b"a table of contents")].concat();
+    assert_eq!(find(&[(&many, ZSTD)]).unwrap(), want);
+
+    // Cut short, not zstd, a frame to skip that is longer than the file, a window as large as a machine's memory, a bomb.
+    let packed = zstd(&whole);
+    assert!(find(&[(&packed[..packed.len() / 2], ZSTD)]).is_err());
+    assert!(find(&[(&gzip(&whole), ZSTD)]).is_err());
+    assert!(find(&[(&[0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff, 0], ZSTD)]).is_err());
+    assert!(find(&[(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0x01, 0, 0], ZSTD)]).is_err());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_size(3 << 30);
+    header.set_cksum();
+    let zeros = zstd(&[0; 1 << 20]);
+    let bomb = [zstd(header.as_bytes()), zeros.repeat(3 << 10)].concat();
+    let error = find(&[(&bomb, ZSTD)]).unwrap_err();
+    assert!(error.message.contains("unpack to more than"), "{error}");
+}
+
+#[test]
+fn long_names_count_and_are_bounded() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let long = format!("{}/app.wasm", "deep/".repeat(60));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(WASM.len() as u64);
+    builder.append_data(&mut header, &long, WASM).unwrap();
+    let lower = builder.into_inner().unwrap();
+    assert_eq!(find(&[(&lower, TAR)]).unwrap(), (digest(WASM), WASM.len() as u64));
+    // The same name in pax records, and what it names is no wasm file any more.
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_pax_extensions([("path", long.as_bytes())]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_size(0);
+    header.set_path("short").unwrap();
+    header.set_cksum();
+    builder.append(&header, &[][..]).unwrap();
+    let error = find(&[(&lower, TAR), (&builder.into_inner().unwrap(), TAR)]).unwrap_err();
+    assert!(error.message.contains("holds no .wasm file"), "{error}");
+
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(1 << 30);
+    header.set_cksum();
+    let bomb = gzip(&[header.as_bytes(), &vec![b'a'; 8 << 20][..]].concat());
+    let error = find(&[(&bomb, GZIP)]).unwrap_err();
+    assert!(error.message.contains("name of an entry"), "{error}");
+}
+
+#[test]
+fn what_was_cut_off_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = import(dir.path(), &wasm_file(dir.path(), b"one"), "hello:v1").unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let blobs = dir.path().join("images/blobs/sha256");
+    let kept = fs::read_dir(&blobs).unwrap().count();
+    // What a pull leaves that was killed: a layer, a half of one, half a name.
+    store.put(b"a layer").unwrap();
+    fs::write(blobs.join(".tmp-1-0"), b"half").unwrap();
+    fs::write(dir.path().join("images/names/.tmp-1-0"), serde_json::to_vec(&named).unwrap()).unwrap();
+    assert_eq!(store.list().unwrap().len(), 1, "half a name is none");
+    let pulling = store.lock().unwrap();
+    let images = Images::open(Options { data_dir: dir.path().into(), ..Options::default() }).unwrap();
+    assert_eq!(fs::read_dir(&blobs).unwrap().count(), kept + 2, "not while something is pulled");
+    drop((pulling, images));
+    let images = Images::open(Options { data_dir: dir.path().into(), ..Options::default() }).unwrap();
+    assert_eq!(fs::read_dir(&blobs).unwrap().count(), kept);
+    assert_eq!(fs::read_dir(dir.path().join("images/names")).unwrap().count(), 1);
+    assert!(images.lookup("hello:v1").unwrap().is_some());
+}
+
+#[test]
 fn no_or_many_wasm_files_say_what_to_do() {
     let error = find(&[(&gzip(&tar(&[("bin/sh", b"\x7fELF")])), GZIP)]).unwrap_err();
     assert!(error.reason == "UnsupportedImage" && error.message.contains("OCI container image"), "{error}");
@@ -134,8 +218,8 @@ fn no_or_many_wasm_files_say_what_to_do() {
     assert!(error.message.contains("holds 2 .wasm files (a.wasm, b.wasm)"), "{error}");
     let error = find(&[(&tar(&[("a.wasm", b"text")]), TAR)]).unwrap_err();
     assert!(error.message.contains("is no WebAssembly file"), "{error}");
-    let error = find(&[(b"x", "application/vnd.oci.image.layer.v1.tar+zstd")]).unwrap_err();
-    assert!(error.message.contains("gzip and plain tar"), "{error}");
+    let error = find(&[(b"x", "application/vnd.oci.image.layer.v1.tar+lz4")]).unwrap_err();
+    assert!(error.message.contains("gzip, zstd and plain tar"), "{error}");
 }
 
 #[test]

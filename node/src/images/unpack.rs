@@ -2,24 +2,29 @@
 //!
 //! Nothing is unpacked: entries are read in a stream and a .wasm file goes into the content store under its own digest, so a path in
 //! a tar can lead nowhere. What later layers replace or remove (whiteouts) counts as in any OCI image. Sizes and counts are bounded,
-//! compressed or not.
+//! compressed or not, and so are the names that tar keeps in entries of their own.
 
 use super::{
     Error,
     store::{LARGEST, Store},
+    zstd::Zstd,
 };
 use flate2::read::MultiGzDecoder;
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::{self, BufReader, Read},
-    path::{Component, Path},
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
 };
 
-/// All layers together, uncompressed, bytes.
-const TOTAL: u64 = 2 << 30;
+/// All layers together, bytes: as they come, and uncompressed.
+pub const TOTAL: u64 = 2 << 30;
 /// Entries in all layers together.
 const ENTRIES: usize = 100_000;
+/// An entry that says something of the next one (a long name, pax records), bytes.
+const HEADER: u64 = 1 << 20;
 
 /// A layer: its file and its media type.
 pub struct Layer<'a> {
@@ -38,9 +43,10 @@ pub fn find(store: &Store, reference: &str, layers: &[Layer]) -> Result<(String,
         let file = BufReader::new(file);
         let reader: Box<dyn Read> = match layer.media_type.rsplit_once(['+', '.']).map(|(_, kind)| kind) {
             Some("gzip") => Box::new(MultiGzDecoder::new(file)),
+            Some("zstd") => Box::new(Zstd::new(file)),
             Some("tar") => Box::new(file),
             _ => {
-                let message = format!("image {reference} has a layer of type {}; gzip and plain tar are supported", layer.media_type);
+                let message = format!("image {reference} has a layer of type {}; gzip, zstd and plain tar are supported", layer.media_type);
                 return Err(Error::new("UnsupportedImage", message));
             }
         };
@@ -88,15 +94,35 @@ fn scan(
     let mut limited = Limited { inner: reader, left: *left };
     {
         let mut archive = tar::Archive::new(&mut limited);
-        for entry in archive.entries().map_err(|e| bad(e.to_string()))? {
+        // Raw: the library would hold such entries whole, whatever size they claim.
+        let mut long: Option<PathBuf> = None;
+        for entry in archive.entries().map_err(|e| bad(e.to_string()))?.raw(true) {
             let mut entry = entry.map_err(|e| bad(e.to_string()))?;
             *entries = entries.checked_sub(1).ok_or_else(|| bad(format!("it has more than the {ENTRIES} entries that are allowed")))?;
-            let path = entry.path().map_err(|e| bad(e.to_string()))?.into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+                let mut bytes = Vec::new();
+                (&mut entry).take(HEADER + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
+                if bytes.len() as u64 > HEADER {
+                    return Err(bad(format!("the name of an entry takes more than the {HEADER} bytes that are allowed")));
+                }
+                let name = if kind.is_gnu_longname() { Some(bytes.as_slice()) } else { pax_path(&bytes) };
+                let name = name.map(|name| PathBuf::from(OsStr::from_bytes(name.split(|byte| *byte == 0).next().unwrap_or_default())));
+                long = name.or(long);
+                continue;
+            }
+            if kind.is_gnu_longlink() || kind.is_pax_global_extensions() {
+                continue;
+            }
+            let path = match long.take() {
+                Some(path) => path,
+                None => entry.path().map_err(|e| bad(e.to_string()))?.into_owned(),
+            };
             let Some(path) = clean(&path) else { continue };
             if whiteout(&path, found) {
                 continue;
             }
-            if !entry.header().entry_type().is_file() {
+            if !kind.is_file() {
                 found.remove(&path);
                 continue;
             }
@@ -110,6 +136,11 @@ fn scan(
     }
     *left = limited.left;
     Ok(())
+}
+
+/// The `path` of pax records (`<length> path=<value>\n`).
+fn pax_path(records: &[u8]) -> Option<&[u8]> {
+    tar::PaxExtensions::new(records).flatten().find(|record| record.key_bytes() == b"path").map(|record| record.value_bytes())
 }
 
 /// The path within the image; `None` for what leads out of it.

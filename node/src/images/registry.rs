@@ -1,0 +1,243 @@
+//! What a registry answers (OCI distribution, pulling), every answer bounded: in silence, and in bytes before they are held.
+//!
+//! Of oci-client only the pushing half is used. It reads manifests, tokens and error messages whole, however long they are, and whose registry it is
+//! that a pod names is not for the node to trust.
+
+use super::{Error, Options};
+use http::{
+    HeaderValue, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, WWW_AUTHENTICATE},
+};
+use oci_client::Reference;
+use parking_lot::Mutex;
+use reqwest::{Client, Response, Url};
+use serde::Deserialize;
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// The most of an error's body that is looked at, bytes.
+const COMPLAINT: usize = 16 << 10;
+/// The largest token answer, bytes.
+const TOKEN: usize = 1 << 20;
+
+fn failed(message: impl Into<String>) -> Error {
+    Error::new("ErrImagePull", message)
+}
+
+/// An error with its causes: reqwest's own words are only "error sending request".
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// CAs (PEM) for a registry besides the system's, and whether it is spoken to in the clear: loopback is, unless a CA is given for it.
+pub fn trust(options: &Options, registry: &str) -> Result<(Vec<Vec<u8>>, bool), Error> {
+    // reqwest takes the process's provider; installing it twice is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut roots = Vec::new();
+    let own = options.data_dir.join("certs.d").join(registry).join("ca.crt");
+    for path in options.registry_cas.iter().chain(std::iter::once(&own)) {
+        match std::fs::read(path) {
+            Ok(data) => roots.push(data),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound && path == &own => {}
+            Err(why) => return Err(failed(format!("read the registry CA {}: {why}", path.display()))),
+        }
+    }
+    // The client library cannot be built without any root on the machine, even for http.
+    if rustls_native_certs::load_native_certs().certs.is_empty() {
+        return Err(failed("this machine has no CA certificates; install the package ca-certificates"));
+    }
+    Ok((roots, loopback(registry) && !own.exists()))
+}
+
+fn loopback(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => registry.split(':').next().unwrap_or(registry),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// One repository of a registry, with one credential.
+pub struct Registry<'a> {
+    client: Client,
+    base: String,
+    repository: &'a str,
+    /// As errors name it.
+    registry: &'a str,
+    login: Option<(String, String)>,
+    silence: Duration,
+    /// What `Authorization` is to say, once the registry has asked for it.
+    authorization: Mutex<Option<HeaderValue>>,
+    denied: AtomicBool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Token {
+    token: String,
+    access_token: String,
+}
+
+#[derive(Deserialize)]
+struct Complaints {
+    errors: Vec<Complaint>,
+}
+#[derive(Deserialize)]
+struct Complaint {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl<'a> Registry<'a> {
+    /// For pulling `name`. `silence` is how long the registry may say nothing.
+    pub fn new(options: &Options, name: &'a Reference, login: Option<(String, String)>, silence: Duration) -> Result<Self, Error> {
+        let registry = name.resolve_registry();
+        let (roots, plain) = trust(options, registry)?;
+        let unusable = |why: reqwest::Error| failed(format!("set up a client for registry {registry}: {}; look at its ca.crt", chain(&why)));
+        let mut certificates = Vec::new();
+        for root in roots {
+            certificates.extend(reqwest::Certificate::from_pem_bundle(&root).map_err(unusable)?);
+        }
+        let client = Client::builder()
+            .tls_certs_merge(certificates)
+            // Redirects and token servers too: what is asked for with a password is never asked for in the clear.
+            .https_only(!plain)
+            .read_timeout(silence)
+            .connect_timeout(silence.min(Duration::from_secs(10)))
+            .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(unusable)?;
+        let base = format!("{}://{registry}/v2/{}", if plain { "http" } else { "https" }, name.repository());
+        let (authorization, denied) = (Mutex::new(None), AtomicBool::new(false));
+        Ok(Self { client, base, repository: name.repository(), registry, login, silence, authorization, denied })
+    }
+
+    /// Did it refuse this credential? Another may do.
+    pub fn denied(&self) -> bool {
+        self.denied.load(Relaxed)
+    }
+
+    /// GET `<repository>/<rest>`, authorized as the registry wants it. `what` is the beginning of errors.
+    pub async fn get(&self, what: &str, rest: &str, accept: &[&str]) -> Result<Response, Error> {
+        let url = format!("{}/{rest}", self.base);
+        let mut response = self.send(what, &url, accept).await?;
+        if response.status() == StatusCode::UNAUTHORIZED && self.authorize(what, &response).await? {
+            response = self.send(what, &url, accept).await?;
+        }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.complaint(what, response).await)
+    }
+
+    /// The next part of a body; none at its end.
+    pub async fn chunk(&self, what: &str, response: &mut Response) -> Result<Option<bytes::Bytes>, Error> {
+        match tokio::time::timeout(self.patience(), response.chunk()).await {
+            Ok(part) => part.map_err(|why| failed(format!("{what}: {}", chain(&why)))),
+            Err(_) => Err(failed(format!("{what}: registry {} sent nothing for {} s", self.registry, self.silence.as_secs()))),
+        }
+    }
+
+    /// A whole body of at most `limit` bytes.
+    pub async fn whole(&self, what: &str, mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(part) = self.chunk(what, &mut response).await? {
+            if body.len() + part.len() > limit {
+                return Err(failed(format!("{what}: registry {} answered with more than the {limit} bytes that are allowed", self.registry)));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    /// A little more than the client's own bound on silence, so that a trickle of headers ends too.
+    fn patience(&self) -> Duration {
+        self.silence + Duration::from_secs(1)
+    }
+
+    async fn answer(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {
+        match tokio::time::timeout(self.patience(), request.send()).await {
+            Ok(response) => response.map_err(|why| failed(format!("{what}: {}", chain(&why)))),
+            Err(_) => Err(failed(format!("{what}: registry {} did not answer within {} s", self.registry, self.silence.as_secs()))),
+        }
+    }
+
+    async fn send(&self, what: &str, url: &str, accept: &[&str]) -> Result<Response, Error> {
+        let mut request = self.client.get(url);
+        if !accept.is_empty() {
+            request = request.header(ACCEPT, accept.join(", "));
+        }
+        if let Some(authorization) = self.authorization.lock().clone() {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        self.answer(what, request).await
+    }
+
+    /// Gets what the challenge asks for (distribution spec, token authentication). False when there is nothing to answer it with.
+    async fn authorize(&self, what: &str, refused: &Response) -> Result<bool, Error> {
+        let headers = refused.headers().get_all(WWW_AUTHENTICATE);
+        let challenges: Vec<String> = headers.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect();
+        let challenges: Vec<_> = challenges.iter().filter_map(|text| http_auth::parse_challenges(text).ok()).flatten().collect();
+        let of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
+        let value = if let Some(bearer) = of("bearer") {
+            let parameter = |name: &str| bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_unescaped());
+            let realm = parameter("realm").and_then(|realm| realm.parse::<Url>().ok());
+            let realm =
+                realm.ok_or_else(|| failed(format!("{what}: registry {} asks for a token and does not say where to get one", self.registry)))?;
+            let mut request = self.client.get(realm).query(&[("scope", format!("repository:{}:pull", self.repository))]);
+            if let Some(service) = parameter("service") {
+                request = request.query(&[("service", service)]);
+            }
+            if let Some((user, password)) = &self.login {
+                request = request.basic_auth(user, Some(password));
+            }
+            let what = format!("{what}: get a token");
+            let response = self.answer(&what, request).await?;
+            if !response.status().is_success() {
+                return Err(self.complaint(&what, response).await);
+            }
+            let token: Token = serde_json::from_slice(&self.whole(&what, response, TOKEN).await?).unwrap_or_default();
+            format!("Bearer {}", if token.token.is_empty() { token.access_token } else { token.token })
+        } else if let (Some(_), Some((user, password))) = (of("basic"), &self.login) {
+            use base64::{Engine, engine::general_purpose::STANDARD};
+            format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+        } else {
+            return Ok(false);
+        };
+        let mut value = HeaderValue::try_from(value).map_err(|_| failed(format!("{what}: registry {} gave a token that is none", self.registry)))?;
+        value.set_sensitive(true);
+        *self.authorization.lock() = Some(value);
+        Ok(true)
+    }
+
+    /// Why a request was not answered with success, in the registry's own words as far as they are short and plain.
+    async fn complaint(&self, what: &str, response: Response) -> Error {
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.denied.store(true, Relaxed);
+        }
+        let body = self.whole(what, response, COMPLAINT).await.unwrap_or_default();
+        let said = match serde_json::from_slice::<Complaints>(&body) {
+            Ok(complaints) => {
+                complaints.errors.into_iter().map(|one| if one.message.is_empty() { one.code } else { one.message }).collect::<Vec<_>>().join(", ")
+            }
+            Err(_) => String::new(),
+        };
+        let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
+        failed(format!("{what}: registry {} answered {status}{}{said}", self.registry, if said.is_empty() { "" } else { ": " }))
+    }
+}
