@@ -1,8 +1,11 @@
 //! A host: a network namespace of its own, so that clusters run beside each other and nothing touches the machine's network.
 
 use crate::{Output, Result};
+use rustix::thread::LinkNameSpaceType;
 use std::{
     fs,
+    net::TcpListener,
+    os::fd::AsFd,
     path::Path,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -53,6 +56,20 @@ impl Host {
         let (body, code) = output.rsplit_once('\n').unwrap_or(("", "000"));
         anyhow::ensure!(code.starts_with('2'), "GET {url}: {code} {body}");
         Ok(body.to_string())
+    }
+
+    /// Listens as a program of this host that is none of the cluster's.
+    pub fn listen(&self, address: &str) -> Result<TcpListener> {
+        let (name, address) = (self.name.clone(), address.to_owned());
+        // On a thread of its own, since the namespace is the thread's.
+        let listening = std::thread::spawn(move || -> Result<TcpListener> {
+            if let Some(name) = name {
+                let namespace = fs::File::open(Path::new("/run/netns").join(name))?;
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
+            Ok(TcpListener::bind(address)?)
+        });
+        listening.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the listening thread panicked")))
     }
 
     /// Its name, if it is a namespace.

@@ -9,6 +9,7 @@ const CASES: &[Case] = &[
     ("pods_reach_services", pods_reach_services),
     ("named_ports_and_changes", named_ports_and_changes),
     ("pods_reach_the_api_by_its_service", pods_reach_the_api_by_its_service),
+    ("programs_of_the_machine_do_not_answer_for_pods", programs_of_the_machine_do_not_answer_for_pods),
 ];
 
 fn main() -> ExitCode {
@@ -94,4 +95,22 @@ fn pods_reach_the_api_by_its_service(cluster: &Cluster) -> Result {
         Ok(())
     })?;
     cluster.kubectl(&["-n", &ns, "delete", "pod", "caller", "--grace-period=1"])?.ok().map(drop)
+}
+
+fn programs_of_the_machine_do_not_answer_for_pods(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("apart")?;
+    cluster.apply(&backend(&ns, 1))?;
+    let service = address(cluster, &ns)?;
+    let pod = cluster.get(&["-n", &ns, "pods", "-l", "app=back"])?["items"][0]["status"]["podIP"].as_str().unwrap_or_default().to_string();
+    // As sshd does: on every address there is, of either family.
+    for listened in ["0.0.0.0:2222", "[::]:2223"] {
+        let listener = cluster.host.listen(listened)?;
+        let port = listener.local_addr()?.port();
+        let connects = |address: &str| cluster.host.run("bash", &["-c", &format!("exec 3<>/dev/tcp/{address}/{port}")]);
+        connects("127.0.0.1")?.ok()?;
+        let refused = connects(&pod)?.err()?;
+        ensure!(refused.contains("refused"), "{refused}");
+    }
+    eventually("the pod answers as before", 20, || cluster.host.get(&format!("http://{pod}:8080/")))?;
+    cluster.host.get(&format!("http://{service}/")).map(drop)
 }

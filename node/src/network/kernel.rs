@@ -37,7 +37,8 @@ impl Kernel {
         let half = whole.upper_half();
         let services = Range::parse(services)?;
         route(half, services).await?;
-        let proxy = Proxy::start(table, (services.network, services.bits), (whole.network, whole.bits)).await.map_err(kernel)?;
+        let ends = |range: Range| (range.network, range.bits);
+        let proxy = Proxy::start(table, ends(services), ends(whole), ends(half)).await.map_err(kernel)?;
         Ok(Self { pool: Mutex::new(Pool::new(half)), proxy: tokio::sync::Mutex::new(proxy) })
     }
 }

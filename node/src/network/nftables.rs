@@ -33,9 +33,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Makes the nft table `name` anew, with nothing in it but the refusal of unknown Service addresses.
-    pub async fn start(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8)) -> Result<Self, Error> {
+    /// Makes the nft table `name` anew, with nothing in it but the refusal of unknown Service addresses, and of connections to the addresses of
+    /// `local` pods (AnyIP) that would end in a program of the machine.
+    pub async fn start(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8), local: (Ipv4Addr, u8)) -> Result<Self, Error> {
         run(&base(name, services, pods)).await?;
+        // Apart, since not every kernel has nft_socket.
+        if let Err(error) = run(&keep_apart(name, local)).await {
+            tracing::warn!(%error, "programs of this machine that listen on all addresses answer on pods' addresses too: the kernel lacks nft_socket");
+        }
         Ok(Self { table: name.to_string(), applied: Table::new() })
     }
 
@@ -85,6 +90,18 @@ table ip {name} {{
   chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; ip saddr {pod}/{pod_bits} ip daddr {pod}/{pod_bits} oifname != \"lo\" ct status dnat masquerade; }}
   chain refuse {{ type filter hook output priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
   chain refuse-forwarded {{ type filter hook forward priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
+}}
+"
+    )
+}
+
+/// AnyIP makes every pod address the machine's own, so what listens on all addresses (sshd, say) would answer on them. Pods' sockets are bound to the
+/// pod's address, which tells the two apart without a list of listeners. The range's first address is the node's.
+fn keep_apart(name: &str, (pod, bits): (Ipv4Addr, u8)) -> String {
+    let strange = format!("ip daddr {pod}/{bits} ip daddr != {pod} socket wildcard 1");
+    format!(
+        "table ip {name} {{
+  chain keep-apart {{ type filter hook input priority filter; policy accept; {strange} meta l4proto tcp reject with tcp reset; {strange} reject; }}
 }}
 "
     )
