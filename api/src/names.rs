@@ -2,6 +2,8 @@
 
 pub use crate::time::{micros as rfc3339_micro, seconds as rfc3339};
 
+use std::fmt::Write;
+
 /// Characters of generated suffixes, as upstream's: no vowels and no look-alikes, so that no words come out.
 pub const SUFFIX_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -141,6 +143,31 @@ fn bounded(bytes: &[u8], end: impl Fn(u8) -> bool) -> bool {
     matches!((bytes.first(), bytes.last()), (Some(&first), Some(&last)) if end(first) && end(last))
 }
 
+/// Text as Go's `%q` shows it, which is how upstream's messages and the downward API name values.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            // Writing to a string cannot fail.
+            c if c < ' ' || c == '\u{7f}' => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
+            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +183,11 @@ mod tests {
         assert_eq!(name, "web-cdfgh");
         assert_eq!(generate(&"a".repeat(100), |_| 0).len(), 63);
         assert_eq!(generate(&"é".repeat(100), |_| 0).len(), 63);
+    }
+
+    #[test]
+    fn text_is_quoted_as_go_does() {
+        assert_eq!(quote("é\"1\"\\\n\t\u{1}\u{7f}\u{85}"), r#""é\"1\"\\\n\t\x01\x7f\u0085""#);
     }
 
     #[test]

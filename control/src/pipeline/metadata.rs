@@ -1,10 +1,12 @@
 //! `metadata`, which is the same for every kind: what the server sets, keeps and refuses (`apimachinery/pkg/api/validation`, `rest.BeforeCreate`, `rest.BeforeUpdate`).
 
+use crate::resources::rules::{
+    At,
+    labels::{annotation_map, label_map},
+};
 use coracle_api::{names, registry::Resource, status::Cause, status::Status};
 use serde_json::{Map, Value, json};
 
-/// Sum of annotation keys and values, bytes.
-const MAX_ANNOTATIONS: usize = 256 * 1024;
 /// Finalizers and owner references of one object; upstream has no bound, a megabyte of them is no use to anybody.
 const MAX_LIST: usize = 1_000;
 
@@ -110,19 +112,10 @@ pub fn validate(row: &Resource, old: Option<&Value>, object: &Value, causes: &mu
         let base = generate.strip_suffix('-').map_or(generate.to_string(), |base| format!("{base}a"));
         causes.extend(name_rules(row)(&base).iter().map(|why| invalid("metadata.generateName", generate, why)));
     }
-    for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
-        causes.extend(names::qualified_name(key).iter().map(|why| invalid("metadata.labels", key, why)));
-        let value = value.as_str().unwrap_or_default();
-        causes.extend(names::label_value(value).iter().map(|why| invalid("metadata.labels", value, why)));
-    }
-    let mut total = 0;
-    for (key, value) in metadata["annotations"].as_object().into_iter().flatten() {
-        causes.extend(names::qualified_name(&key.to_lowercase()).iter().map(|why| invalid("metadata.annotations", key, why)));
-        total += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if total > MAX_ANNOTATIONS {
-        causes.push(cause("FieldValueTooLong", "metadata.annotations", format!("Too long: may not be more than {MAX_ANNOTATIONS} bytes")));
-    }
+    let root = At::root(object);
+    let place = root.field("metadata");
+    label_map(&place.field("labels"), causes);
+    annotation_map(&place.field("annotations"), causes);
     validate_finalizers(old, object, causes);
     validate_owners(metadata, causes);
     if let Some(old) = old {

@@ -8,9 +8,10 @@ pub mod labels;
 pub mod quantities;
 pub mod syntax;
 
+pub use coracle_api::names::quote;
 use coracle_api::status::Cause;
 use serde_json::Value;
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 
 /// What is wrong so far.
 pub type Causes = Vec<Cause>;
@@ -310,30 +311,6 @@ fn shown(value: &Value) -> String {
         Value::String(text) => quote(text),
         value => value.to_string(),
     }
-}
-
-/// Text as Go's `%q` shows it.
-pub fn quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\u{7}' => quoted.push_str("\\a"),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\u{b}' => quoted.push_str("\\v"),
-            '\u{c}' => quoted.push_str("\\f"),
-            // Writing to a string cannot fail.
-            c if c < ' ' || c == '\u{7f}' => drop(write!(quoted, "\\x{:02x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// `path: message` of every cause, for test tables.

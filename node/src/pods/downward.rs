@@ -1,7 +1,7 @@
 //! The downward API: fields of the pod and resources of its containers, for variables and files.
 
 use super::spec::{Container, Pod, ResourceFieldRef};
-use coracle_api::quantity::Quantity;
+use coracle_api::{names::quote, quantity::Quantity};
 use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -55,29 +55,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="value"` lines, sorted, values escaped as Go's `%q` does.
 fn lines(map: &BTreeMap<String, String>) -> String {
-    map.iter().map(|(key, value)| format!("{key}={}", go_quote(value))).collect::<Vec<_>>().join("\n")
-}
-
-fn go_quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            '\u{7}' => quoted.push_str("\\a"),
-            '\u{8}' => quoted.push_str("\\b"),
-            '\u{b}' => quoted.push_str("\\v"),
-            '\u{c}' => quoted.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => quoted.push_str(&format!("\\x{:02x}", c as u32)),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
+    map.iter().map(|(key, value)| format!("{key}={}", quote(value))).collect::<Vec<_>>().join("\n")
 }
 
 /// A container's resource in units of the divisor, rounded up.

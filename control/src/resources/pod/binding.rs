@@ -3,15 +3,21 @@
 use super::write;
 use crate::{
     pipeline::{Answer, Core, Request, decode},
-    resources::rules::{At, Causes},
+    resources::rules::{
+        At, Causes,
+        labels::{annotation_map, label_map},
+    },
 };
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Rules of a `Binding`.
+/// Rules of a `Binding`. (Its labels and annotations become the pod's, which upstream does not look at: the pod could not be updated any more.)
 pub fn validate(binding: &Value, causes: &mut Causes) {
     let root = At::root(binding);
+    let metadata = root.field("metadata");
+    label_map(&metadata.field("labels"), causes);
+    annotation_map(&metadata.field("annotations"), causes);
     let target = root.field("target");
     let kind = target.field("kind");
     if !matches!(kind.text(), "" | "Node") {
@@ -69,7 +75,10 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
     }
     write::change(core, request, &binding, |stored, pod, now| {
         write::precondition(stored, &binding)?;
-        assign(pod, &binding, now).map_err(|why| Status::conflict("", "pods/binding", &request.name, &why))
+        assign(pod, &binding, now).map_err(|why| Status::conflict("", "pods/binding", &request.name, &why))?;
+        let mut causes = Causes::new();
+        annotation_map(&At::root(pod).field("metadata").field("annotations"), &mut causes);
+        if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Pod", &request.name, causes)) }
     })
     .await?;
     Ok(Answer::Value { code: 201, value: write::success(), warnings })
@@ -105,5 +114,14 @@ mod tests {
             lines(&causes),
             ["target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\"", "target.name: Required value"]
         );
+    }
+
+    #[test]
+    fn what_a_binding_gives_the_pod_is_checked() {
+        let mut causes = Vec::new();
+        let metadata = json!({"labels": {"a b": "ok", "fine": "no spaces"}, "annotations": {"-x": "y", "large": "z".repeat(300_000)}});
+        validate(&json!({"metadata": metadata, "target": {"name": "n1"}}), &mut causes);
+        let fields: Vec<&str> = causes.iter().map(|cause| cause.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.labels", "metadata.labels", "metadata.annotations", "metadata.annotations"]);
     }
 }

@@ -21,6 +21,23 @@ pub fn label_map(map: &At<'_, '_>, causes: &mut Causes) {
     }
 }
 
+/// Most bytes of annotations on one object.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// Annotations: keys as of labels but for their case, values of any kind, all of them together not too large.
+pub fn annotation_map(map: &At<'_, '_>, causes: &mut Causes) {
+    let mut size = 0;
+    for (key, value) in map.entries() {
+        for why in names::qualified_name(&key.to_lowercase()) {
+            map.invalid_value(causes, key, &why);
+        }
+        size += key.len() + value.text().len();
+    }
+    if size > MAX_ANNOTATIONS {
+        map.too_long(causes, MAX_ANNOTATIONS);
+    }
+}
+
 /// A `metav1.LabelSelector`.
 pub fn selector(selector: &At<'_, '_>, causes: &mut Causes) {
     label_map(&selector.field("matchLabels"), causes);
