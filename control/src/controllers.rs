@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod claim;
+pub mod cluster_role;
 pub mod deployment;
 pub mod endpoint_slice;
 #[cfg(test)]
@@ -77,6 +78,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(namespace::Namespaces::new(&context, Arc::clone(&options.kinds))),
         Box::new(service_account::ServiceAccounts::new(&context)),
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),
+        Box::new(cluster_role::Aggregation::new(&context)),
         Box::new(deployment::Deployments::new(&context)),
         Box::new(replica_set::ReplicaSets::new(&context)),
         Box::new(job::Jobs::new(&context)),

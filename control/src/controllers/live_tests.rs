@@ -370,3 +370,33 @@ fn a_tainted_node_loses_its_pods_and_a_waiting_pod_says_why() {
         cluster.stop().await;
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aggregated_roles_show_what_they_unite() {
+    let cluster = Cluster::new().await;
+    const ROLES: &str = "clusterroles.rbac.authorization.k8s.io";
+    let rules = |client: &Client, name: &str| {
+        let stored = client.store().snapshot().get(&coracle_store::Key::new(ROLES, "", name))?;
+        value(&stored)["rules"].as_array().cloned()
+    };
+    let verbs = |client: &Client, name: &str, resource: &str| {
+        let found =
+            rules(client, name)?.into_iter().find(|rule| rule["resources"].as_array().is_some_and(|all| all.iter().any(|one| one == resource)))?;
+        Some(found["verbs"].clone())
+    };
+    // The chain of the default ones: view into edit into admin.
+    cluster.until("admin holds what view holds", |client| verbs(client, "view", "configmaps").zip(verbs(client, "admin", "configmaps"))).await;
+    let rule = json!({"apiGroups": ["boats.dev"], "resources": ["coracles"], "verbs": ["get"]});
+    let label = "rbac.authorization.k8s.io/aggregate-to-view";
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "boats", "labels": {label: "true"}}, "rules": [rule]});
+    cluster.client.create(ROLES, "", role).await.expect("a role");
+    for name in ["view", "edit", "admin"] {
+        cluster.until(name, |client| verbs(client, name, "coracles").filter(|verbs| *verbs == json!(["get"]))).await;
+    }
+    let patch = json!({"rules": [{"apiGroups": ["boats.dev"], "resources": ["coracles"], "verbs": ["list"]}]});
+    cluster.client.patch(ROLES, "", "boats", "", PatchKind::Merge, patch).await.expect("a change");
+    cluster.until("the change is in admin", |client| verbs(client, "admin", "coracles").filter(|verbs| *verbs == json!(["list"]))).await;
+    cluster.client.delete(ROLES, "", "boats", DeleteOptions::default()).await.expect("a deletion");
+    cluster.until("it is gone from admin", |client| verbs(client, "admin", "coracles").is_none().then_some(())).await;
+    cluster.stop().await;
+}

@@ -268,14 +268,3 @@ pub(super) const NAMESPACED_BINDINGS: &[(&str, &str, &str, &[&str])] = &[
     ("kube-system", "system:controller:token-cleaner", "system:controller:token-cleaner", &["token-cleaner"]),
     ("kube-public", "system:controller:bootstrap-signer", "system:controller:bootstrap-signer", &["bootstrap-signer"]),
 ];
-
-/// What an aggregated default role unites at first.
-pub(super) fn united(name: &str) -> Vec<R> {
-    let parts: &[&[R]] = match name {
-        "admin" => &[ADMIN, EDIT, VIEW],
-        "edit" => &[EDIT, VIEW],
-        "view" => &[VIEW],
-        _ => &[],
-    };
-    parts.concat()
-}
