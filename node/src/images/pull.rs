@@ -19,9 +19,7 @@ use oci_client::{
     secrets::RegistryAuth,
 };
 use std::{
-    collections::HashSet,
     io::Write,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -100,6 +98,9 @@ impl Session<'_> {
             OciManifest::Image(manifest) => (manifest, digest),
             OciManifest::ImageIndex(index) => {
                 let entry = manifest::choose(&index).ok_or_else(|| failed(format!("image {} is an index that names no manifest", self.reference)))?;
+                if self.store.blob(&entry.digest).is_none() {
+                    return Err(failed(format!("the index of image {} names {:?}, which is no sha256 digest", self.reference, entry.digest)));
+                }
                 match self.manifest(&entry.digest).await? {
                     (OciManifest::Image(manifest), digest) => (manifest, digest),
                     _ => return Err(failed(format!("image {} is an index of indexes, which is not supported", self.reference))),
@@ -165,14 +166,8 @@ impl Session<'_> {
         let (store, reference) = (self.store.clone(), self.reference.to_string());
         let found = tokio::task::spawn_blocking(move || {
             let layers: Vec<unpack::Layer> = files.iter().map(|(path, kind)| unpack::Layer { path, media_type: kind }).collect();
-            let found = unpack::find(&store, &reference, &layers);
-            // Only the .wasm is kept; what another image is made of is not this one's to remove, whatever its manifest calls a layer.
-            let Ok(digests) = store.digests() else { return found };
-            let named: HashSet<PathBuf> = digests.iter().filter_map(|digest| store.blob(digest)).collect();
-            for (path, _) in files.iter().filter(|(path, _)| !named.contains(path)) {
-                let _ = std::fs::remove_file(path);
-            }
-            found
+            // Only the .wasm gets a name; the layers are swept away with whatever else has none.
+            unpack::find(&store, &reference, &layers)
         });
         found.await.map_err(|e| failed(format!("look into the layers of {}: {e}", self.reference)))?
     }
