@@ -200,7 +200,7 @@ impl Core {
             if !dry_run {
                 let mut ops = vec![Op::Delete { key: stored.key.clone(), expect }];
                 hooks.also(&cx, Some(&old), None, &mut ops)?;
-                if self.commit_first(ops).await?.is_none() {
+                if self.commit_first(request, ops).await?.is_none() {
                     return Ok(None);
                 }
             }
@@ -215,7 +215,7 @@ impl Core {
         }
         let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
         hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
-        Ok(self.commit_first(ops).await?.map(|object| Answer::Object { object, created: false, warnings }))
+        Ok(self.commit_first(request, ops).await?.map(|object| Answer::Object { object, created: false, warnings }))
     }
 
     pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {

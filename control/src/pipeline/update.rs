@@ -114,15 +114,18 @@ impl Core {
         let expect = Expect::Revision(stored.revision);
         let mut ops = vec![if gone { Op::Delete { key, expect } } else { Op::Put { key, expect, draft } }];
         hooks.also(&cx, Some(&old), (!gone).then_some(&new), &mut ops)?;
-        match self.commit_first(ops).await? {
+        match self.commit_first(request, ops).await? {
             Some(object) => Ok(Some(self.answer(request, object, std::mem::take(warnings))?)),
             None => Ok(None),
         }
     }
 
     /// Commits; the first operation's object, or None after a lost race.
-    pub(super) async fn commit_first(&self, ops: Vec<Op>) -> Result<Option<Arc<Object>>, Status> {
-        match self.store.commit(Txn { ops }).await {
+    pub(super) async fn commit_first(&self, request: &Request, ops: Vec<Op>) -> Result<Option<Arc<Object>>, Status> {
+        // A node's lease has time: it is valid four times as long as it takes to be renewed.
+        let renewal = &*request.resource.plural == "leases" && request.user.node_name().is_some();
+        let committed = if renewal { self.store.commit_patiently(Txn { ops }).await } else { self.store.commit(Txn { ops }).await };
+        match committed {
             Ok(committed) => match committed.objects.into_iter().next().flatten() {
                 Some(object) => Ok(Some(object)),
                 None => Err(Status::internal("the store did not return what it wrote")),

@@ -87,6 +87,22 @@ async fn a_full_disk_refuses_writes_then_deletions() {
     store.shutdown().await;
 }
 
+#[tokio::test]
+async fn patient_writes_go_to_the_disk_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options::new(dir.path())).await.unwrap();
+    let before = store.stats().log_commits;
+    let names: Vec<String> = (0..100).map(|n| format!("lease-{n}")).collect();
+    let patient = futures::future::join_all(names.iter().map(|name| store.commit_patiently(put(name))));
+    assert!(patient.await.iter().all(Result::is_ok));
+    let alone = store.stats().log_commits - before;
+    assert!((1..=10).contains(&alone), "{alone} commits for 100 patient writes");
+    // Somebody who does not wait takes them along: none is left for the second's end.
+    let (patient, other) = tokio::join!(store.commit_patiently(put("late")), store.commit(put("now")));
+    assert!(patient.is_ok() && other.is_ok());
+    store.shutdown().await;
+}
+
 /// Memory that refuses to sync when told to.
 #[derive(Debug, Default)]
 struct Failing {
