@@ -2,14 +2,14 @@
 
 use super::slice::Slice;
 use coracle_link::{Error as LinkError, SendHalf, protocol::Feed};
-use coracle_store::{Change, Error, Key, Scope, Store, Watch};
+use coracle_store::{Change, Error, Key, Scope, Snapshot, Store, Watch};
 use futures::{
     FutureExt, StreamExt,
     future::{AbortHandle, Abortable, Aborted, BoxFuture},
     stream::FuturesUnordered,
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +17,8 @@ use std::{
 /// A node whose slice is quiet is told the revision this often, so that what it would resume from is still held.
 const MARK: Duration = Duration::from_secs(120);
 
+/// What to look at again, and the newest revision at which it is known to have changed.
+type Changed = BTreeMap<Key, u64>;
 type Woken = Result<(Watch, Result<Vec<Arc<Change>>, Error>), Aborted>;
 
 /// Watches of one feed. Any number, each waiting on its own; those of things that pods name come and go.
@@ -37,10 +39,12 @@ impl Watches {
         handle
     }
 
-    fn add(&mut self, store: &Store, key: &Key) {
+    /// Watches one thing, from what it is at `revision` on.
+    fn add(&mut self, store: &Store, key: &Key, revision: u64) -> Result<(), Error> {
         let scope = Scope { namespace: Some(key.namespace.clone()), name: Some(key.name.clone()), ..Scope::resource(key.resource.clone()) };
-        let handle = self.wait(store.list_watch(scope).1);
+        let handle = self.wait(store.watch(scope, revision)?);
         self.of.insert(key.clone(), handle);
+        Ok(())
     }
 
     fn drop_of(&mut self, key: &Key) {
@@ -50,9 +54,14 @@ impl Watches {
     }
 
     /// What woke it, and the watch waits again.
-    fn take(&mut self, woken: Woken, changed: &mut BTreeSet<Key>) -> Result<(), Error> {
+    fn take(&mut self, woken: Woken, changed: &mut Changed) -> Result<(), Error> {
         let Ok((watch, changes)) = woken else { return Ok(()) };
-        changed.extend(changes?.iter().filter_map(|c| c.key().cloned()));
+        for change in changes? {
+            if let Some(key) = change.key() {
+                let newest = changed.entry(key.clone()).or_default();
+                *newest = change.revision.max(*newest);
+            }
+        }
         let scope = watch.scope();
         let named = match (&scope.resource, &scope.namespace, &scope.name) {
             (Some(r), Some(ns), Some(name)) => Some(Key::new(r.clone(), ns.clone(), name.clone())),
@@ -100,39 +109,49 @@ pub async fn run(store: &Store, epoch: u64, node: &str, from: (u64, u64), out: &
 }
 
 /// Catches up with the present and follows, until a watch ends.
+///
+/// What the node has when it is told a revision is exactly its slice at that revision, since that is what it is taken to have when it resumes: had it
+/// something newer, the removal of that would never be sent.
 async fn follow(store: &Store, epoch: u64, slice: &mut Slice, out: &mut dyn SendHalf) -> Result<Error, LinkError> {
     let mut watches = Watches::default();
     // Watches before the snapshot, so that nothing falls between.
     for scope in slice.scopes() {
         watches.wait(store.list_watch(scope).1);
     }
-    let before: Vec<Key> = slice.wanted().cloned().collect();
-    for key in &before {
-        watches.add(store, key);
+    let mut now = store.snapshot();
+    for key in slice.wanted() {
+        if let Err(error) = watches.add(store, key, now.revision()) {
+            return Ok(error);
+        }
     }
-    let now = store.snapshot();
-    let mut changed = slice.everything(&now);
-    let mut upto = now.revision();
+    let mut changed: Changed = slice.everything(&now).into_iter().map(|key| (key, 0)).collect();
     let mut marked = None;
     loop {
-        step(store, slice, &mut watches, &changed, out).await?;
+        if !changed.is_empty()
+            && let Err(error) = step(store, &now, slice, &mut watches, &changed, out).await?
+        {
+            return Ok(error);
+        }
+        let upto = now.revision();
         if marked != Some(upto) {
             out.send(Feed::Synced { epoch, revision: upto }.encode()).await?;
             marked = Some(upto);
         }
-        changed.clear();
-        let woken = tokio::select! {
-            woken = watches.waiting.next() => woken,
-            () = tokio::time::sleep(MARK) => None,
-        };
-        // Once a revision counts as applied its changes are in the inboxes, and once those are empty they have been taken from them.
-        upto = store.snapshot().revision();
-        if let Err(error) = store.applied(upto, MARK).await {
-            return Ok(error);
+        changed.retain(|_, newest| *newest > upto);
+        if changed.is_empty() {
+            let woken = tokio::select! {
+                woken = watches.waiting.next() => woken,
+                () = tokio::time::sleep(MARK) => None,
+            };
+            if let Some(woken) = woken
+                && let Err(error) = watches.take(woken, &mut changed)
+            {
+                return Ok(error);
+            }
         }
-        if let Some(woken) = woken
-            && let Err(error) = watches.take(woken, &mut changed)
-        {
+        // Once a revision counts as applied its changes are in the inboxes, and once those are empty they have been taken from them.
+        now = store.snapshot();
+        if let Err(error) = store.applied(now.revision(), MARK).await {
             return Ok(error);
         }
         // without tokio's budget, which would say "pending" when there is more
@@ -148,23 +167,27 @@ async fn follow(store: &Store, epoch: u64, slice: &mut Slice, out: &mut dyn Send
     }
 }
 
-/// Tells the node what became of the changed keys.
-async fn step(store: &Store, slice: &mut Slice, watches: &mut Watches, changed: &BTreeSet<Key>, out: &mut dyn SendHalf) -> Result<(), LinkError> {
-    if changed.is_empty() {
-        return Ok(());
-    }
-    let named = slice.pods(&store.snapshot(), changed);
+/// Tells the node what became of the changed keys, as of `now`. The inner error is the store's.
+async fn step(
+    store: &Store,
+    now: &Snapshot,
+    slice: &mut Slice,
+    watches: &mut Watches,
+    changed: &Changed,
+    out: &mut dyn SendHalf,
+) -> Result<Result<(), Error>, LinkError> {
+    let named = slice.pods(now, changed.keys());
     for key in &named.added {
-        watches.add(store, key);
+        if let Err(error) = watches.add(store, key, now.revision()) {
+            return Ok(Err(error));
+        }
     }
     for key in &named.gone {
         watches.drop_of(key);
     }
-    // Newly named things are looked at only now that they are watched.
-    let snapshot = store.snapshot();
-    let keys = changed.iter().cloned().chain(named.added).chain(named.gone);
-    for message in slice.tell(&snapshot, keys) {
+    let keys = changed.keys().cloned().chain(named.added).chain(named.gone);
+    for message in slice.tell(now, keys) {
         out.send(message.encode()).await?;
     }
-    Ok(())
+    Ok(Ok(()))
 }

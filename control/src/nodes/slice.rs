@@ -26,7 +26,7 @@ pub struct Slice {
 /// How the set of named things changed.
 #[derive(Default)]
 pub struct Named {
-    /// Named now and not before: to be watched before they are looked at.
+    /// Named now and not before: to be watched from this snapshot on.
     pub added: Vec<Key>,
     /// No longer named by any pod.
     pub gone: Vec<Key>,
@@ -60,9 +60,9 @@ impl Slice {
     }
 
     /// First step: takes in what the changed pods name now.
-    pub fn pods(&mut self, snapshot: &Snapshot, changed: &BTreeSet<Key>) -> Named {
+    pub fn pods<'a>(&mut self, snapshot: &Snapshot, changed: impl IntoIterator<Item = &'a Key>) -> Named {
         let mut touched = HashMap::<Key, bool>::new();
-        for key in changed.iter().filter(|k| &*k.resource == "pods") {
+        for key in changed.into_iter().filter(|k| &*k.resource == "pods") {
             let now = snapshot.get(key).filter(|pod| on(pod, &self.node)).map(|pod| refs(&pod.json, &key.namespace));
             let before = match &now {
                 Some(now) if self.named.get(key) == Some(now) => continue,
@@ -95,7 +95,7 @@ impl Slice {
         result
     }
 
-    /// Second step: what to tell the node about these keys, so that it has what `snapshot` holds.
+    /// Second step, of the same snapshot: what to tell the node about these keys, so that it has what the snapshot holds.
     pub fn tell(&mut self, snapshot: &Snapshot, keys: impl IntoIterator<Item = Key>) -> Vec<Feed> {
         let mut out = Vec::new();
         for key in keys {
@@ -107,8 +107,7 @@ impl Slice {
             };
             let text = |s: &str| s.to_string();
             let (resource, namespace, name) = (text(&key.resource), text(&key.namespace), text(&key.name));
-            // A pod may have moved or gone since the first step; its watch will tell, until then it stays as it was sent.
-            let object = snapshot.get(&key).filter(|o| entitled && (&*key.resource != "pods" || on(o, &self.node)));
+            let object = snapshot.get(&key).filter(|_| entitled);
             match object {
                 Some(object) => {
                     if self.sent.insert(key, object.revision) != Some(object.revision) {
