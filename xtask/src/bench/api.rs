@@ -2,19 +2,24 @@
 
 use super::{
     cluster::{Client, Cluster, call, send},
+    crowd,
     etcd::{self, Etcd},
     load::{Samples, ms, row},
+    memory,
 };
 use crate::packages;
 use anyhow::{Context, Result};
+use futures::{StreamExt, stream::FuturesUnordered};
 use http_body_util::BodyExt;
 use std::time::{Duration, Instant};
 
 const ONE: usize = 400;
 const MANY: usize = 4_000;
-const CLIENTS: usize = 32;
+/// Clients at once.
+pub const CLIENTS: usize = 32;
 const LIST: usize = 5_000;
-const PATH: &str = "/api/v1/namespaces/default/configmaps";
+/// Where the config maps of these parts are.
+pub const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Runs all parts; every pair ours and theirs a moment apart.
 pub async fn run() -> Result<()> {
@@ -45,37 +50,53 @@ pub async fn run() -> Result<()> {
     let (ours, theirs) = (Samples::new(ours).percentile(50), Samples::new(theirs).percentile(50));
     row(&format!("list of {LIST}"), (ours.as_secs_f64() * 1e3, "ms"), (theirs.as_secs_f64() * 1e3, "ms"), theirs.as_secs_f64() / ours.as_secs_f64());
 
+    crowd::requests(&cluster).await?;
     let delays = watch_delay(&cluster).await?;
     println!("watch: create sent → event read                p50 {}  p99 {}", ms(delays.percentile(50)), ms(delays.percentile(99)));
-    Ok(())
+    drop(etcd);
+    crowd::watchers(&cluster).await?;
+    crowd::binding(&cluster).await?;
+    println!("the process after all of this                   {:.1} MB", memory::pss(&[cluster.main()])? as f64 * 1.024 / 1e3);
+    drop(cluster);
+    crowd::pods().await
 }
 
-fn object(name: &str) -> Vec<u8> {
+/// A config map of some 300 bytes.
+pub fn object(name: &str) -> Vec<u8> {
     format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"key":"{}"}}}}"#, "v".repeat(200)).into_bytes()
 }
 
-/// Creates a second over `clients` connections.
-async fn creates(cluster: &Cluster, clients: usize, count: usize, tag: &str) -> Result<f64> {
-    let tag: String = tag.chars().filter(char::is_ascii_alphanumeric).collect();
+/// Requests a second over `clients` connections; `make` gives method, path and body of the `index`-th request of a worker.
+pub async fn rate<F>(cluster: &Cluster, clients: usize, count: usize, make: F) -> Result<f64>
+where
+    F: Fn(usize, usize) -> (&'static str, String, Vec<u8>) + Clone + 'static,
+{
     let mut workers = Vec::new();
     for worker in 0..clients {
         workers.push((worker, cluster.connect().await?));
     }
     let begun = Instant::now();
-    let mut running = tokio::task::JoinSet::new();
+    let mut running = FuturesUnordered::new();
     for (worker, mut client) in workers {
-        let tag = tag.clone();
-        running.spawn(async move {
+        let make = make.clone();
+        running.push(async move {
             for index in 0..count / clients {
-                call(&mut client, "POST", PATH, object(&format!("{tag}-{worker}-{index}"))).await?;
+                let (method, path, body) = make(worker, index);
+                call(&mut client, method, &path, body).await?;
             }
             Ok::<Client, anyhow::Error>(client)
         });
     }
-    while let Some(done) = running.join_next().await {
-        done??;
+    while let Some(done) = running.next().await {
+        done?;
     }
     Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Creates a second over `clients` connections.
+async fn creates(cluster: &Cluster, clients: usize, count: usize, tag: &str) -> Result<f64> {
+    let tag: String = tag.chars().filter(char::is_ascii_alphanumeric).collect();
+    rate(cluster, clients, count, move |worker, index| ("POST", PATH.into(), object(&format!("{tag}-{worker}-{index}")))).await
 }
 
 async fn puts(etcd: &Etcd, clients: usize, count: usize, tag: &str) -> Result<f64> {

@@ -103,6 +103,11 @@ impl Cluster {
         Ok(client)
     }
 
+    /// The process that serves the API.
+    pub fn main(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All processes of the cluster: itself and everything that carries its data directory.
     pub fn processes(&self) -> Vec<u32> {
         let mark = self.dir.to_string_lossy().into_owned();
@@ -135,14 +140,15 @@ pub fn free_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-/// Sends a request with a JSON body; the answer's head has arrived when this returns.
+/// Sends a request with a JSON body (a patch by `PATCH merge` or `PATCH apply`); the answer's head has arrived when this returns.
 pub async fn send(client: &mut Client, method: &str, path: &str, body: Vec<u8>) -> Result<Response<Incoming>> {
     client.ready().await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("https://127.0.0.1{path}"))
-        .header("content-type", "application/json")
-        .body(Full::from(body))?;
+    let (method, media) = match method.split_once(' ') {
+        Some((method, "apply")) => (method, "application/apply-patch+yaml"),
+        Some((method, _)) => (method, "application/merge-patch+json"),
+        None => (method, "application/json"),
+    };
+    let request = Request::builder().method(method).uri(format!("https://127.0.0.1{path}")).header("content-type", media).body(Full::from(body))?;
     Ok(client.send_request(request).await?)
 }
 
