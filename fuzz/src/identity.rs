@@ -43,7 +43,8 @@ pub fn tokens(data: &[u8]) {
     }
     let Ok(claims) = serde_json::from_slice::<Claims>(data) else { return };
     let Ok(token) = TOKENS.sign(&claims) else { return };
-    let ours = claims.iss == ISSUER && claims.sub == format!("system:serviceaccount:{}:{}", claims.private.namespace, claims.private.serviceaccount.name);
+    let ours =
+        claims.iss == ISSUER && claims.sub == format!("system:serviceaccount:{}:{}", claims.private.namespace, claims.private.serviceaccount.name);
     match TOKENS.verify(&token, claims.nbf) {
         Ok(verified) => assert!(ours && *verified == claims && claims.nbf < claims.exp),
         Err(_) => assert!(!ours || claims.nbf >= claims.exp || token.len() > 16 << 10, "{claims:?}"),

@@ -82,6 +82,6 @@ pub fn references(data: &[u8]) {
         let whole = reference.whole();
         let back = parse(&whole).unwrap_or_else(|e| panic!("{whole}: {e}"));
         assert_eq!(back.whole(), whole);
-        assert_eq!(floating(text), floating(&whole) , "{text:?} is {whole:?}");
+        assert_eq!(floating(text), floating(&whole), "{text:?} is {whole:?}");
     }
 }
