@@ -42,7 +42,7 @@ pub async fn run() -> Result<()> {
         true => {
             let component = guests::build(false)?.join("hello.wasm");
             let mut command = Command::new("wasmtime");
-            command.args(["serve", "-O", "pooling-allocator=y", "--addr", "127.0.0.1:18082"]).arg(component);
+            command.args(["serve", "-O", "pooling-allocator=y", "-S", "cli", "--addr", "127.0.0.1:18082"]).arg(component);
             Some(Server::start(&mut command, "127.0.0.1:18082").await?)
         }
     };
