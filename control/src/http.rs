@@ -4,10 +4,13 @@
 //! function ([`route::parse`]) for every resource there is or will be.
 
 pub mod accept;
+mod compress;
 mod connection;
 mod discovery;
+mod encode;
 pub mod inflight;
 pub mod list;
+mod openapi;
 mod paths;
 pub mod respond;
 pub mod route;
@@ -23,9 +26,10 @@ use crate::{
     auth::{Attributes, User, impersonate},
     pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, patch},
 };
+use accept::Offer;
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
-use coracle_api::status::Status;
+use coracle_api::{registry::Resource, status::Status};
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use inflight::Admission;
@@ -56,8 +60,8 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, request: http::Request<hyper::body::Incoming>) -> Response<HttpBody> {
     let (parts, body) = request.into_parts();
     match accepted(&core, &peer, &parts, body).await {
-        Ok(answer) => answer,
-        Err(status) => respond::status(&status),
+        Ok(answer) => compress::answer(answer, text(&parts.headers, header::ACCEPT_ENCODING)).await,
+        Err(status) => respond::status(&status, text(&parts.headers, header::ACCEPT)),
     }
 }
 
@@ -134,7 +138,7 @@ fn is_long_running(call: Call<'_>) -> bool {
     let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
     match target.subresource.as_str() {
         // A write is none, whatever its query says.
-        "" => matches!(*call.method, Method::GET | Method::HEAD) && (target.watch || on("watch")),
+        "" => route::verb(call.method, &target, on("watch")) == Some(Verb::Watch),
         "log" => on("follow"),
         "proxy" | "exec" | "attach" | "portforward" => true,
         _ => false,
@@ -171,7 +175,7 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
         }
         Err(_) => Err(Status::method_not_allowed()),
     };
-    let answer = answer.unwrap_or_else(|status| respond::status(&status));
+    let answer = answer.unwrap_or_else(|status| respond::status(&status, None));
     let code = answer.status().as_u16();
     match Limited::new(answer.into_body(), 4 * 1024 * 1024).collect().await {
         Ok(body) => (code, body.to_bytes()),
@@ -188,7 +192,7 @@ async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes
         Route::Resource(target) => resource(core, user, call, target, body).await,
         Route::Path(parts) => {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            paths::serve(core, &user, call.method, call.path, &parts, call.headers).await
+            paths::serve(core, &user, call.method, call.path, call.raw_query, &parts, call.headers).await
         }
     }
 }
@@ -216,11 +220,12 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         )?;
         return Err(handle::no_such_path());
     };
-    let shapes = matches!(verb, Verb::Get | Verb::List | Verb::Watch) || row.stored();
     let proxied = matches!(target.subresource.as_str(), "log" | "proxy");
-    let accepted = match proxied {
-        true => accept::Accepted { media: accept::Media::Json, shape: accept::Shape::Object },
-        false => accept::negotiate(text(call.headers, header::ACCEPT), shapes)?,
+    let accept_header = text(call.headers, header::ACCEPT).filter(|_| !proxied);
+    let offer = offer(core, &row, &target.subresource, verb);
+    let accepted = match verb {
+        Verb::Watch => accept::negotiate_stream(accept_header, offer)?,
+        _ => accept::negotiate(accept_header, offer)?,
     };
     let needs_namespace = row.namespaced() && target.namespace.is_empty() && (!target.name.is_empty() || verb == Verb::Create);
     if needs_namespace && row.stored() {
@@ -229,7 +234,10 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
             _ => handle::no_such_path(),
         });
     }
-    let wanted = respond::Wanted { accepted, include: table::Include::of(param("includeObject")) };
+    let wanted = respond::Wanted {
+        accepted,
+        include: if accepted.shape == accept::Shape::Table { table::Include::of(param("includeObject"))? } else { table::Include::Metadata },
+    };
     let write = write_options(&query, call.headers)?;
     let content_type = text(call.headers, header::CONTENT_TYPE).unwrap_or("").to_string();
     let body = match verb {
@@ -252,7 +260,17 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         http,
     };
     let answer = core.handle(request).await?;
-    Ok(respond::answer(core, &row, &wanted, answer))
+    respond::answer(core, &row, &wanted, answer)
+}
+
+/// What a resource can answer with: tables and metadata where objects are stored, protobuf where its kinds have one.
+fn offer(core: &Core, row: &Resource, subresource: &str, verb: Verb) -> Offer {
+    let encoded = |(group, version, kind): (&str, &str, &str)| core.schemas.get(group, version, kind).is_some_and(|schema| schema.has_protobuf());
+    let sub = row.subresource(subresource).map(|sub| (&*sub.gvk.0, &*sub.gvk.1, &*sub.gvk.2));
+    Offer {
+        protobuf: encoded((&row.group, &row.version, &row.kind)) && sub.is_none_or(encoded),
+        shapes: matches!(verb, Verb::Get | Verb::List | Verb::Watch) || row.stored(),
+    }
 }
 
 fn patch_kind(content_type: &str) -> Result<PatchKind, Status> {

@@ -231,10 +231,29 @@ async fn shapes(admin: &mut Peer) {
     let partial = admin.accept(path, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(partial.body["kind"], "PartialObjectMetadataList");
     assert!(partial.body["items"][0].get("data").is_none());
-    let proto = admin.accept(path, "application/vnd.kubernetes.protobuf,application/json").await;
-    assert_eq!((proto.code, proto.header("content-type")), (200, "application/json"));
-    let only = admin.accept(path, "application/vnd.kubernetes.protobuf").await;
+    let beta = admin.accept(&format!("{path}/a"), "application/json;as=Table;v=v1beta1;g=meta.k8s.io").await;
+    assert_eq!(
+        (&beta.body["apiVersion"], &beta.body["rows"][0]["object"]["apiVersion"]),
+        (&json!("meta.k8s.io/v1beta1"), &json!("meta.k8s.io/v1beta1"))
+    );
+    let bare = admin.accept(&format!("{path}/a?includeObject=None"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    assert_eq!(bare.body["rows"][0]["object"], Value::Null);
+    let wrong = admin.accept(&format!("{path}/a?includeObject=Half"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    assert_eq!(wrong.code, 400, "{}", wrong.body);
+    // A list is no object and the other way round.
+    for (path, name) in [(path.to_string(), "PartialObjectMetadata"), (format!("{path}/a"), "PartialObjectMetadataList")] {
+        let refused = admin.accept(&path, &format!("application/json;as={name};v=v1;g=meta.k8s.io")).await;
+        assert_eq!((refused.code, refused.reason()), (406, "NotAcceptable"), "{path} as {name}: {}", refused.body);
+    }
+    let only = admin.accept(path, "text/html").await;
     assert_eq!((only.code, only.reason()), (406, "NotAcceptable"));
+    // Reviews are no tables, and what a dry run would have made is one.
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}).to_string();
+    let review = admin.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "application/json", table, review).await;
+    assert_eq!((review.code, review.reason()), (406, "NotAcceptable"));
+    let dry = admin.ask("POST", &format!("{path}?dryRun=All"), "application/json", table, map("dry").to_string()).await;
+    assert_eq!((dry.code, &dry.body["kind"], &dry.body["rows"][0]["cells"][0]), (201, &json!("Table"), &json!("dry")));
     let yaml = admin.text(&format!("{path}/a"), "application/yaml").await;
     assert!(yaml.contains("kind: ConfigMap"), "{yaml}");
 }
@@ -349,23 +368,30 @@ async fn bad_input(admin: &mut Peer) {
         ("application/json", "{\"metadata\":{\"name\":\"a\"},\"data\":{\"k\":1}}", 400),
         ("application/json", "{}", 422),
         ("text/html", "{}", 415),
+        ("application/yaml", "metadata: {name: a", 400),
+        ("application/yaml", "metadata: {name: A_}", 422),
         ("application/vnd.kubernetes.protobuf", "k8s", 400),
     ] {
         let answer = admin.send("POST", path, kind, body.into()).await;
         assert_eq!(answer.code, code, "{body}: {}", answer.body);
         assert_eq!(answer.body["kind"], "Status", "{body}");
     }
+    let html = admin.send("POST", path, "text/html", "{}".into()).await;
+    assert_eq!(
+        html.message(),
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+    );
+    let twice = "metadata: {name: twice}\ndata:\n  a: \"1\"\n  a: \"2\"\ndta: {}\n";
+    let strict = admin.send("POST", &format!("{path}?fieldValidation=Strict"), "application/yaml", twice.into()).await;
+    let why = "strict decoding error: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map, unknown field \"dta\"";
+    assert!(strict.code == 400 && strict.message().ends_with(why), "{}", strict.body);
+    let warned = admin.send("POST", &format!("{path}?dryRun=All"), "application/yaml", twice.into()).await;
+    assert_eq!((warned.code, &warned.body["data"]["a"]), (201, &json!("2")));
     let deep = format!("{{\"metadata\":{{\"name\":\"deep\",\"annotations\":{}1{}}}}}", "[".repeat(5_000), "]".repeat(5_000));
     assert_eq!(admin.send("POST", path, "application/json", deep).await.code, 400);
-    for query in [
-        "labelSelector=a%20b",
-        "labelSelector=%3D",
-        "fieldSelector=spec.x%3Dy",
-        "limit=x",
-        "resourceVersion=x",
-        "continue=x",
-        "resourceVersionMatch=Exact",
-    ] {
+    let unmatched = admin.get(&format!("{path}?resourceVersionMatch=Exact")).await;
+    assert_eq!((unmatched.code, unmatched.reason()), (422, "Invalid"), "{}", unmatched.body);
+    for query in ["labelSelector=a%20b", "labelSelector=%3D", "fieldSelector=spec.x%3Dy", "limit=x", "resourceVersion=x", "continue=x"] {
         let answer = admin.get(&format!("{path}?{query}")).await;
         assert_eq!((answer.code, answer.reason()), (400, "BadRequest"), "{query}: {}", answer.body);
     }

@@ -41,7 +41,7 @@ struct Index {
 
 macro_rules! packages {
     ($($stem:literal),* $(,)?) => {
-        static PACKAGES: [Package; 24] = [
+        static PACKAGES: [Package; 25] = [
             $(Package { stem: $stem, text: include_str!(concat!("../facts/", $stem)), index: OnceLock::new() }),*
         ];
     };
@@ -51,6 +51,7 @@ macro_rules! packages {
 packages![
     "admission.v1",
     "admissionregistration.v1",
+    "apidiscovery.v2",
     "apiextensions.v1",
     "apiregistration.v1",
     "apps.v1",
@@ -133,12 +134,22 @@ pub(crate) fn of_kind(group: &str, version: &str, kind: &str) -> Option<(Arc<Typ
     if let Some(found) = found {
         return Some((found, true));
     }
-    match kind {
-        "DeleteOptions" | "Status" | "List" | "WatchEvent" | "PartialObjectMetadata" | "PartialObjectMetadataList" | "Patch" => {
-            named(&format!("meta.v1.{kind}")).map(|t| (t, false))
-        }
-        _ => None,
-    }
+    let package = match kind {
+        "DeleteOptions"
+        | "Status"
+        | "List"
+        | "WatchEvent"
+        | "PartialObjectMetadata"
+        | "PartialObjectMetadataList"
+        | "Patch"
+        | "APIVersions"
+        | "APIGroup"
+        | "APIGroupList"
+        | "APIResourceList" => "meta.v1",
+        "APIGroupDiscoveryList" => "apidiscovery.v2",
+        _ => return None,
+    };
+    named(&format!("{package}.{kind}")).map(|ty| (ty, false))
 }
 
 /// Names of all types of the table.
@@ -167,7 +178,7 @@ fn parse_type(package: &'static Package, index: &Index, full: &str, short: &'sta
         let Some(inner) = named(&target) else { continue };
         // TypeMeta's fields are in JSON only; they belong to every kind.
         let base = embeds.len();
-        embeds.push(Embed { go: Cow::Borrowed(go), number, parent: 0, of: inner.clone() });
+        embeds.push(Embed { go: Cow::Borrowed(go), number, parent: 0 });
         for deeper in &inner.embeds {
             embeds.push(Embed { parent: 1 + base as u8 + if deeper.parent == 0 { 0 } else { deeper.parent }, ..deeper.clone() });
         }
@@ -192,6 +203,7 @@ fn parse_type(package: &'static Package, index: &Index, full: &str, short: &'sta
         default: crate::defaults::of(full),
         fields: fields.into(),
         embeds: embeds.into(),
+        layout: OnceLock::new(),
     }
 }
 

@@ -18,8 +18,11 @@ pub mod protobuf;
 mod schema;
 mod strategic;
 mod types;
+mod untyped;
+pub mod yaml;
 
 pub use depth::{MAX_DEPTH, depth};
 pub use draft::{to_bytes, to_draft};
 pub use merge::json_merge_patch;
 pub use schema::{FieldValidation, Schema, Schemas};
+pub use untyped::json as untyped_json;

@@ -1,5 +1,6 @@
 //! Properties that hold for every kind of the table: objects are made up from the schema itself, messy on purpose.
 
+use crate::protobuf::envelope;
 use crate::types::{Field, Shape, Type};
 use crate::{FieldValidation, Schema, Schemas, facts, json_merge_patch, to_bytes, to_draft};
 use proptest::prelude::*;
@@ -189,7 +190,8 @@ proptest! {
         for (schema, ty) in kinds() {
             let mut object = canonical(&schema, &Value::Object(Maker::new(seed, true).object(&ty, 0)));
             schema.default(&mut object);
-            let encoded = schema.encode_protobuf(&object);
+            let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+            let encoded = envelope::seal(&text("apiVersion"), &text("kind"), &schema.encode_protobuf(&object));
             let (decoded, _) = schema.decode_protobuf(&encoded, FieldValidation::Strict).unwrap();
             prop_assert_eq!(&decoded, &object, "{}", ty.key);
             // What is cut off is refused or shorter, never a panic.

@@ -1,7 +1,8 @@
 //! A kind's schema, and the set of all schemas a server knows.
 
+use crate::protobuf::{Broken, envelope};
 use crate::types::Type;
-use crate::{decode, defaults, facts, openapi, strategic};
+use crate::{decode, defaults, facts, openapi, strategic, yaml};
 use bytes::Bytes;
 use coracle_api::{Status, registry::ResourceRef};
 use serde_json::{Map, Value};
@@ -90,21 +91,49 @@ impl Schema {
         })
     }
 
+    /// As [`Schema::decode`], for a YAML body: keys given twice are named by their line.
+    ///
+    /// # Errors
+    /// As [`Schema::decode`].
+    pub fn decode_yaml(&self, body: &[u8], mode: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+        let (value, duplicates) = yaml::read(body).map_err(|why| self.unrecognized(&why, body))?;
+        let walked: Result<_, serde_json::Error> = decode::object(&self.ty, value);
+        let (value, mut findings) = walked.map_err(|error| Status::bad_request(error.to_string()))?;
+        match mode {
+            FieldValidation::Strict if !duplicates.is_empty() => findings.strict.insert(0, yaml::summary(&duplicates)),
+            _ => findings.strict.splice(..0, duplicates).for_each(drop),
+        }
+        self.judge(value, findings, mode, |message, data| match data {
+            Some(data) => self.cannot_handle(data, message),
+            None => self.unrecognized(&format!("couldn't get version/kind; json parse error: {message}"), body),
+        })
+    }
+
     /// As [`Schema::decode`], for a body in Kubernetes' protobuf encoding. Strict has nothing to find there: unknown numbers are skipped.
     ///
     /// # Errors
     /// 400 for what is no such message, and for another kind.
     pub fn decode_protobuf(&self, body: &[u8], mode: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-        let unknown = crate::protobuf::open(body)?;
-        let mut value = crate::protobuf::decode(&self.ty, &unknown)?;
+        let unknown = envelope::open(body).map_err(|Broken(why)| self.unrecognized(why, body))?;
+        let said = Map::from_iter([("apiVersion".into(), unknown.api_version.into()), ("kind".into(), unknown.kind.into())]);
+        if self.fixed {
+            // Another kind's message means nothing to this one's numbers.
+            self.check_kind(&said)?;
+        }
+        let mut value = envelope::object(&self.ty, &unknown).map(Value::Object).map_err(|Broken(why)| self.cannot_handle(&said, why))?;
         let warnings = self.canonicalize(&mut value, mode)?;
         Ok((value, warnings))
     }
 
-    /// A canonical object in Kubernetes' protobuf encoding (`application/vnd.kubernetes.protobuf`), envelope included.
-    pub fn encode_protobuf(&self, object: &Value) -> Bytes {
+    /// Whether the kind has a protobuf encoding; custom resources have none.
+    pub fn has_protobuf(&self) -> bool {
+        self.ty.layout().parts().next().is_some()
+    }
+
+    /// The protobuf message of a canonical object, without the [`envelope`] it travels in.
+    pub fn encode_protobuf(&self, object: &Value) -> Vec<u8> {
         let empty = Map::new();
-        crate::protobuf::encode(&self.ty, object.as_object().unwrap_or(&empty)).into()
+        crate::protobuf::encode(&self.ty, object.as_object().unwrap_or(&empty))
     }
 
     /// Same for a value already parsed (patch results, in-process callers). Idempotent.

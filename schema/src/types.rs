@@ -1,6 +1,7 @@
 //! The shape of types: structs of fields, lists, maps and the scalars with forms of their own. One vocabulary for built-in kinds
 //! and, later, custom ones; strings are borrowed from the embedded table where there is one.
 
+use crate::protobuf::Layout;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt;
@@ -32,6 +33,8 @@ pub(crate) struct Type {
     pub fields: Box<[Field]>,
     /// The structs embedded in it, outermost first.
     pub embeds: Box<[Embed]>,
+    /// Its fields in the order of protobuf, worked out when first needed.
+    pub layout: OnceLock<Layout>,
 }
 
 /// An embedded struct.
@@ -43,8 +46,6 @@ pub(crate) struct Embed {
     pub number: u16,
     /// 0, or the number (from 1) of the embedded struct it is embedded in.
     pub parent: u8,
-    /// Its type.
-    pub of: Arc<Type>,
 }
 
 /// One field.
@@ -182,6 +183,7 @@ impl Link {
                     default: crate::defaults::Defaults::default(),
                     fields: Box::default(),
                     embeds: Box::default(),
+                    layout: OnceLock::new(),
                 })
             })
         })
@@ -207,6 +209,11 @@ impl Type {
         }
         path.reverse();
         path
+    }
+
+    /// Its fields in the order of protobuf.
+    pub(crate) fn layout(&self) -> &Layout {
+        self.layout.get_or_init(|| Layout::of(self))
     }
 
     /// The value of a Go struct nobody set: fields without `omitempty`, and structs, which `omitempty` never drops.

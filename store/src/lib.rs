@@ -14,8 +14,7 @@ mod history;
 mod hub;
 mod object;
 mod raft;
-#[doc(hidden)]
-pub mod record;
+mod record;
 mod root;
 mod snapshot;
 mod state_file;

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// Where an object lives. Order is (resource, namespace, name), which is also list order.
@@ -78,6 +79,10 @@ pub struct Draft {
 
 /// How many other encodings of an object are remembered.
 const ENCODINGS: usize = 4;
+/// Most bytes of other encodings that the objects of a process keep; what is asked for beyond is made for that reader alone.
+const KEPT_MOST: usize = 64 << 20;
+/// Bytes of other encodings that are kept.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
 
 /// A stored object: its exact bytes (what GET, LIST and WATCH send), shared.
 pub struct Object {
@@ -138,19 +143,32 @@ impl Object {
         Arc::new(Object { key: self.key.clone(), revision, json, meta: self.meta.clone(), hole: self.hole, encodings: OnceLock::new() })
     }
 
-    /// Another encoding of this object, made once and shared by all readers. `slot` 0..4 is chosen by the caller (0 = table row cells, 1 = protobuf, …); a
-    /// larger slot is made anew at every call.
+    /// Another encoding of this object, made once and shared by all readers while there is room (64 MiB over all objects of the process). `slot` 0..4 is chosen by
+    /// the caller (0 = table row cells, 1 = protobuf, …); a larger slot is made anew at every call.
     pub fn encoding(&self, slot: usize, make: impl FnOnce() -> Bytes) -> Bytes {
-        let slots = self.encodings.get_or_init(Default::default);
-        match slots.get(slot) {
-            Some(cell) => cell.get_or_init(make).clone(),
-            None => make(),
+        let Some(cell) = self.encodings.get_or_init(Default::default).get(slot) else { return make() };
+        if let Some(known) = cell.get() {
+            return known.clone();
         }
+        let made = make();
+        let room = |kept: usize| kept.checked_add(made.len()).filter(|sum| *sum <= KEPT_MOST);
+        if KEPT.fetch_update(Relaxed, Relaxed, room).is_ok() && cell.set(made.clone()).is_err() {
+            // Somebody else was faster.
+            KEPT.fetch_sub(made.len(), Relaxed);
+        }
+        made
     }
 
     /// Bytes of heap it takes, roughly; what history is charged with.
     pub(crate) fn weight(&self) -> usize {
         self.json.len() + self.meta.weight() + self.key.name.len() + 256
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let kept = self.encodings.get().into_iter().flat_map(|slots| slots.iter()).filter_map(OnceLock::get);
+        KEPT.fetch_sub(kept.map(Bytes::len).sum(), Relaxed);
     }
 }
 
@@ -248,6 +266,9 @@ mod tests {
         assert_eq!(object.encoding(1, || Bytes::from_static(b"x")), "x");
         assert_eq!(object.encoding(1, || unreachable!()), "x");
         assert_eq!(object.encoding(0, || Bytes::from_static(b"y")), "y");
+        let large = || Bytes::from(vec![0; KEPT_MOST + 1]);
+        assert_eq!(object.encoding(2, large).len(), KEPT_MOST + 1);
+        assert_eq!(object.encoding(2, Bytes::new).len(), 0, "what is too large is not kept");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{
     action::Action,
+    selector::LabelSelector,
     view::{Meta, Owner},
 };
 use coracle_store::Key;
@@ -20,9 +21,9 @@ pub enum Claim {
     Ignore,
 }
 
-/// Judges an object against an owner that has this uid, and whose selector `matches` it or not; `owner_deleting` owners adopt and release
-/// nothing.
-pub fn claim(meta: &Meta<'_>, uid: &str, matches: bool, owner_deleting: bool) -> Claim {
+/// Judges an object against an owner that has this uid and selector; `owner_deleting` owners adopt and release nothing.
+pub fn claim(meta: &Meta<'_>, uid: &str, selector: &LabelSelector<'_>, owner_deleting: bool) -> Claim {
+    let matches = selector.matches(&meta.labels);
     match meta.controller() {
         Some(owner) if *owner.uid != *uid => Claim::Ignore,
         Some(_) if matches => Claim::Owned,
@@ -47,7 +48,6 @@ pub fn patch(key: Key, meta: &Meta<'_>, owner: &Owner<'_>, adopt: bool) -> Actio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::selector::LabelSelector;
 
     fn meta(json: &str) -> Meta<'_> {
         serde_json::from_str(json).expect("metadata")
@@ -69,10 +69,9 @@ mod tests {
             (orphan, true, Claim::Ignore),
             (dying, false, Claim::Ignore),
         ] {
-            let meta = meta(json);
-            assert_eq!(claim(&meta, "u1", selector.matches(&meta.labels), deleting), expected, "{json} {deleting}");
+            assert_eq!(claim(&meta(json), "u1", &selector, deleting), expected, "{json} {deleting}");
         }
-        assert_eq!(claim(&meta(owned), "u2", true, false), Claim::Ignore);
+        assert_eq!(claim(&meta(owned), "u2", &selector, false), Claim::Ignore);
     }
 
     #[test]

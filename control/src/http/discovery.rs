@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 pub fn serve(core: &Core, parts: &[&str], accept_header: Option<&str>, if_none_match: Option<&str>) -> Option<Result<Response<Body>, Status>> {
     let body = match parts {
         ["api"] | ["apis"] => {
-            if let Some(version) = aggregated_version(accept_header) {
-                return Some(Ok(aggregated(core, parts[0], version, if_none_match)));
+            if let Some((media, version)) = aggregated_form(accept_header) {
+                return Some(Ok(aggregated(core, parts[0], media, version, if_none_match)));
             }
             if parts[0] == "api" { api(core) } else { apis(core) }
         }
@@ -25,7 +25,7 @@ pub fn serve(core: &Core, parts: &[&str], accept_header: Option<&str>, if_none_m
         ["apis", group, version] => resources(core, group, version)?,
         _ => return None,
     };
-    Some(accept::negotiate(accept_header, false).map(|accepted| respond::value(200, accepted.media, &body)))
+    Some(accept::negotiate(accept_header, accept::Offer::PLAIN).map(|accepted| respond::value(200, accepted.media, &body)))
 }
 
 fn api(core: &Core) -> Value {
@@ -91,20 +91,18 @@ fn storage_hash(row: &Resource) -> String {
     STANDARD.encode(hash.get(..8).unwrap_or_default())
 }
 
-/// `v2` or `v2beta1` when the client asks for aggregated discovery before anything plainer that we have.
-fn aggregated_version(header: Option<&str>) -> Option<&'static str> {
-    for clause in accept::clauses(header.unwrap_or("")) {
-        match (clause.media, clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
-            ("application/json", "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => return Some("v2"),
-            ("application/json", "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => return Some("v2beta1"),
-            ("application/json", "", ..) | ("*/*", ..) => return None,
-            _ => {}
+/// Encoding and version (`v2`, `v2beta1`), when the client asks for aggregated discovery at all: even after plainer things, as upstream has it.
+fn aggregated_form(header: Option<&str>) -> Option<(Media, &'static str)> {
+    accept::clauses(header.unwrap_or("")).iter().find_map(|clause| {
+        if (clause.parameter("as"), clause.parameter("g")) != ("APIGroupDiscoveryList", "apidiscovery.k8s.io") {
+            return None;
         }
-    }
-    None
+        let version = ["v2", "v2beta1"].into_iter().find(|version| *version == clause.parameter("v"))?;
+        Media::of(clause.media).map(|media| (media, version))
+    })
 }
 
-fn aggregated(core: &Core, root: &str, version: &'static str, if_none_match: Option<&str>) -> Response<Body> {
+fn aggregated(core: &Core, root: &str, media: Media, version: &'static str, if_none_match: Option<&str>) -> Response<Body> {
     let items: Vec<Value> = core
         .registry
         .groups()
@@ -123,28 +121,13 @@ fn aggregated(core: &Core, root: &str, version: &'static str, if_none_match: Opt
         })
         .collect();
     let body = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items});
-    let hash = Sha256::digest(body.to_string());
-    let tag = format!("\"{}\"", hash.iter().map(|byte| format!("{byte:02X}")).collect::<String>());
-    let mut response = if if_none_match.is_some_and(|sent| sent.split(',').any(|one| one.trim() == tag)) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = http::StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        let mut response = respond::value(200, Media::Json, &body);
-        let media = if version == "v2" {
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-        } else {
-            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
-        };
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        response
-    };
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(header::ETAG, tag);
+    let mut response = respond::value(200, media, &body);
+    let media = format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", media.name());
+    if let Ok(media) = HeaderValue::from_str(&media) {
+        response.headers_mut().insert(header::CONTENT_TYPE, media);
     }
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    response
+    respond::tagged(response, &respond::hash(body.to_string().as_bytes()), if_none_match)
 }
 
 fn aggregated_resource(row: &Resource) -> Value {
@@ -174,12 +157,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aggregated_discovery_is_chosen_by_order() {
-        let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
-        assert_eq!(aggregated_version(Some(v2)), Some("v2"));
-        assert_eq!(aggregated_version(Some("application/json")), None);
-        assert_eq!(aggregated_version(Some("application/json,application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")), None);
-        assert_eq!(aggregated_version(None), None);
+    fn aggregated_discovery_is_served_to_whom_asks_for_it() {
+        let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let both = format!("{v2},{},application/json", v2.replace("v=v2", "v=v2beta1"));
+        assert_eq!(aggregated_form(Some(&both)), Some((Media::Json, "v2")));
+        assert_eq!(aggregated_form(Some(&v2.replace("v=v2", "v=v2beta1"))), Some((Media::Json, "v2beta1")));
+        assert_eq!(aggregated_form(Some(&format!("application/json,{v2}"))), Some((Media::Json, "v2")));
+        assert_eq!(aggregated_form(Some(&v2.replace("json", "vnd.kubernetes.protobuf"))), Some((Media::Protobuf, "v2")));
+        for none in ["application/json", "*/*", &v2.replace("v=v2", "v=v3"), &v2.replace("application/json", "text/html")] {
+            assert_eq!(aggregated_form(Some(none)), None, "{none}");
+        }
+        assert_eq!(aggregated_form(None), None);
     }
 
     #[test]

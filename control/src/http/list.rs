@@ -1,8 +1,9 @@
 //! Lists: revision rules, selectors, chunks, and the page that comes of them.
 
+pub mod options;
 mod token;
 
-use crate::pipeline::{Core, Request, Verb, handle, object};
+use crate::pipeline::{Core, Request, handle, object};
 use bytes::{Bytes, BytesMut};
 use coracle_api::{
     registry::{Resource, ResourceRef},
@@ -10,6 +11,7 @@ use coracle_api::{
     status::Status,
 };
 use coracle_store::{Error, Object, Snapshot};
+pub use options::{ListOptions, Match};
 use std::{sync::Arc, time::Duration};
 pub use token::Token;
 
@@ -28,15 +30,14 @@ pub struct Filter {
 impl Filter {
     /// From the query; a field that the kind cannot be selected by is 400.
     pub fn of(request: &Request) -> Result<Self, Status> {
-        let labels = Selector::parse(request.param("labelSelector").unwrap_or(""))
-            .map_err(|error| Status::bad_request(format!("unable to parse label selector: {error}")))?;
-        let fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or(""))
-            .map_err(|error| Status::bad_request(format!("unable to parse field selector: {error}")))?;
+        let labels = Selector::parse(request.param("labelSelector").unwrap_or("")).map_err(|error| Status::bad_request(error.to_string()))?;
+        let fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(|error| Status::bad_request(error.to_string()))?;
         let row = &request.resource;
-        for term in fields.terms() {
-            if !selectable(row, &term.field) {
-                return Err(Status::bad_request(format!("field label not supported: {}", term.field)));
-            }
+        if let Some(term) = fields.terms().iter().find(|term| !selectable(row, &term.field)) {
+            return Err(Status::bad_request(match &*row.selectable {
+                [] => format!("\"{}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", term.field),
+                _ => format!("field label not supported: {}", term.field),
+            }));
         }
         Ok(Self { labels, fields })
     }
@@ -78,17 +79,6 @@ pub struct Page {
     pub items: Vec<Arc<Object>>,
 }
 
-/// A revision in a query: absent, or a number.
-pub fn revision(request: &Request) -> Result<Option<u64>, Status> {
-    match request.param("resourceVersion") {
-        None | Some("") => Ok(None),
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|_| Status::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a decimal number as the server gave it"))),
-    }
-}
-
 /// The snapshot a list at this revision reads; `exact` by `resourceVersionMatch`.
 pub async fn snapshot(core: &Core, revision: Option<u64>, exact: bool) -> Result<Snapshot, Status> {
     match revision {
@@ -127,42 +117,16 @@ pub fn too_large(wanted: u64, current: u64) -> Status {
 
 /// Answers a list request.
 pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
-    let filter = Filter::of(request)?;
-    let limit = match request.param("limit") {
-        None | Some("") => 0,
-        Some(text) => {
-            text.parse::<u64>().map_err(|_| Status::bad_request(format!("limit: Invalid value: \"{text}\": must be a whole number")))? as usize
-        }
-    };
-    let given = revision(request)?;
-    let token = request.param("continue").filter(|text| !text.is_empty());
-    let exact = match request.param("resourceVersionMatch") {
-        None | Some("") => false,
-        Some(_) if token.is_some() => {
-            return Err(Status::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided"));
-        }
-        Some("Exact") if given.is_none_or(|revision| revision == 0) => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\" or unset",
-            ));
-        }
-        Some("Exact") => true,
-        Some("NotOlderThan") if given.is_none() => {
-            return Err(Status::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"));
-        }
-        Some("NotOlderThan") => false,
-        Some(other) => {
-            return Err(Status::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-            )));
-        }
-    };
-    let row = &request.resource;
+    let options = ListOptions::of(request)?;
     let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
-    let (snapshot, after) = match token {
-        None => (snapshot(core, given, exact).await?, None),
+    let (snapshot, after) = match &options.token {
+        None => {
+            // What is read in chunks is read at one revision; without a limit "not older" is enough, as it always was.
+            let chunked = options.limit > 0 && options.matching.is_none() && options.revision != Some(0);
+            (snapshot(core, options.revision, chunked || options.matching == Some(Match::Exact)).await?, None)
+        }
         Some(text) => {
-            if given.is_some_and(|revision| revision != 0) {
+            if options.revision.is_some_and(|revision| revision != 0) {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
             let token = Token::read(text, namespace)?;
@@ -178,24 +142,29 @@ pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
             (snapshot, Some(token))
         }
     };
-    Ok(cut(row, &snapshot, namespace, after.as_ref(), limit, &filter))
+    Ok(cut(&request.resource, &snapshot, namespace, after.as_ref(), &options))
 }
 
-fn cut(row: &ResourceRef, snapshot: &Snapshot, namespace: Option<&str>, after: Option<&Token>, limit: usize, filter: &Filter) -> Page {
+fn cut(row: &ResourceRef, snapshot: &Snapshot, namespace: Option<&str>, after: Option<&Token>, options: &ListOptions) -> Page {
     let id = row.id();
-    let position = after.map(|token| (token.namespace.as_str(), token.name.as_str()));
-    let mut sent = after.map_or(0, |token| token.sent);
+    let filter = &options.filter;
     let mut items: Vec<Arc<Object>> = Vec::new();
     let mut more = false;
-    for object in snapshot.range(&id, namespace, position).filter(|object| filter.matches(object)) {
-        if limit > 0 && items.len() == limit {
+    for object in snapshot.range(&id, namespace, after.map(Token::position)).filter(|object| filter.matches(object)) {
+        if options.limit > 0 && items.len() == options.limit {
             more = true;
             break;
         }
         items.push(object.clone());
     }
-    sent += items.len() as u64;
     let revision = snapshot.revision();
+    let before = match after {
+        // An inconsistent continuation counts what is there now.
+        Some(token) if token.revision == 0 => snapshot.range(&id, namespace, None).take_while(|object| token.is_past(&object.key)).count() as u64,
+        Some(token) => token.sent,
+        None => 0,
+    };
+    let sent = before + items.len() as u64;
     let next = match items.last() {
         Some(last) if more => Token { revision, namespace: last.key.namespace.to_string(), name: last.key.name.to_string(), sent }.write(),
         _ => String::new(),
@@ -263,9 +232,4 @@ impl Iterator for Joined {
         }
         Some(self.buffer.split().freeze())
     }
-}
-
-/// The verbs that take a filter.
-pub fn takes_filter(verb: Verb) -> bool {
-    matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
 }

@@ -1,6 +1,6 @@
 //! Paths that name no resource: health, version, discovery, OpenAPI, the token issuer's documents.
 
-use super::{accept, discovery, respond};
+use super::{accept, discovery, openapi, respond};
 use crate::{
     auth::{Attributes, User},
     pipeline::{Core, handle},
@@ -8,9 +8,8 @@ use crate::{
 use accept::Media;
 use axum::body::Body;
 use coracle_api::status::Status;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderMap, Method, Response, header};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// The Kubernetes version whose API this is.
@@ -39,6 +38,7 @@ pub async fn serve(
     user: &User,
     method: &Method,
     path: &str,
+    raw_query: &str,
     parts: &[&str],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
@@ -69,10 +69,7 @@ pub async fn serve(
             Ok(respond::value(200, Media::Json, &core.auth.openid_configuration(&core.config.api_addr.to_string())))
         }
         ["openid", "v1", "jwks"] => Ok(respond::value(200, Media::Json, &core.auth.jwks())),
-        ["openapi", "v3"] => Ok(openapi_index(core)),
-        ["openapi", "v3", "api", version] => openapi_v3(core, "", version),
-        ["openapi", "v3", "apis", group, version] => openapi_v3(core, group, version),
-        ["openapi", "v2"] => openapi_v2(core, accept_header),
+        ["openapi", rest @ ..] => openapi::serve(core, rest, raw_query, accept_header, text(header::IF_NONE_MATCH)),
         _ => Err(handle::no_such_path()),
     }
 }
@@ -93,39 +90,4 @@ fn roots(core: &Core) -> Vec<String> {
     }
     roots.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
     roots
-}
-
-/// Names each document with a hash of what it is made from, so that nothing is built until somebody reads it.
-fn openapi_index(core: &Core) -> Response<Body> {
-    let mut paths = serde_json::Map::new();
-    for (group, versions) in core.registry.groups() {
-        for version in versions {
-            let name = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-            let rows = core.registry.of(&group, &version);
-            let hash = Sha256::digest(format!("{}{rows:?}", env!("CARGO_PKG_VERSION")));
-            let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
-            paths.insert(name.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash={hash}")}));
-        }
-    }
-    respond::value(200, Media::Json, &json!({"paths": paths}))
-}
-
-fn openapi_v3(core: &Core, group: &str, version: &str) -> Result<Response<Body>, Status> {
-    let rows = core.registry.of(group, version);
-    if rows.is_empty() {
-        return Err(handle::no_such_path());
-    }
-    Ok(document(core.schemas.openapi_v3(group, version, &rows)))
-}
-
-fn openapi_v2(core: &Core, accept_header: Option<&str>) -> Result<Response<Body>, Status> {
-    accept::negotiate(accept_header, false)?;
-    Ok(document(core.schemas.openapi_v2(&core.registry.all())))
-}
-
-fn document(json: bytes::Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(json));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    response
 }

@@ -1,29 +1,38 @@
-//! From an answer to HTTP: the one place where encodings, shapes, warnings and errors become bytes.
+//! From an answer to HTTP: the one place where encodings, shapes, warnings and errors become responses.
 
 use super::{
-    accept::{Accepted, Media, Shape},
-    list::{self, Page},
-    table::{self, Include, Tables},
-    watch::{Event, Stream},
+    accept::{self, Accepted, Media, Offer, Shape},
+    compress::Document,
+    encode::{self, Encoder, Frames},
+    table::Include,
+    watch::Stream,
 };
 use crate::pipeline::{Answer, Core};
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
-use coracle_api::status::Status;
-use coracle_store::Object;
+use bytes::Bytes;
+use coracle_api::{registry::ResourceRef, status::Status};
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use std::{convert::Infallible, sync::Arc};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
 
-/// Most warnings in one answer; upstream truncates too.
-const MAX_WARNINGS: usize = 16;
-/// Longest warning, bytes.
-const MAX_WARNING: usize = 512;
+/// Most characters of warnings in one answer, as upstream.
+const MAX_WARNINGS: usize = 4 * 1024;
+/// Longest warning, characters, when there are too many.
+const MAX_WARNING: usize = 256;
 /// A watch collects what is at hand into pieces of about this size.
 const PIECE: usize = 32 * 1024;
 
+/// A response of a whole document.
 fn response(code: u16, media: &'static str, body: Body) -> Response<Body> {
+    let mut response = streamed(code, media, body);
+    response.extensions_mut().insert(Document);
+    response
+}
+
+/// A response that goes on for a while.
+fn streamed(code: u16, media: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -31,20 +40,41 @@ fn response(code: u16, media: &'static str, body: Body) -> Response<Body> {
     response
 }
 
-/// JSON text in the wanted encoding.
-fn encoded(code: u16, media: Media, json: Bytes) -> Response<Body> {
-    match media {
-        Media::Json => response(code, "application/json", Body::from(json)),
-        Media::Yaml => match serde_json::from_slice::<Value>(&json).ok().and_then(|value| serde_norway::to_string(&value).ok()) {
-            Some(text) => response(code, "application/yaml", Body::from(text)),
-            None => response(code, "application/json", Body::from(json)),
-        },
+/// A JSON value, in the encoding the client wants where the kind has it.
+pub fn value(code: u16, media: Media, value: &Value) -> Response<Body> {
+    let json = value.to_string();
+    match encode::document(media, json.clone()) {
+        Some(bytes) => response(code, media.name(), Body::from(bytes)),
+        None => response(code, Media::Json.name(), Body::from(json)),
     }
 }
 
-/// A JSON value.
-pub fn value(code: u16, media: Media, value: &Value) -> Response<Body> {
-    encoded(code, media, Bytes::from(value.to_string()))
+/// JSON text that was written already.
+pub fn json(text: Bytes) -> Response<Body> {
+    response(200, Media::Json.name(), Body::from(text))
+}
+
+/// What names content in an `ETag`: SHA-256 in hexadecimal.
+pub fn hash(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Whether the client has what a hash names already (RFC 9110, 13.1.2).
+pub fn has(if_none_match: Option<&str>, hash: &str) -> bool {
+    if_none_match.is_some_and(|sent| sent.split(',').any(|one| one.trim().trim_start_matches("W/").trim_matches('"') == hash))
+}
+
+/// A response with an `ETag`, without its body for a client that has it already.
+pub fn tagged(mut response: Response<Body>, hash: &str, if_none_match: Option<&str>) -> Response<Body> {
+    if has(if_none_match, hash) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.body_mut() = Body::empty();
+    }
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{hash}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// Text, as health checks answer.
@@ -52,9 +82,10 @@ pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
     response(code, "text/plain; charset=utf-8", Body::from(text.into()))
 }
 
-/// An error.
-pub fn status(status: &Status) -> Response<Body> {
-    let mut answer = value(status.code, Media::Json, &status.to_json());
+/// An error, in the encoding of the Accept header, or in JSON if that asks for nothing that exists.
+pub fn status(status: &Status, accept_header: Option<&str>) -> Response<Body> {
+    let media = accept::negotiate(accept_header, Offer::PLAIN).map_or(Media::Json, |accepted| accepted.media);
+    let mut answer = value(status.code, media, &status.to_json());
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds > 0 {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -65,11 +96,20 @@ pub fn status(status: &Status) -> Response<Body> {
     answer
 }
 
-/// RFC 7234 warnings, code 299, as `apimachinery/pkg/util/net.NewWarningHeader` writes them.
+/// RFC 7234 warnings, code 299, as `apimachinery/pkg/util/net.NewWarningHeader` writes them: each once, and when they are too many characters, all of
+/// them cut short and the last ones left out.
 fn warn(answer: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings.iter().take(MAX_WARNINGS) {
+    let mut seen = BTreeSet::new();
+    let once: Vec<&String> = warnings.iter().filter(|text| !text.is_empty() && seen.insert(*text)).collect();
+    let longest = if once.iter().map(|text| text.chars().count()).sum::<usize>() > MAX_WARNINGS { MAX_WARNING } else { MAX_WARNINGS };
+    let mut written = 0;
+    for warning in once {
+        if written >= MAX_WARNINGS {
+            break;
+        }
         let mut quoted = String::from("299 - \"");
-        for c in warning.chars().take(MAX_WARNING) {
+        for c in warning.chars().take(longest) {
+            written += 1;
             match c {
                 '"' | '\\' => quoted.extend(['\\', c]),
                 c if c.is_control() => quoted.push(' '),
@@ -92,150 +132,52 @@ pub struct Wanted {
 }
 
 /// The response to a request that was served.
-pub fn answer(core: &Arc<Core>, row: &coracle_api::registry::ResourceRef, wanted: &Wanted, answer: Answer) -> Response<Body> {
-    let Accepted { media, shape } = wanted.accepted;
-    match answer {
+pub fn answer(core: &Arc<Core>, row: &ResourceRef, wanted: &Wanted, answer: Answer) -> Result<Response<Body>, Status> {
+    let Accepted { media, shape, .. } = wanted.accepted;
+    let encoder = || Encoder::new(core, row, wanted.accepted, wanted.include);
+    Ok(match answer {
         Answer::Object { object, created, warnings } => {
-            let code = if created { 201 } else { 200 };
-            let mut answer = match shape {
-                Shape::Object => encoded(code, media, object.json.clone()),
-                Shape::Partial => encoded(code, media, table::partial(&object.json).into()),
-                Shape::Table => {
-                    let tables = Tables::new(core, row, wanted.include);
-                    let metadata = list::list_metadata(object.revision, "", None);
-                    encoded(code, media, Tables::around(&tables.definitions(), &metadata, &tables.row(&object)).into())
-                }
-            };
+            if shape == Shape::PartialList {
+                return Err(wrong_shape("you requested PartialObjectMetadataList, but the requested object is not a list", &row.kind));
+            }
+            let body = Body::from(encoder().object(&object));
+            let mut answer = response(if created { 201 } else { 200 }, media.name(), body);
             warn(&mut answer, &warnings);
             answer
         }
         Answer::Value { code, value: body, warnings } => {
-            let mut answer = value(code, media, &body);
+            let shaped = if body["kind"] == *row.kind && shape != Shape::Object { encoder().value(&body) } else { None };
+            let mut answer = match shaped {
+                Some(bytes) => response(code, media.name(), Body::from(bytes)),
+                None => value(code, media, &body),
+            };
             warn(&mut answer, &warnings);
             answer
         }
-        Answer::List(page) => page_body(core, wanted, *page),
-        Answer::Watch(stream) => watch_body(core, wanted, *stream),
+        Answer::List(page) => {
+            if shape == Shape::Partial {
+                return Err(wrong_shape("you requested PartialObjectMetadata, but the requested object is a list", &format!("{}List", row.kind)));
+            }
+            response(200, media.name(), Body::from_stream(encoder().page(*page)))
+        }
+        Answer::Watch(stream) => watch_body(core, media, encoder(), *stream),
         Answer::Response(response) => *response,
-    }
+    })
 }
 
-fn page_body(core: &Arc<Core>, wanted: &Wanted, page: Page) -> Response<Body> {
-    let Accepted { media, shape } = wanted.accepted;
-    let metadata = list::list_metadata(page.revision, &page.next, page.remaining);
-    match shape {
-        Shape::Object if media == Media::Json => {
-            let chunks = futures::stream::iter(page.chunks().map(Ok::<_, Infallible>));
-            response(200, "application/json", Body::from_stream(chunks))
-        }
-        Shape::Object => {
-            let mut whole = BytesMut::new();
-            page.chunks().for_each(|chunk| whole.extend_from_slice(&chunk));
-            encoded(200, media, whole.freeze())
-        }
-        Shape::Partial => {
-            let items: Vec<String> = page.items.iter().map(|object| table::partial(&object.json)).collect();
-            let head = format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"items\":[");
-            encoded(200, media, Bytes::from(format!("{head}{}]}}", items.join(","))))
-        }
-        Shape::Table => {
-            let tables = Tables::new(core, &page.row, wanted.include);
-            let rows: Vec<String> = page.items.iter().map(|object| tables.row(object)).collect();
-            encoded(200, media, Tables::around(&tables.definitions(), &metadata, &rows.join(",")).into())
-        }
-    }
+fn wrong_shape(why: &str, kind: &str) -> Status {
+    Status::new(406, "NotAcceptable", format!("{why} ({kind})"))
 }
 
-/// Writes the events of one watch.
-struct Frames {
-    shape: Shape,
-    /// Only for tables: most watches are not, and there may be thousands.
-    tables: Option<Box<Tables>>,
-    /// Definitions go out with the first row only.
-    defined: bool,
-    api_version: String,
-    kind: String,
-}
-
-impl Frames {
-    fn object(&mut self, object: &Object, out: &mut BytesMut) {
-        match self.shape {
-            Shape::Object => out.extend_from_slice(&object.json),
-            Shape::Partial => out.extend_from_slice(table::partial(&object.json).as_bytes()),
-            Shape::Table => {
-                let row = self.tables.as_ref().map(|tables| tables.row(object)).unwrap_or_default();
-                self.table(object.revision, &row, out);
-            }
-        }
-    }
-
-    fn table(&mut self, revision: u64, row: &str, out: &mut BytesMut) {
-        let definitions = match &self.tables {
-            Some(tables) if !self.defined => tables.definitions(),
-            _ => json!([]),
-        };
-        self.defined = true;
-        let metadata = list::list_metadata(revision, "", None);
-        out.extend_from_slice(Tables::around(&definitions, &metadata, row).as_bytes());
-    }
-
-    fn bookmark(&mut self, revision: u64, initial: bool, out: &mut BytesMut) {
-        let mut metadata = json!({"creationTimestamp": null, "resourceVersion": revision.to_string()});
-        if initial {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-        }
-        match self.shape {
-            Shape::Object => {
-                out.extend_from_slice(json!({"kind": self.kind, "apiVersion": self.api_version, "metadata": metadata}).to_string().as_bytes())
-            }
-            Shape::Partial => out.extend_from_slice(
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}).to_string().as_bytes(),
-            ),
-            Shape::Table => {
-                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-                let columns = self.tables.as_ref().map_or(0, |tables| tables.columns());
-                let row = json!({"cells": vec![Value::Null; columns], "object": object}).to_string();
-                self.table(revision, &row, out);
-            }
-        }
-    }
-
-    fn event(&mut self, event: Event, out: &mut BytesMut) {
-        let word = match &event {
-            Event::Added(_) => "ADDED",
-            Event::Modified(_) => "MODIFIED",
-            Event::Deleted(_) => "DELETED",
-            Event::Bookmark { .. } => "BOOKMARK",
-            Event::Error(_) => "ERROR",
-        };
-        out.extend_from_slice(format!("{{\"type\":\"{word}\",\"object\":").as_bytes());
-        match event {
-            Event::Added(object) | Event::Modified(object) | Event::Deleted(object) => self.object(&object, out),
-            Event::Bookmark { revision, initial } => self.bookmark(revision, initial, out),
-            Event::Error(status) => out.extend_from_slice(status.to_json().to_string().as_bytes()),
-        }
-        out.extend_from_slice(b"}\n");
-    }
-}
-
-fn watch_body(core: &Arc<Core>, wanted: &Wanted, stream: Stream) -> Response<Body> {
-    let frames = Frames {
-        shape: wanted.accepted.shape,
-        tables: (wanted.accepted.shape == Shape::Table).then(|| Box::new(Tables::new(core, &stream.row, wanted.include))),
-        defined: false,
-        api_version: stream.row.api_version(),
-        kind: stream.row.kind.to_string(),
-    };
+fn watch_body(core: &Arc<Core>, media: Media, encoder: Encoder, stream: Stream) -> Response<Body> {
     let stopping = core.stopping.clone();
-    let body = futures::stream::unfold((stream, frames, stopping), |(mut stream, mut frames, stopping)| async move {
+    let body = futures::stream::unfold((stream, Frames::new(encoder), stopping), |(mut stream, mut frames, stopping)| async move {
         let first = tokio::select! {
             event = stream.next() => event?,
             () = stopping.cancelled() => return None,
         };
-        if let Some(tables) = &mut frames.tables {
-            tables.set_now(Timestamp::now());
-        }
-        let mut out = BytesMut::new();
+        frames.set_now(Timestamp::now());
+        let mut out = Vec::new();
         frames.event(first, &mut out);
         // What is at hand goes out together: a thousand pods are not a thousand writes.
         while out.len() < PIECE && stream.has_ready() {
@@ -244,9 +186,9 @@ fn watch_body(core: &Arc<Core>, wanted: &Wanted, stream: Stream) -> Response<Bod
                 None => break,
             }
         }
-        Some((Ok::<_, Infallible>(out.freeze()), (stream, frames, stopping)))
+        Some((Ok::<_, Infallible>(Bytes::from(out)), (stream, frames, stopping)))
     });
-    response(200, "application/json", Body::from_stream(body))
+    streamed(200, media.stream().unwrap_or(Media::Json.name()), Body::from_stream(body))
 }
 
 #[cfg(test)]
@@ -258,17 +200,20 @@ mod tests {
         let mut answer = text(200, "");
         warn(&mut answer, &vec!["unknown field \"spec.x\"\n".to_string(); 100]);
         let all: Vec<_> = answer.headers().get_all(header::WARNING).iter().collect();
-        assert_eq!(all.len(), MAX_WARNINGS);
-        assert_eq!(all[0], "299 - \"unknown field \\\"spec.x\\\" \"");
+        assert_eq!(all, ["299 - \"unknown field \\\"spec.x\\\" \""]);
+        let mut answer = text(200, "");
+        warn(&mut answer, &(0..100).map(|at| format!("{at} {}", "x".repeat(500))).collect::<Vec<_>>());
+        let all: Vec<_> = answer.headers().get_all(header::WARNING).iter().collect();
+        assert_eq!((all.len(), all[0].len()), (16, 256 + "299 - \"\"".len()));
     }
 
     #[test]
     fn errors_carry_their_status_and_retry() {
         let mut error = Status::new(429, "TooManyRequests", "x");
         error.details = Some(Box::new(coracle_api::status::Details { retry_after_seconds: 1, ..Default::default() }));
-        let answer = status(&error);
+        let answer = status(&error, None);
         assert_eq!(answer.status(), 429);
         assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
-        assert!(status(&Status::unauthorized()).headers().contains_key(header::WWW_AUTHENTICATE));
+        assert!(status(&Status::unauthorized(), None).headers().contains_key(header::WWW_AUTHENTICATE));
     }
 }

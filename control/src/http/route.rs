@@ -119,16 +119,16 @@ pub fn query(raw: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// `true`, `1` and the bare parameter, as Go's `strconv.ParseBool` and upstream's conversion read them.
+/// A boolean parameter as upstream's conversion reads it: whatever is given is true, but for `false` and `0`.
 pub fn flag(value: Option<&str>) -> bool {
-    matches!(value, Some("true" | "1" | "t" | "T" | "TRUE" | "True" | ""))
+    value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
-/// The verb of a method on a target; None is 405.
+/// The verb of a method on a target; None is 405. `?watch` is about collections: of one object there is only the old path.
 pub fn verb(method: &Method, target: &Target, watch: bool) -> Option<Verb> {
     let named = !target.name.is_empty();
     Some(match *method {
-        Method::GET | Method::HEAD if (target.watch || watch) && target.subresource.is_empty() => Verb::Watch,
+        Method::GET | Method::HEAD if (target.watch || watch && !named) && target.subresource.is_empty() => Verb::Watch,
         Method::GET | Method::HEAD if named => Verb::Get,
         Method::GET | Method::HEAD => Verb::List,
         Method::POST if !named || !target.subresource.is_empty() => Verb::Create,
@@ -187,6 +187,8 @@ mod tests {
         let (one, many) = (target("/api/v1/pods/a"), target("/api/v1/pods"));
         assert_eq!(verb(&Method::GET, &many, true), Some(Verb::Watch));
         assert_eq!(verb(&Method::GET, &one, false), Some(Verb::Get));
+        assert_eq!(verb(&Method::GET, &one, true), Some(Verb::Get));
+        assert_eq!(verb(&Method::GET, &target("/api/v1/watch/namespaces/x/pods/a"), false), Some(Verb::Watch));
         assert_eq!(verb(&Method::DELETE, &many, false), Some(Verb::DeleteCollection));
         assert_eq!(verb(&Method::TRACE, &many, false), None);
     }

@@ -7,7 +7,10 @@ use crate::{
     resources::{Hooks, age},
 };
 use bytes::Bytes;
-use coracle_api::registry::{Column, Resource};
+use coracle_api::{
+    registry::{Column, Resource},
+    status::Status,
+};
 use coracle_store::Object;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -29,12 +32,18 @@ pub enum Include {
 }
 
 impl Include {
-    /// From the query; unknown words mean the default.
-    pub fn of(text: Option<&str>) -> Self {
+    /// From the query.
+    ///
+    /// # Errors
+    /// 400 for another word.
+    pub fn of(text: Option<&str>) -> Result<Self, Status> {
         match text {
-            Some("None") => Self::None,
-            Some("Object") => Self::Object,
-            _ => Self::Metadata,
+            None | Some("" | "Metadata") => Ok(Self::Metadata),
+            Some("None") => Ok(Self::None),
+            Some("Object") => Ok(Self::Object),
+            Some(other) => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -44,6 +53,8 @@ pub struct Tables {
     hooks: Arc<dyn Hooks>,
     columns: Vec<Column>,
     include: Include,
+    /// `apiVersion` of the table.
+    meta: &'static str,
     now: Timestamp,
 }
 
@@ -65,11 +76,11 @@ fn columns_of(hooks: &dyn Hooks, row: &Resource) -> Vec<Column> {
 }
 
 impl Tables {
-    /// For a row of the registry.
-    pub fn new(core: &Core, row: &Resource, include: Include) -> Self {
+    /// For a row of the registry, in a version of `meta.k8s.io`.
+    pub fn new(core: &Core, row: &Resource, include: Include, meta: &'static str) -> Self {
         let hooks = core.hooks.get(&row.id()).clone();
         let columns = columns_of(&*hooks, row);
-        Self { hooks, columns, include, now: Timestamp::now() }
+        Self { hooks, columns, include, meta, now: Timestamp::now() }
     }
 
     /// `columnDefinitions`
@@ -93,11 +104,23 @@ impl Tables {
     pub fn row(&self, object: &Object) -> String {
         let cells = object.encoding(CELLS, || {
             let value: Value = serde_json::from_slice(&object.json).unwrap_or_default();
-            let mut cells = self.hooks.cells(&value);
-            cells.resize(self.columns.len(), Value::Null);
-            Bytes::from(Value::Array(cells).to_string())
+            Bytes::from(Value::Array(self.cells(&value)).to_string())
         });
-        let mut cells: Vec<Value> = serde_json::from_slice(&cells).unwrap_or_default();
+        self.shown(serde_json::from_slice(&cells).unwrap_or_default(), &object.json)
+    }
+
+    /// The row of an object that is not stored, given as a value and as text.
+    pub fn row_of(&self, value: &Value, json: &[u8]) -> String {
+        self.shown(self.cells(value), json)
+    }
+
+    fn cells(&self, value: &Value) -> Vec<Value> {
+        let mut cells = self.hooks.cells(value);
+        cells.resize(self.columns.len(), Value::Null);
+        cells
+    }
+
+    fn shown(&self, mut cells: Vec<Value>, json: &[u8]) -> String {
         for (cell, column) in cells.iter_mut().zip(&self.columns) {
             let aged = match &*column.kind {
                 "date" => Some(age::since(cell.as_str().unwrap_or_default(), self.now)),
@@ -109,17 +132,16 @@ impl Tables {
         }
         let shown = match self.include {
             Include::None => "null".to_string(),
-            Include::Metadata => partial(&object.json),
-            Include::Object => String::from_utf8_lossy(&object.json).into_owned(),
+            Include::Metadata => partial(json, self.meta),
+            Include::Object => String::from_utf8_lossy(json).into_owned(),
         };
         format!("{{\"cells\":{},\"object\":{shown}}}", Value::Array(cells))
     }
 
     /// A table around rows.
-    pub fn around(definitions: &Value, metadata: &Value, rows: &str) -> String {
-        format!(
-            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[{rows}]}}"
-        )
+    pub fn around(&self, definitions: &Value, metadata: &Value, rows: &str) -> String {
+        let meta = self.meta;
+        format!("{{\"kind\":\"Table\",\"apiVersion\":\"{meta}\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[{rows}]}}")
     }
 
     /// Ages are told from this moment on.
@@ -128,15 +150,15 @@ impl Tables {
     }
 }
 
-/// `PartialObjectMetadata` of stored bytes, the metadata as it is.
-pub fn partial(json: &[u8]) -> String {
+/// `PartialObjectMetadata` of stored bytes, the metadata as it is; `meta` is its apiVersion.
+pub fn partial(json: &[u8], meta: &str) -> String {
     #[derive(Deserialize)]
     struct Borrowed<'a> {
         #[serde(borrow)]
         metadata: &'a RawValue,
     }
     let metadata = serde_json::from_slice::<Borrowed<'_>>(json).map_or("{}", |object| object.metadata.get());
-    format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata}}}")
+    format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{meta}\",\"metadata\":{metadata}}}")
 }
 
 #[cfg(test)]
@@ -145,7 +167,7 @@ mod tests {
 
     #[test]
     fn partial_metadata_is_the_stored_text() {
-        let text = partial(br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"x":"y"}},"spec":{"metadata":1}}"#);
+        let text = partial(br#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","labels":{"x":"y"}},"spec":{"metadata":1}}"#, "meta.k8s.io/v1");
         assert_eq!(text, r#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"a","labels":{"x":"y"}}}"#);
     }
 }

@@ -1,9 +1,9 @@
 //! Watches: where they start, what of the store's changes a selector lets through, bookmarks, the end.
 
-use super::list::{self, Filter};
+use super::list::{self, Filter, ListOptions};
 use crate::pipeline::{Core, Request, handle};
-use coracle_api::{registry::ResourceRef, status::Status};
-use coracle_store::{Change, Error, Object, Scope, Watch};
+use coracle_api::status::Status;
+use coracle_store::{Change, Error, Object, Scope, Snapshot, Watch};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 const BOOKMARK: Duration = Duration::from_secs(60);
 /// Without `timeoutSeconds` a watch lasts this long and up to as long again.
 const LASTS: Duration = Duration::from_secs(1800);
+/// What `timeoutSeconds` can ask for at most.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a watcher is told.
 #[derive(Debug)]
@@ -34,8 +36,6 @@ pub enum Event {
 
 /// A watch that is under way.
 pub struct Stream {
-    /// The row.
-    pub row: ResourceRef,
     filter: Filter,
     ready: VecDeque<Event>,
     watch: Option<Watch>,
@@ -67,79 +67,70 @@ fn scope(request: &Request, filter: &Filter) -> Scope {
 
 /// Answers a watch request.
 pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status> {
-    let filter = Filter::of(request)?;
-    let revision = list::revision(request)?;
-    let bookmarks = super::route::flag(request.param("allowWatchBookmarks").or(Some("false")));
-    let initial = request.param("sendInitialEvents").map(|value| super::route::flag(Some(value)));
-    check(request, initial)?;
-    let lasts = match request.param("timeoutSeconds") {
-        None | Some("" | "0") => LASTS + Duration::from_millis(rand::random_range(0..LASTS.as_millis() as u64)),
-        Some(text) => Duration::from_secs(
-            text.parse::<u32>()
-                .map_err(|_| Status::bad_request(format!("timeoutSeconds: Invalid value: \"{text}\": must be a whole number")))?
-                .into(),
-        ),
+    let options = ListOptions::of(request)?;
+    if !request.name.is_empty() && options.filter.fields.exact("metadata.name").is_some_and(|name| name != request.name) {
+        return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    let lasts = match options.timeout {
+        0 => LASTS + Duration::from_millis(rand::random_range(0..LASTS.as_millis() as u64)),
+        seconds => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST),
     };
     let now = Instant::now();
     let mut stream = Stream {
-        row: request.resource.clone(),
-        filter,
+        filter: options.filter,
         ready: VecDeque::new(),
         watch: None,
         told: 0,
-        bookmarks,
+        bookmarks: options.bookmarks,
         next_bookmark: now + BOOKMARK,
         ends: now + lasts,
     };
     let scope = scope(request, &stream.filter);
-    let from_state = initial == Some(true) || (initial.is_none() && revision.is_none_or(|revision| revision == 0));
-    if from_state || revision.is_none_or(|revision| revision == 0) {
-        if revision != Some(0) {
-            list::snapshot(core, revision, false).await?;
-        }
-        let (snapshot, watch) = core.store.list_watch(scope.clone());
-        if from_state {
-            let namespace = scope.namespace.as_deref();
-            let named = |object: &Object| scope.name.as_ref().is_none_or(|name| *name == object.key.name);
-            let objects = snapshot.range(&request.resource.id(), namespace, None).filter(|object| named(object) && stream.filter.matches(object));
-            stream.ready = objects.map(|object| Event::Added(object.clone())).collect();
-            if initial == Some(true) {
-                stream.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
-            }
-        }
-        stream.told = snapshot.revision();
-        stream.watch = Some(watch);
+    // An error about the revision comes as the watch's only event, as upstream sends it.
+    if options.revision != Some(0)
+        && let Err(status) = list::snapshot(core, options.revision, false).await
+    {
+        stream.ready.push_back(Event::Error(status));
         return Ok(stream);
     }
-    let revision = revision.unwrap_or(0);
-    // An error about the revision comes as the watch's only event, as upstream sends it.
-    match list::snapshot(core, Some(revision), false).await {
-        Err(status) => stream.ready.push_back(Event::Error(status)),
-        Ok(_) => match core.store.watch(scope, revision) {
+    match options.revision {
+        Some(revision) if revision > 0 && options.initial != Some(true) => match core.store.watch(scope, revision) {
             Ok(watch) => {
                 stream.told = revision;
                 stream.watch = Some(watch);
             }
-            Err(error) => stream.ready.push_back(Event::Error(handle::store_error(error))),
+            Err(error) => stream.ready.push_back(Event::Error(too_old(error))),
         },
+        _ => {
+            let (snapshot, watch) = core.store.list_watch(scope.clone());
+            if options.initial == Some(true) {
+                stream.begin(&snapshot, &scope, &request.resource.id());
+            }
+            stream.told = snapshot.revision();
+            stream.watch = Some(watch);
+        }
     }
     Ok(stream)
 }
 
-fn check(request: &Request, initial: Option<bool>) -> Result<(), Status> {
-    let matching = request.param("resourceVersionMatch").filter(|text| !text.is_empty());
-    match (initial, matching) {
-        (Some(_), Some("NotOlderThan")) | (None, None) => Ok(()),
-        (Some(_), _) => {
-            Err(Status::bad_request("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
-        }
-        (None, Some(_)) => Err(Status::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
+fn too_old(error: Error) -> Status {
+    match error {
+        Error::Gone { wanted, oldest } => Status::expired(format!("too old resource version: {wanted} ({oldest})")),
+        error => handle::store_error(error),
     }
 }
 
 impl Stream {
+    /// What is there, in the order of a list, and the bookmark that says so.
+    fn begin(&mut self, snapshot: &Snapshot, scope: &Scope, resource: &str) {
+        let named = |object: &Object| scope.name.as_ref().is_none_or(|name| *name == object.key.name);
+        let objects = snapshot.range(resource, scope.namespace.as_deref(), None).filter(|object| named(object) && self.filter.matches(object));
+        self.ready = objects.map(|object| Event::Added(object.clone())).collect();
+        if self.bookmarks {
+            self.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
+        }
+    }
+
     /// The next event; None at the end. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
@@ -155,13 +146,7 @@ impl Stream {
                 biased;
                 changes = watch.next() => match changes {
                     Ok(changes) => self.ready.extend(changes.iter().filter_map(|change| filtered(&self.filter, change))),
-                    Err(error) => {
-                        let status = match error {
-                            Error::Gone { wanted, oldest } => Status::expired(format!("too old resource version: {wanted} ({oldest})")),
-                            error => handle::store_error(error),
-                        };
-                        self.ready.push_back(Event::Error(status));
-                    }
+                    Err(error) => self.ready.push_back(Event::Error(too_old(error))),
                 },
                 () = sleep_until(self.next_bookmark), if bookmarks => {
                     self.next_bookmark = Instant::now() + BOOKMARK;

@@ -11,10 +11,8 @@ use std::sync::Arc;
 impl Core {
     pub(super) async fn get(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
         let key = handle::key(request);
-        let snapshot = match request.param("resourceVersion") {
-            Some("0") => self.store.snapshot(),
-            _ => self.fresh().await?,
-        };
+        let revision = request.param("resourceVersion").filter(|text| !text.is_empty()).map(list::options::revision).transpose()?;
+        let snapshot = list::snapshot(self, revision, false).await?;
         let object = snapshot.get(&key).ok_or_else(|| handle::missing(request))?;
         self.answer(request, object, Vec::new())
     }

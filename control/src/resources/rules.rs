@@ -5,7 +5,6 @@
 //! second programming language.)
 
 pub mod labels;
-pub mod percent;
 pub mod quantities;
 pub mod syntax;
 

@@ -1,4 +1,5 @@
-//! A control plane in this process and TLS connections to it.
+//! A control plane in this process and TLS connections to it. Not every test file uses all of it.
+#![allow(dead_code, reason = "each test file takes what it needs")]
 
 use bytes::{Bytes, BytesMut};
 use coracle_control::{Control, Options};
@@ -115,7 +116,9 @@ pub struct Peer {
 /// What came back.
 pub struct Answer {
     pub code: u16,
+    /// Null where it is no JSON.
     pub body: Value,
+    pub bytes: Bytes,
     headers: HashMap<String, String>,
 }
 
@@ -132,7 +135,7 @@ impl Answer {
 }
 
 impl Peer {
-    async fn raw(&mut self, method: &str, path: &str, content_type: &str, accept: &str, body: String) -> Response<Incoming> {
+    pub async fn raw(&mut self, method: &str, path: &str, content_type: &str, accept: &str, body: impl Into<Bytes>) -> Response<Incoming> {
         let mut request = Request::builder().method(method).uri(format!("https://localhost{path}"));
         for (name, value) in [("content-type", content_type), ("accept", accept)] {
             if !value.is_empty() {
@@ -145,7 +148,7 @@ impl Peer {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(body)).expect("a request");
+        let request = request.body(Full::from(body.into())).expect("a request");
         tokio::time::timeout(PATIENCE, self.sender.send_request(request)).await.expect("an answer in time").expect("an answer")
     }
 
@@ -154,11 +157,16 @@ impl Peer {
         let headers = response.headers().iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_string())).collect();
         let bytes = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("a body in time").expect("a body").to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Answer { code, body, headers }
+        Answer { code, body, bytes, headers }
     }
 
     pub async fn send(&mut self, method: &str, path: &str, content_type: &str, body: String) -> Answer {
-        let response = self.raw(method, path, content_type, "", body).await;
+        self.ask(method, path, content_type, "", body).await
+    }
+
+    /// With both headers.
+    pub async fn ask(&mut self, method: &str, path: &str, content_type: &str, accept: &str, body: impl Into<Bytes>) -> Answer {
+        let response = self.raw(method, path, content_type, accept, body).await;
         Self::answer(response).await
     }
 
@@ -181,7 +189,11 @@ impl Peer {
     }
 
     pub async fn watch(&mut self, path: &str) -> Events {
-        let response = self.raw("GET", path, "", "", String::new()).await;
+        self.watch_as(path, "").await
+    }
+
+    pub async fn watch_as(&mut self, path: &str, accept: &str) -> Events {
+        let response = self.raw("GET", path, "", accept, String::new()).await;
         assert_eq!(response.status(), 200, "{path}");
         Events { body: response.into_body(), buffer: BytesMut::new() }
     }
@@ -200,8 +212,26 @@ impl Events {
                 let line = self.buffer.split_to(end + 1);
                 return Some(serde_json::from_slice(&line).expect("an event"));
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event in time")?;
-            self.buffer.extend_from_slice(frame.expect("a frame").data_ref().expect("data"));
+            self.read().await?;
         }
+    }
+
+    /// The next event of a protobuf watch: what its four bytes of length frame.
+    pub async fn next_frame(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((head, rest)) = self.buffer.split_first_chunk::<4>()
+                && rest.len() >= u32::from_be_bytes(*head) as usize
+            {
+                let length = u32::from_be_bytes(*head) as usize;
+                return Some(self.buffer.split_to(4 + length).split_off(4).freeze());
+            }
+            self.read().await?;
+        }
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an event in time")?;
+        self.buffer.extend_from_slice(frame.expect("a frame").data_ref().expect("data"));
+        Some(())
     }
 }

@@ -56,8 +56,7 @@ pub struct Taint<'a> {
 }
 
 impl Taint<'_> {
-    /// The taint as it is written.
-    pub fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         let mut json = json!({ "key": self.key, "effect": self.effect });
         if !self.value.is_empty() {
             json["value"] = json!(self.value);

@@ -4,6 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_api::status::{Details, Status};
+use coracle_store::Key;
 use serde::{Deserialize, Serialize};
 
 /// Longest token that is read, bytes.
@@ -34,7 +35,7 @@ impl Token {
 
     /// From text; it must continue a list of the same namespace.
     pub fn read(text: &str, namespace: Option<&str>) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         if text.len() > MAX_LENGTH {
             return Err(invalid("it is too long"));
         }
@@ -44,6 +45,16 @@ impl Token {
             return Err(invalid("it is of another namespace"));
         }
         Ok(token)
+    }
+
+    /// Namespace and name of the last object sent.
+    pub fn position(&self) -> (&str, &str) {
+        (&self.namespace, &self.name)
+    }
+
+    /// Whether an object comes no later than the last one sent.
+    pub fn is_past(&self, key: &Key) -> bool {
+        (&*key.namespace, &*key.name) <= self.position()
     }
 
     /// 410 with the token that goes on inconsistently, as upstream.

@@ -1,0 +1,109 @@
+//! `/openapi/v3` and `/openapi/v2`: an index of documents, and the documents, made when somebody reads them.
+//!
+//! A document is named by a hash of what it is made from, so that the index and a client that has it already cost nothing. (Keeping documents
+//! was rejected: core/v1 alone is a megabyte that is read once a client and version.)
+
+use super::{accept, respond, route};
+use crate::pipeline::{Core, handle};
+use axum::body::Body;
+use coracle_api::{registry::ResourceRef, status::Status};
+use http::{HeaderValue, Response, StatusCode, header};
+use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
+use serde_json::json;
+
+/// Answers a path below `/openapi`.
+pub fn serve(
+    core: &Core,
+    parts: &[&str],
+    raw_query: &str,
+    accept_header: Option<&str>,
+    if_none_match: Option<&str>,
+) -> Result<Response<Body>, Status> {
+    let response = match parts {
+        ["v3"] => {
+            let body = json!({"paths": paths(core)}).to_string();
+            let hash = respond::hash(body.as_bytes());
+            respond::tagged(respond::json(body.into()), &hash, if_none_match)
+        }
+        ["v3", "api", version] => v3(core, "", version, raw_query, accept_header, if_none_match)?,
+        ["v3", "apis", group, version] => v3(core, group, version, raw_query, accept_header, if_none_match)?,
+        ["v2"] => {
+            acceptable(accept_header)?;
+            let rows = core.registry.all();
+            let hash = fingerprint(&rows);
+            let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v2(&rows) };
+            respond::tagged(respond::json(document), &hash, if_none_match)
+        }
+        _ => return Err(handle::no_such_path()),
+    };
+    Ok(response)
+}
+
+fn acceptable(accept_header: Option<&str>) -> Result<(), Status> {
+    let header = accept_header.filter(|header| !header.trim().is_empty()).unwrap_or("*/*");
+    let json = |clause: &accept::Clause<'_>| matches!(clause.media, "application/json" | "application/*" | "*/*" | "*");
+    if accept::clauses(header).iter().any(json) { Ok(()) } else { Err(accept::not_acceptable()) }
+}
+
+/// Changes when a document over these rows does.
+fn fingerprint(rows: &[ResourceRef]) -> String {
+    respond::hash(format!("{}{rows:?}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
+fn name(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+fn url(name: &str, hash: &str) -> String {
+    format!("/openapi/v3/{name}?hash={hash}")
+}
+
+fn paths(core: &Core) -> serde_json::Map<String, serde_json::Value> {
+    let mut paths = serde_json::Map::new();
+    for (group, versions) in core.registry.groups() {
+        for version in versions {
+            let name = name(&group, &version);
+            let url = url(&name, &fingerprint(&core.registry.of(&group, &version)));
+            paths.insert(name, json!({"serverRelativeURL": url}));
+        }
+    }
+    paths
+}
+
+fn v3(
+    core: &Core,
+    group: &str,
+    version: &str,
+    raw_query: &str,
+    accept_header: Option<&str>,
+    if_none_match: Option<&str>,
+) -> Result<Response<Body>, Status> {
+    let rows = core.registry.of(group, version);
+    if rows.is_empty() {
+        return Err(handle::no_such_path());
+    }
+    acceptable(accept_header)?;
+    let hash = fingerprint(&rows);
+    let query = route::query(raw_query);
+    let asked = query.iter().find(|(key, value)| key == "hash" && !value.is_empty()).map(|(_, value)| value);
+    if asked.is_some_and(|asked| *asked != hash) {
+        // The document has changed since the index was read.
+        let mut moved = respond::text(301, "");
+        if let Ok(target) = HeaderValue::from_str(&url(&name(group, version), &hash)) {
+            moved.headers_mut().insert(header::LOCATION, target);
+        }
+        return Ok(moved);
+    }
+    let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v3(group, version, &rows) };
+    let mut response = respond::tagged(respond::json(document), &hash, if_none_match);
+    if asked.is_some() && response.status() != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let in_a_year = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 365);
+        if let Ok(date) = DateTimePrinter::new().timestamp_to_rfc9110_string(&in_a_year)
+            && let Ok(expires) = HeaderValue::from_str(&date)
+        {
+            response.headers_mut().insert(header::EXPIRES, expires);
+        }
+    }
+    Ok(response)
+}
