@@ -3,6 +3,7 @@
 //! Everything here is plain data and pure functions. Objects travel as canonical JSON bytes or, where they are being changed,
 //! as [`serde_json::Value`]; there are no typed structs per kind, so that built-in kinds and custom ones are the same thing.
 
+pub mod amounts;
 pub mod names;
 pub mod quantity;
 pub mod registry;

@@ -74,17 +74,15 @@ impl Selector {
         };
         let mut terms = Self::from_map(object.get("matchLabels").unwrap_or(&Value::Null))?.terms;
         for expression in object.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-            let key = expression["key"].as_str().unwrap_or_default().to_string();
-            let values: Vec<String> = expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect();
-            let operator = match expression["operator"].as_str().unwrap_or_default() {
-                "In" => Operator::In(values),
-                "NotIn" => Operator::NotIn(values),
-                "Exists" => Operator::Exists,
-                "DoesNotExist" => Operator::DoesNotExist,
-                other => return Err(Error(format!("\"{other}\" is not a valid label selector operator"))),
-            };
-            terms.push(Term { key, operator });
+            terms.push(Term::from_object(expression, false)?);
         }
+        Ok(Self { terms, nothing: false })
+    }
+
+    /// From the requirements of a `core/v1 NodeSelectorTerm` (`matchExpressions`, `matchFields`), which know `Gt` and `Lt` besides.
+    pub fn from_node_requirements(requirements: &Value) -> Result<Self, Error> {
+        let list = requirements.as_array().into_iter().flatten();
+        let terms = list.map(|requirement| Term::from_object(requirement, true)).collect::<Result<_, _>>()?;
         Ok(Self { terms, nothing: false })
     }
 
@@ -125,6 +123,25 @@ impl Selector {
 }
 
 impl Term {
+    fn from_object(requirement: &Value, of_node: bool) -> Result<Self, Error> {
+        let key = requirement["key"].as_str().unwrap_or_default().to_string();
+        let values: Vec<String> = requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect();
+        let number = || match values.as_slice() {
+            [one] => one.parse::<i64>().map_err(|_| Error(format!("\"{one}\" is not an integer"))),
+            _ => Err(Error("must be specified single value when `operator` is 'Lt' or 'Gt'".into())),
+        };
+        let operator = match requirement["operator"].as_str().unwrap_or_default() {
+            "Gt" if of_node => Operator::Greater(number()?),
+            "Lt" if of_node => Operator::Less(number()?),
+            "In" => Operator::In(values),
+            "NotIn" => Operator::NotIn(values),
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            other => return Err(Error(format!("\"{other}\" is not a valid label selector operator"))),
+        };
+        Ok(Self { key, operator })
+    }
+
     fn matches(&self, value: Option<&str>) -> bool {
         let number = |value: Option<&str>| value.and_then(|v| v.parse::<i64>().ok());
         match &self.operator {

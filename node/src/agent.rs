@@ -194,6 +194,7 @@ impl Service {
             tracker.spawn(async move { registration::run(&options, &machine, &link, cancel).await });
         }
 
+        let limits = work.limits.clone();
         let mut set = Set::new(work, reports, recorder);
         let mut sandboxes = Vec::new();
         for runtime in &runtimes {
@@ -215,6 +216,11 @@ impl Service {
                     }
                 }
             });
+        }
+        {
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            // Said again while it holds, so a lost one does no harm.
+            tracker.spawn(limits.run(cancel, async move |uid, verdict| _ = inputs.send(Input::Evict(uid, verdict)).await));
         }
         tracker.spawn(collect_garbage(runtimes.clone(), images, cancel.clone()));
         {

@@ -1,10 +1,12 @@
 //! A pod's volumes on this node: `<data-dir>/pods/<uid>/volumes/<name>`.
 //!
 //! configMap, secret, projected and downwardAPI are directories whose whole content changes at once ([`atomic`]); emptyDir is a
-//! plain directory (also with `medium: Memory`: there is no memory-backed file system for an ordinary user, and the data directory is
-//! the node's own). Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
+//! plain directory, watched for its size ([`limits`]), or a tmpfs with `medium: Memory` ([`memory`]; on disk for an ordinary user, who cannot mount one).
+//! Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
 
 pub mod atomic;
+pub mod limits;
+mod memory;
 pub mod paths;
 pub mod tokens;
 
@@ -14,11 +16,12 @@ use crate::{
         admit,
         downward::{self, Facts},
         env::{self, Data},
-        spec::{DownwardSource, Item, Pod, Projected, TokenSource, Volume},
+        spec::{Container, DownwardSource, EmptyDir, Item, Pod, Projected, TokenSource, Volume},
         time::{Due, Time},
     },
 };
 use atomic::{File, Payload};
+use coracle_api::amounts::{Amounts, of_containers, quantity};
 use std::path::{Path, PathBuf};
 use tokens::Tokens;
 
@@ -54,32 +57,62 @@ pub fn directory(pod_dir: &Path) -> PathBuf {
     pod_dir.join("volumes")
 }
 
-/// Makes or updates all volumes of a pod. Returns when tokens want renewal.
-pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objects, tokens: &dyn Tokens) -> Result<Option<Due>, Error> {
+/// What mounting came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounted {
+    /// When tokens want renewal.
+    pub renewal: Option<Due>,
+    /// emptyDirs that were to be memory and are on disk.
+    pub on_disk: Vec<String>,
+    /// emptyDirs that may grow only so large, and nothing but the node sees to it.
+    pub limits: Vec<limits::Limit>,
+}
+
+/// Makes or updates all volumes of a pod.
+pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objects, tokens: &dyn Tokens) -> Result<Mounted, Error> {
     let base = directory(pod_dir);
-    let mut renewal: Option<Due> = None;
+    let mut mounted = Mounted::default();
+    let mut in_memory = Vec::new();
     for volume in &pod.spec.volumes {
         let path = base.join(paths::name(&volume.name).map_err(|why| failed(volume, why))?);
         let writer = Mounting { pod, volume, facts, objects, path: &path };
-        if volume.empty_dir.is_some() {
+        if let Some(source) = &volume.empty_dir {
             writer.empty_dir()?;
+            if source.medium == "Memory" {
+                let list = if writer.memory(source)? { &mut in_memory } else { &mut mounted.on_disk };
+                list.push(volume.name.clone());
+            }
         } else if let Some(projected) = &volume.projected {
             if let Some(due) = writer.projected(projected, tokens).await? {
-                renewal = Some(renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
+                mounted.renewal = Some(mounted.renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
             }
         } else {
             writer.simple()?;
         }
     }
-    Ok(renewal)
+    mounted.limits = limits::of_pod(pod, &base, |name| !in_memory.iter().any(|other| other == name));
+    Ok(mounted)
 }
 
-/// Removes all volumes, tokens with them.
-pub async fn unmount(pod_dir: &Path) -> std::io::Result<()> {
-    match tokio::fs::remove_dir_all(directory(pod_dir)).await {
+/// Removes all volumes, tokens with them. Blocks.
+pub fn unmount(pod_dir: &Path) -> std::io::Result<()> {
+    let volumes = directory(pod_dir);
+    memory::tear_down(&volumes)?;
+    match std::fs::remove_dir_all(volumes) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// The most that a pod's containers may use together; none when one of them has no limit.
+fn memory_limit(pod: &Pod) -> Option<i64> {
+    let limit = |container: &Container| {
+        container.resources.limits.get("memory").map(|memory| Amounts { memory: quantity(memory).units(), ..Amounts::default() })
+    };
+    let containers: Vec<Amounts> = pod.spec.containers.iter().map(limit).collect::<Option<_>>()?;
+    let init: Vec<(Amounts, bool)> =
+        pod.spec.init_containers.iter().map(|container| Some((limit(container)?, container.is_sidecar()))).collect::<Option<_>>()?;
+    Some(of_containers(containers, init).memory)
 }
 
 fn failed(volume: &Volume, why: impl ToString) -> Error {
@@ -101,6 +134,13 @@ impl Mounting<'_> {
 
     fn empty_dir(&self) -> Result<(), Error> {
         paths::make(self.path, 0o777).map_err(|e| self.fail(e))
+    }
+
+    /// Makes it a tmpfs as large as the smallest of its own limit, the pod's and the node's memory, as kubelet does. False: it stays on disk.
+    fn memory(&self, source: &EmptyDir) -> Result<bool, Error> {
+        let own = source.size_limit.as_ref().map(|limit| quantity(limit).units());
+        let bytes = [own, memory_limit(self.pod)].into_iter().flatten().filter(|bytes| *bytes > 0).fold(self.facts.memory, i64::min);
+        memory::set_up(self.path, u64::try_from(bytes).unwrap_or(0)).map_err(|e| self.fail(e))
     }
 
     fn write(&self, payload: &Payload) -> Result<(), Error> {

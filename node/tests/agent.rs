@@ -20,8 +20,13 @@ struct Node {
 
 impl Node {
     fn start(dir: &Path, control: &Control, runtime: &MockRuntime) -> Self {
+        Self::start_with(dir, control, runtime, 2000)
+    }
+
+    fn start_with(dir: &Path, control: &Control, runtime: &MockRuntime, max_pods: u32) -> Self {
         let mut options = Options::new(dir, "n1");
         options.pod_cidr = "127.77.0.0/16".into();
+        options.max_pods = max_pods;
         let (service, handle) = Agent::new(options, control.connector(), vec![Arc::new(runtime.clone())]).unwrap();
         let cancel = CancellationToken::new();
         let task = tokio::spawn(service.run(cancel.clone()));
@@ -222,6 +227,120 @@ async fn what_a_wasm_pod_cannot_have_is_refused_once_with_the_remedy() {
     let message = status["message"].as_str().unwrap();
     assert!(message.contains("exec liveness probes") && message.contains("use an httpGet or tcpSocket probe"), "{message}");
     assert_eq!(runtime.count("run_sandbox"), 0);
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn pods_that_do_not_fit_are_rejected_and_those_that_run_stay() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start_with(dir.path(), &control, &runtime, 3);
+    control.subscribed().await;
+    control.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1", "labels": { "disk": "ssd" } } }));
+    let container = |cpu: &str| json!([{ "name": "c", "image": "hello:v1", "resources": { "requests": { "cpu": cpu } } }]);
+    control.put(pod("large", json!({ "containers": container("1000") })));
+    let status = control.status("large", |s| s["phase"] == "Failed").await;
+    let cores = std::thread::available_parallelism().unwrap().get() * 1000;
+    assert_eq!(status["reason"], "OutOfcpu");
+    assert_eq!(status["message"], format!("Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0, capacity: {cores}"));
+    assert!(status["containerStatuses"].is_null());
+    assert_eq!(control.events("large", "OutOfcpu").await, ["OutOfcpu"]);
+    control.put(pod("elsewhere", json!({ "containers": container("0"), "nodeSelector": { "disk": "hdd" } })));
+    assert_eq!(control.status("elsewhere", |s| s["phase"] == "Failed").await["reason"], "NodeAffinity");
+    // What failed takes no place.
+    for name in ["a", "b", "c"] {
+        control.put(pod(name, json!({ "containers": container("0"), "nodeSelector": { "disk": "ssd" } })));
+        control.status(name, ready).await;
+    }
+    control.put(pod("d", json!({ "containers": container("0") })));
+    let status = control.status("d", |s| s["phase"] == "Failed").await;
+    assert_eq!(status["message"], "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3");
+    assert_eq!(runtime.count("run_sandbox"), 3);
+    control.delete("a", 0);
+    wait("the object to go", || control.object("pods", "default", "a").is_none().then_some(())).await;
+    control.put(pod("e", json!({ "containers": container("0") })));
+    control.status("e", ready).await;
+    node.kill().await;
+    // Fewer places than pods: nobody who runs is sent away.
+    let node = Node::start_with(dir.path(), &control, &runtime, 1);
+    node.handle.adopted().await;
+    control.put(pod("f", json!({ "containers": container("0") })));
+    assert_eq!(control.status("f", |s| s["phase"] == "Failed").await["reason"], "OutOfpods");
+    assert_eq!(runtime.running().len(), 3);
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_volume_grows_too_large_is_evicted() {
+    let (dir, control, runtime) = setup();
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    let volumes = json!([{ "name": "v", "emptyDir": { "sizeLimit": "1Mi" } }]);
+    let spec =
+        json!({ "containers": [{ "name": "c", "image": "hello:v1", "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }], "volumes": volumes });
+    control.put(pod("a", spec.clone()));
+    control.put(pod("b", spec));
+    control.status("a", ready).await;
+    control.status("b", ready).await;
+    std::fs::write(dir.path().join("pods/uid-a/volumes/v/file"), vec![1; 2 << 20]).unwrap();
+    let status = control.status("a", |s| s["phase"] == "Failed" && !s["containerStatuses"][0]["state"]["terminated"].is_null()).await;
+    assert_eq!(status["reason"], "Evicted");
+    assert_eq!(status["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ");
+    assert!(control.events("a", "Evicted").await.contains(&"Evicted".to_string()));
+    wait("its space to be given back", || (!dir.path().join("pods/uid-a/volumes").exists()).then_some(())).await;
+    assert_eq!(runtime.running().len(), 1, "and the other goes on");
+    // Adopted, it is held to its limit as before.
+    node.kill().await;
+    let node = Node::start(dir.path(), &control, &runtime);
+    node.handle.adopted().await;
+    std::fs::write(dir.path().join("pods/uid-b/volumes/v/file"), vec![1; 2 << 20]).unwrap();
+    control.status("b", |s| s["reason"] == "Evicted").await;
+    node.kill().await;
+}
+
+#[tokio::test]
+async fn hooks_are_run_after_the_start_and_before_the_stop() {
+    let (dir, control, runtime) = setup();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let running = runtime.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 1024];
+            let n = tokio::io::AsyncReadExt::read(&mut stream, &mut request).await.unwrap();
+            let line = String::from_utf8_lossy(&request[..n]).lines().next().unwrap().to_string();
+            sender.send((line, running.running().len())).unwrap();
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        }
+    });
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    let hook = |path: &str, port: u16| json!({ "httpGet": { "host": "127.0.0.1", "port": port, "path": path } });
+    let lifecycle = json!({ "postStart": hook("/begin", port), "preStop": hook("/end", port) });
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": "hello:v1", "lifecycle": lifecycle }] })));
+    control.status("a", ready).await;
+    assert_eq!(requests.recv().await.unwrap(), ("GET /begin HTTP/1.1".to_string(), 1));
+    control.delete("a", 30);
+    assert_eq!(requests.recv().await.unwrap(), ("GET /end HTTP/1.1".to_string(), 1), "while it still runs");
+    wait("the object to go", || control.object("pods", "default", "a").is_none().then_some(())).await;
+    // Nobody answers: the container that was started is stopped again, and one that is to stop does so all the same.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let lifecycle = json!({ "postStart": hook("/", closed) });
+    control.put(pod("b", json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "hello:v1", "lifecycle": lifecycle }] })));
+    let status = control.status("b", |s| s["phase"] == "Failed").await;
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+    assert!(control.events("b", "FailedPostStartHook").await.contains(&"FailedPostStartHook".to_string()));
+    let lifecycle = json!({ "preStop": hook("/", closed) });
+    control.put(pod("d", json!({ "containers": [{ "name": "c", "image": "hello:v1", "lifecycle": lifecycle }] })));
+    control.status("d", ready).await;
+    control.delete("d", 30);
+    wait("the object to go", || control.object("pods", "default", "d").is_none().then_some(())).await;
+    assert!(control.events("d", "FailedPreStopHook").await.contains(&"FailedPreStopHook".to_string()));
+    // An exec hook has no process to run in.
+    let lifecycle = json!({ "preStop": { "exec": { "command": ["true"] } } });
+    control.put(pod("e", json!({ "containers": [{ "name": "c", "image": "hello:v1", "lifecycle": lifecycle }] })));
+    let status = control.status("e", |s| s["phase"] == "Failed").await;
+    assert!(status["message"].as_str().unwrap().contains("use an httpGet or sleep hook"), "{status}");
     node.kill().await;
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong below redb: files in use, a disk that fills, writes that fail.
 
-use crate::Error;
+use crate::{Error, ballast::Ballast};
 use redb::{Database, DatabaseError, StorageBackend};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -55,10 +55,11 @@ pub(crate) fn free_space() -> FreeSpace {
 pub(crate) struct Reserve {
     pub dir: PathBuf,
     pub free: FreeSpace,
+    pub ballast: Arc<Ballast>,
 }
 
 impl Reserve {
-    /// Deletions may go on into half of the reserve, so that a full cluster can be emptied.
+    /// Deletions may go on into half of the reserve, so that a full cluster can be emptied. Within a tokio runtime.
     pub fn admit(&self, only_deletes: bool) -> Result<(), Error> {
         let need = if only_deletes { RESERVE / 2 } else { RESERVE };
         match (self.free)(&self.dir) {
@@ -68,7 +69,13 @@ impl Reserve {
                 free >> 10,
                 need >> 10
             ))),
-            Ok(_) => Ok(()),
+            Ok(free) => {
+                if self.ballast.wanted(free) {
+                    let ballast = self.ballast.clone();
+                    tokio::task::spawn_blocking(move || ballast.restore());
+                }
+                Ok(())
+            }
             Err(error) => Err(Error::Failed(format!("asking for the free space of {}: {error}", self.dir.display()))),
         }
     }

@@ -8,6 +8,7 @@
 //! Rejected: reading from disk (a cluster's objects fit in memory, and must be served at memory's speed), and the log index as revision (restoring a backup must
 //! be able to move it forward, and entries that change nothing must not).
 
+mod ballast;
 mod disk;
 mod error;
 mod history;

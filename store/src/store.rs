@@ -1,5 +1,6 @@
 //! The store: opening, proposing, reading, watching, closing.
 
+use crate::ballast::Ballast;
 use crate::disk::{self, Fatal, FreeSpace, Reserve};
 use crate::hub::Hub;
 use crate::raft::{Flush, LogStore, Machine, NoNetwork, Node, Proposal, Raft};
@@ -117,11 +118,14 @@ impl Store {
     /// `open` on given seams.
     pub async fn open_with(options: Options, seams: Seams) -> Result<Store, Error> {
         let dir = options.dir.clone();
-        let (log, state, image, root) = {
-            let (options, seams) = (options.clone(), seams.clone());
-            tokio::task::spawn_blocking(move || open_files(&options, &seams))
-                .await
-                .map_err(|e| Error::Failed(format!("opening {}: {e}", dir.display())))??
+        let free = seams.free.clone().unwrap_or_else(disk::free_space);
+        let (ballast, (log, state, image, root)) = {
+            let (options, seams, free) = (options.clone(), seams.clone(), free.clone());
+            let open = move || {
+                let ballast = if seams.log.is_none() { Ballast::at_start(&options.dir, &free) } else { Ballast::none() };
+                open_files(&options, &seams).map(|opened| (ballast, opened))
+            };
+            tokio::task::spawn_blocking(open).await.map_err(|e| Error::Failed(format!("opening {}: {e}", dir.display())))??
         };
         let hub = Hub::new(Arc::new(root.clone()), options.history_age, options.history_bytes);
         let flush = Flush::new(state.clone(), image.clone(), seams.fatal.clone());
@@ -134,14 +138,13 @@ impl Store {
                 return Err(error);
             }
         };
-        let free = seams.free.unwrap_or_else(disk::free_space);
         let inner = Inner {
             raft,
             hub,
             log,
             state,
             flush,
-            reserve: Reserve { dir: options.dir, free },
+            reserve: Reserve { dir: options.dir, free, ballast: Arc::new(ballast) },
             fatal: seams.fatal,
             in_flight: Semaphore::new(IN_FLIGHT_KIB),
             company: Notify::new(),

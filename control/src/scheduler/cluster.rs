@@ -5,7 +5,7 @@
 
 use super::{
     pod::{HostPort, Pod},
-    resources::{Amounts, List, quantity},
+    resources::{Amounts, List, amounts, quantity},
 };
 use crate::controllers::view::{Map, Text, parse};
 use coracle_api::Status;
@@ -136,7 +136,7 @@ impl Cluster {
         let view: NodeView<'_> = parse(object)?;
         let taints = view.spec.taints.iter();
         let taints: Vec<Taint> = taints.map(|t| Taint { key: t.key.to_string(), value: t.value.to_string(), effect: t.effect.to_string() }).collect();
-        let allocatable = Amounts::of(&view.status.allocatable);
+        let allocatable = amounts(&view.status.allocatable);
         // A node that has not said what it has takes nothing yet.
         let unsaid = if view.status.allocatable.is_empty() { 0 } else { 110 };
         let most_pods = view.status.allocatable.get("pods").map_or(unsaid, |value| quantity(value).units());

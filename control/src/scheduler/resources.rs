@@ -1,7 +1,8 @@
-//! Amounts of resources: what a pod asks for and what a node has.
+//! Amounts of resources as they stand in pods and nodes.
 
 use crate::controllers::view::Text;
-use coracle_api::quantity::Quantity;
+use coracle_api::amounts::of_containers;
+pub use coracle_api::amounts::{Amounts, quantity};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -9,78 +10,9 @@ use std::collections::BTreeMap;
 /// A `ResourceList` as it stands in objects.
 pub type List<'a> = BTreeMap<Text<'a>, Value>;
 
-/// CPU in thousandths, everything else in units (bytes, pieces).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// Thousandths of a CPU.
-    pub cpu: i64,
-    /// Bytes.
-    pub memory: i64,
-    /// Bytes of local disk.
-    pub storage: i64,
-    /// Extended resources and huge pages, by name.
-    pub others: BTreeMap<Box<str>, i64>,
-}
-
-impl Amounts {
-    /// Reads a list. What is no quantity counts as nothing (validation refused it before); `pods` is not a request and is left out.
-    pub fn of(list: &List<'_>) -> Self {
-        let mut amounts = Self::default();
-        for (name, value) in list {
-            let quantity = quantity(value);
-            match &**name {
-                "cpu" => amounts.cpu = quantity.millis(),
-                "memory" => amounts.memory = quantity.units(),
-                "ephemeral-storage" => amounts.storage = quantity.units(),
-                "pods" => {}
-                other => drop(amounts.others.insert(other.into(), quantity.units())),
-            }
-        }
-        amounts
-    }
-
-    /// Adds the other amounts.
-    pub fn add(&mut self, other: &Self) {
-        self.cpu = self.cpu.saturating_add(other.cpu);
-        self.memory = self.memory.saturating_add(other.memory);
-        self.storage = self.storage.saturating_add(other.storage);
-        for (name, amount) in &other.others {
-            let sum = self.others.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(*amount);
-        }
-    }
-
-    /// Takes the other amounts away.
-    pub fn subtract(&mut self, other: &Self) {
-        self.cpu -= other.cpu;
-        self.memory -= other.memory;
-        self.storage -= other.storage;
-        for (name, amount) in &other.others {
-            if let Some(sum) = self.others.get_mut(name) {
-                *sum -= amount;
-            }
-        }
-    }
-
-    /// The greater of both, resource by resource.
-    pub fn raise_to(&mut self, other: &Self) {
-        self.cpu = self.cpu.max(other.cpu);
-        self.memory = self.memory.max(other.memory);
-        self.storage = self.storage.max(other.storage);
-        for (name, amount) in &other.others {
-            let most = self.others.entry(name.clone()).or_default();
-            *most = (*most).max(*amount);
-        }
-    }
-}
-
-/// A quantity written as text or number.
-pub fn quantity(value: &Value) -> Quantity {
-    match value {
-        Value::String(text) => Quantity::parse(text).unwrap_or(Quantity::ZERO),
-        Value::Number(number) => Quantity::parse(&number.to_string()).unwrap_or(Quantity::ZERO),
-        _ => Quantity::ZERO,
-    }
+/// Reads a list.
+pub fn amounts(list: &List<'_>) -> Amounts {
+    Amounts::of(list.iter().map(|(name, value)| (&**name, value)))
 }
 
 /// `core/v1 ResourceRequirements`, requests only (limits were made into requests by defaulting).
@@ -118,29 +50,12 @@ pub struct Port<'a> {
     pub protocol: Text<'a>,
 }
 
-/// What a pod asks for: the sum of its containers and sidecars, or what its init containers need at their worst if that is more (a
-/// sidecar runs beside all that come after it), and its overhead. Requests of the pod itself replace that, resource by resource.
+/// What a pod asks for: its containers' requests and its overhead. Requests of the pod itself replace those, resource by resource.
 pub fn of_pod(containers: &[Container<'_>], init: &[Container<'_>], overhead: &List<'_>, pod: Option<&Requirements<'_>>) -> Amounts {
-    let mut total = Amounts::default();
-    for container in containers {
-        total.add(&Amounts::of(&container.resources.requests));
-    }
-    let mut sidecars = Amounts::default();
-    let mut worst = Amounts::default();
-    for container in init {
-        let mut now = Amounts::of(&container.resources.requests);
-        if container.restart_policy == "Always" {
-            total.add(&now);
-            sidecars.add(&now);
-            now = sidecars.clone();
-        } else {
-            now.add(&sidecars);
-        }
-        worst.raise_to(&now);
-    }
-    total.raise_to(&worst);
+    let asks = |container: &Container<'_>| amounts(&container.resources.requests);
+    let mut total = of_containers(containers.iter().map(asks), init.iter().map(|container| (asks(container), container.restart_policy == "Always")));
     if let Some(requests) = pod.map(|pod| &pod.requests) {
-        let own = Amounts::of(requests);
+        let own = amounts(requests);
         if requests.contains_key("cpu") {
             total.cpu = own.cpu;
         }
@@ -148,7 +63,7 @@ pub fn of_pod(containers: &[Container<'_>], init: &[Container<'_>], overhead: &L
             total.memory = own.memory;
         }
     }
-    total.add(&Amounts::of(overhead));
+    total.add(&amounts(overhead));
     total
 }
 

@@ -48,10 +48,14 @@ fn container_can_run(container: &Container) -> Result<(), String> {
     }
     if let Some(lifecycle) = &container.lifecycle {
         for (hook, name) in [(&lifecycle.post_start, "postStart"), (&lifecycle.pre_stop, "preStop")] {
-            if hook.is_some() {
+            let Some(hook) = hook else { continue };
+            if hook.exec.is_some() {
                 return Err(format!(
-                    "lifecycle.{name} hooks are not supported for wasm pods; do the work in the component or in an init container, and remove the hook"
+                    "lifecycle.{name} exec hooks need a process to start inside, which a wasm component has not; use an httpGet or sleep hook"
                 ));
+            }
+            if hook.tcp_socket.is_some() {
+                return Err(format!("lifecycle.{name} tcpSocket hooks are run by no kubelet; use an httpGet or sleep hook"));
             }
         }
     }

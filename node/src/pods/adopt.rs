@@ -43,7 +43,9 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
     match pod.status.phase.as_str() {
         "Failed" if step::end(pod, &machine).is_none() => {
             let reason = if pod.status.reason.is_empty() { "Error".into() } else { pod.status.reason.clone() };
-            machine.verdict = Some(Verdict { reason, message: "The pod had failed before the agent started".into() });
+            let known = &pod.status.message;
+            let message = if known.is_empty() { "The pod had failed before the agent started" } else { known };
+            machine.verdict = Some(Verdict { reason, message: message.into() });
         }
         "Succeeded" => machine.initialized = true,
         _ => {}

@@ -76,6 +76,22 @@ pub enum Why {
     Probe(Kind),
     /// Its image changed in the spec.
     Changed,
+    /// Its postStart hook failed.
+    Hook,
+}
+
+/// Where the postStart hook of a running container stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hook {
+    /// There is none, or it is over.
+    #[default]
+    Done,
+    /// It is to be run.
+    Due,
+    /// It is under way.
+    UnderWay,
+    /// It failed: the container is stopped.
+    Failed,
 }
 
 /// The container itself.
@@ -132,6 +148,8 @@ pub struct ContainerState {
     pub complaint: Option<(String, String)>,
     /// Startup, liveness, readiness.
     pub probes: [ProbeState; 3],
+    /// Until postStart is over, the container has not started.
+    pub hook: Hook,
 }
 
 /// Restart back-off, as client-go's `flowcontrol.Backoff` counts it.
@@ -243,6 +261,15 @@ pub enum Action {
         grace: i64,
         /// Why.
         why: Why,
+        /// First runs preStop, which is part of the grace.
+        hook: bool,
+    },
+    /// Run the postStart hook.
+    PostStart {
+        /// Place in [`Pod::all_containers`].
+        container: usize,
+        /// Its number.
+        attempt: u32,
     },
     /// Probe once.
     Probe {
@@ -371,6 +398,17 @@ pub enum Event {
         /// What it said.
         outcome: Result<(), String>,
     },
+    /// The postStart hook is over, well or not.
+    Hooked {
+        /// Place in [`Pod::all_containers`].
+        container: usize,
+        /// Its number.
+        attempt: u32,
+        /// It went well.
+        well: bool,
+    },
+    /// The pod takes more of this node than it may: it fails as a whole, at once.
+    Evicted(Verdict),
     /// Volumes were written again; when to do it next.
     Refreshed(Option<Due>),
     /// The runtime lost the sandbox.
@@ -426,6 +464,7 @@ impl ContainerState {
             refusals: 0,
             complaint: None,
             probes: Default::default(),
+            hook: Hook::Done,
         }
     }
 

@@ -2,11 +2,11 @@
 
 use super::{
     machine::{
-        Action, Backoff, ContainerState, Deletion, Event, Exit, FIRST_DELAY, FORGIVEN, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why,
+        Action, Backoff, ContainerState, Deletion, Event, Exit, FIRST_DELAY, FORGIVEN, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why,
         doubling,
     },
     probes,
-    spec::Pod,
+    spec::{Container, Pod},
     step,
     time::{Due, Time},
 };
@@ -57,6 +57,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                     let message = match why {
                         Why::PodEnds => format!("Stopping container {name}"),
                         Why::Changed => format!("Container {name} definition changed, will be restarted"),
+                        Why::Hook => "FailedPostStartHook".into(),
                         Why::Probe(kind) => {
                             let ending = if step::restarts(step::policy(pod, *container), 1) { ", will be restarted" } else { "" };
                             format!("Container {name} failed {} probe{ending}", kind.title().to_lowercase())
@@ -65,6 +66,11 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                     notes.push(note(Some(*container), false, "Killing", message));
                 }
                 *stopping = Some(now.after(*grace));
+            }
+        }
+        Action::PostStart { container, .. } => {
+            if let Some(state) = machine.containers.get_mut(*container) {
+                state.hook = Hook::UnderWay;
             }
         }
         Action::Probe { container, kind, .. } => {
@@ -128,14 +134,14 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             }
             notes.push(note(Some(container), false, "Created", "Container created"));
             notes.push(note(Some(container), false, "Started", "Container started"));
-            running(state, now);
+            running(state, pod.container(container), now);
             machine.initialized = step::initialized(pod, machine);
         }
         Event::Running { container, attempt, since } => {
             // `Started` says the same, in its own time; here it only matters for what was adopted or restarted by the runtime.
             let Some(state) = machine.containers.get_mut(container) else { return };
             if state.attempt == attempt && state.run == Run::Starting {
-                running(state, since);
+                running(state, pod.container(container), since);
                 machine.initialized = step::initialized(pod, machine);
             }
         }
@@ -156,6 +162,24 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             }
             probes::record(probe, kind, &mut state.probes[kind as usize], success, now);
             machine.initialized = step::initialized(pod, machine);
+        }
+        Event::Hooked { container, attempt, well } => {
+            let Some(state) = machine.containers.get_mut(container) else { return };
+            if state.attempt != attempt || state.hook != Hook::UnderWay || !state.alive() {
+                return;
+            }
+            state.hook = if well { Hook::Done } else { Hook::Failed };
+            if !well {
+                // Without the answer, which may hold what is not for those who read events.
+                notes.push(note(Some(container), true, "FailedPostStartHook", "PostStartHook failed"));
+            }
+            machine.initialized = step::initialized(pod, machine);
+        }
+        Event::Evicted(verdict) => {
+            if step::end(pod, machine).is_none() {
+                notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
+                machine.verdict = Some(verdict);
+            }
         }
         Event::Refreshed(next) => {
             machine.refreshing = false;
@@ -227,12 +251,14 @@ fn renewal(machine: &mut Machine, next: Option<Due>, now: Time) -> Option<Due> {
     if std::mem::take(&mut machine.stale) { Some(Due::in_millis(now, 0)) } else { next }
 }
 
-fn running(state: &mut ContainerState, since: Time) {
+fn running(state: &mut ContainerState, container: Option<&Container>, since: Time) {
     state.created = true;
     state.refusals = 0;
     state.complaint = None;
     if state.run == Run::Starting {
         state.run = Run::Running { since, stopping: None };
+        let hook = container.and_then(|container| container.lifecycle.as_ref()).and_then(|lifecycle| lifecycle.post_start.as_ref());
+        state.hook = if hook.is_some() { Hook::Due } else { Hook::Done };
     }
 }
 
@@ -271,6 +297,7 @@ fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit
     let exit = Exit { started: exit.started.or(started), ..exit };
     state.image = Image::Unknown;
     state.probes = Default::default();
+    state.hook = Hook::Done;
     let waits = state.restart_due(&exit).is_some() && step::restarts(step::policy(pod, container), exit.code);
     state.run = Run::Exited(exit);
     let ends = machine.gone || machine.leaving.is_some() || pod.deletion_grace().is_some();

@@ -1,7 +1,7 @@
 //! Startup, liveness and readiness probes: when the next one is due, and what a row of outcomes means.
 
 use super::{
-    machine::{ContainerState, Run},
+    machine::{ContainerState, Hook, Run},
     spec::{Container, Probe},
     time::{Due, Time},
 };
@@ -65,9 +65,11 @@ impl Probe {
     }
 }
 
-/// The container has started in the probes' sense: it runs and its startup probe, if any, has succeeded.
+/// The container has started in the probes' sense: it runs, and its postStart hook and startup probe, if any, have succeeded.
 pub fn started(container: &Container, state: &ContainerState) -> bool {
-    matches!(state.run, Run::Running { .. }) && (container.startup_probe.is_none() || state.probes[Kind::Startup as usize].verdict == Some(true))
+    matches!(state.run, Run::Running { .. })
+        && state.hook == Hook::Done
+        && (container.startup_probe.is_none() || state.probes[Kind::Startup as usize].verdict == Some(true))
 }
 
 /// The container is ready: it has started and its readiness probe, if any, succeeds.
@@ -80,7 +82,7 @@ pub fn due(kind: Kind, container: &Container, state: &ContainerState) -> Option<
     let probe = kind.of(container)?;
     let Run::Running { since, stopping } = state.run else { return None };
     let own = &state.probes[kind as usize];
-    if stopping.is_some() || own.in_flight {
+    if stopping.is_some() || own.in_flight || state.hook != Hook::Done {
         return None;
     }
     match kind {

@@ -4,8 +4,8 @@
 //! starting, probing) runs beside it in tracked tasks and comes back as an event.
 
 use super::{
-    adopt,
-    machine::{Action, Event, Exit, Image, Machine, Note, Run, Sandbox},
+    adopt, fit,
+    machine::{Action, Event, Exit, Image, Machine, Note, Run, Sandbox, Verdict},
     observe,
     spec::Pod,
     status, step,
@@ -20,6 +20,7 @@ use crate::{
     report::{self, Deleted, Reports},
 };
 use bytes::Bytes;
+use coracle_api::amounts::Amounts;
 use coracle_runtime::{SandboxStatus, State};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -46,6 +47,8 @@ pub enum Input {
     Runtime(coracle_runtime::Event),
     /// A deletion went well or not.
     Deleted(Deleted),
+    /// A pod takes more than it may.
+    Evict(Uid, Verdict),
     /// Stop all pods within the bound; answers the names of those that were late.
     Stop {
         /// Bound.
@@ -57,6 +60,8 @@ pub enum Input {
 
 struct Entry {
     pod: Arc<Pod>,
+    /// What it asks for.
+    asks: Amounts,
     machine: Machine,
     wake: Option<Time>,
     reported: Option<u64>,
@@ -83,7 +88,8 @@ struct Stopping {
     answer: oneshot::Sender<Vec<String>>,
 }
 
-type Uid = Arc<str>;
+/// A pod's uid.
+pub type Uid = Arc<str>;
 
 /// See the module.
 pub struct Set {
@@ -190,6 +196,7 @@ impl Set {
         match input {
             Input::Changes(changes) => self.changes(changes).await,
             Input::Runtime(event) => self.runtime(event),
+            Input::Evict(uid, verdict) => self.event(&uid, Event::Evicted(verdict)),
             Input::Deleted(deleted) => self.event(&deleted.uid, Event::Deleted(deleted.done)),
             Input::Stop { bound, answer } => {
                 let now = tokio::time::Instant::now();
@@ -220,11 +227,15 @@ impl Set {
     fn insert(&mut self, pod: Pod, mut machine: Machine) {
         let uid: Uid = pod.metadata.uid.as_str().into();
         machine.runtime_known = self.work.runtime_named(&pod);
-        if machine.verdict.is_none()
-            && let Err(verdict) = self.work.admit(&pod)
-        {
-            machine.verdict = Some(verdict.clone());
-            self.record(&pod, &Note { container: None, warning: true, reason: verdict.reason, message: verdict.message });
+        let asks = fit::asks(&pod);
+        if machine.verdict.is_none() {
+            if let Err(verdict) = self.work.admit(&pod) {
+                machine.verdict = Some(verdict.clone());
+                self.record(&pod, &Note { container: None, warning: true, reason: verdict.reason, message: verdict.message });
+            } else if let Err(Verdict { reason, message }) = self.fits(&pod, &machine, &asks) {
+                machine.verdict = Some(Verdict { reason: reason.clone(), message: format!("Pod was rejected: {message}") });
+                self.record(&pod, &Note { container: None, warning: true, reason, message });
+            }
         }
         if self.stopping.is_some() {
             machine.leaving = Some(0);
@@ -232,8 +243,32 @@ impl Set {
         self.names.insert((pod.metadata.namespace.clone(), pod.metadata.name.clone()), uid.clone());
         self.pods.insert(
             uid,
-            Entry { pod: Arc::new(pod), machine, wake: None, reported: None, patience: None, wanted: Vec::new(), held: Vec::new(), listening: false },
+            Entry {
+                pod: Arc::new(pod),
+                asks,
+                machine,
+                wake: None,
+                reported: None,
+                patience: None,
+                wanted: Vec::new(),
+                held: Vec::new(),
+                listening: false,
+            },
         );
+    }
+
+    /// Whether there is room for a pod that begins here, beside those that have not ended.
+    fn fits(&self, pod: &Pod, machine: &Machine, asks: &Amounts) -> Result<(), Verdict> {
+        let begun = machine.sandbox != Sandbox::Absent || machine.containers.iter().any(|container| container.created);
+        if begun || pod.deletion_grace().is_some() || step::end(pod, machine).is_some() {
+            return Ok(());
+        }
+        let (mut used, mut others) = (Amounts::default(), 0);
+        for entry in self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none()) {
+            used.add(&entry.asks);
+            others += 1;
+        }
+        fit::fits(pod, asks, &used, others, &self.work.room(), self.work.node().as_ref())
     }
 
     async fn changes(&mut self, changes: Vec<Change>) {
@@ -297,6 +332,7 @@ impl Set {
                 }
                 let images = |pod: &Pod| pod.all_containers().map(|c| c.image.clone()).collect::<Vec<_>>();
                 let changed = entry.pod.metadata.generation != pod.metadata.generation || images(&entry.pod) != images(&pod);
+                entry.asks = fit::asks(&pod);
                 entry.pod = Arc::new(pod);
                 // The node's own status reports come back here too: they are no reason to try anything again.
                 if changed || volume { self.event(&uid, Event::SpecChanged { volume }) } else { self.pump(&uid) }

@@ -73,6 +73,18 @@ pub struct PodSpec {
     pub hostname: String,
     /// Subdomain.
     pub subdomain: String,
+    /// Labels that the node must have.
+    pub node_selector: Value,
+    /// Affinity.
+    pub affinity: Affinity,
+    /// Operating system.
+    pub os: Os,
+    /// Priority.
+    pub priority: i64,
+    /// Requests of the pod as a whole.
+    pub resources: Resources,
+    /// What the sandbox takes.
+    pub overhead: BTreeMap<String, Value>,
     /// RuntimeClass.
     pub runtime_class_name: Option<String>,
     /// Service environment variables; true when absent.
@@ -91,6 +103,49 @@ pub struct PodSpec {
     pub dns_policy: String,
     /// Pod's own resolver settings.
     pub dns_config: DnsConfig,
+}
+
+/// `Affinity`, what a node looks at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Affinity {
+    /// Node affinity.
+    pub node_affinity: NodeAffinity,
+}
+
+/// `NodeAffinity`, what must hold.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeAffinity {
+    /// Required terms, any of which suffices.
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector>,
+}
+
+/// `NodeSelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeSelector {
+    /// Any of these.
+    pub node_selector_terms: Vec<NodeTerm>,
+}
+
+/// `NodeSelectorTerm`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeTerm {
+    /// About labels.
+    pub match_expressions: Value,
+    /// About the name.
+    pub match_fields: Value,
+}
+
+/// `PodOS`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Os {
+    /// `linux` or `windows`.
+    pub name: String,
 }
 
 /// `PodDNSConfig`.
@@ -165,7 +220,7 @@ pub struct Container {
     pub readiness_probe: Option<Probe>,
     /// Hold the other two back until it succeeds.
     pub startup_probe: Option<Probe>,
-    /// Hooks, refused.
+    /// Hooks.
     pub lifecycle: Option<Lifecycle>,
     /// `Always` makes an init container a sidecar (KEP-753).
     pub restart_policy: Option<String>,
@@ -206,11 +261,11 @@ pub struct Lifecycle {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Handler {
-    /// Command inside.
+    /// Command inside, refused.
     pub exec: Option<Value>,
     /// HTTP GET.
-    pub http_get: Option<Value>,
-    /// TCP connect.
+    pub http_get: Option<HttpGet>,
+    /// TCP connect, refused.
     pub tcp_socket: Option<Value>,
     /// Sleep.
     pub sleep: Option<SleepAction>,

@@ -5,11 +5,14 @@
 //! for the same thing twice.
 
 use super::{
-    machine::{Action, Deletion, Image, Machine, Run, Sandbox, Verdict, Why},
+    machine::{Action, Deletion, Hook, Image, Machine, Run, Sandbox, Verdict, Why},
     probes::{self, Kind},
     spec::{Container, Pod},
     time::Time,
 };
+
+/// `status.reason` of a pod that took more of its node than it may.
+pub const EVICTED: &str = "Evicted";
 
 /// How a pod has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,9 @@ pub fn step(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
     if machine.gone || machine.leaving.is_some() || deletion.is_some() || over {
         // A pod that is over gets its ordinary grace for what still runs (sidecars); a removed object has nobody left to wait for it.
         let mut grace = deletion.unwrap_or_else(|| pod.grace());
+        if machine.verdict.as_ref().is_some_and(|verdict| verdict.reason == EVICTED) {
+            grace = grace.min(1_000);
+        }
         if machine.gone {
             grace = grace.min(2_000);
         }
@@ -210,9 +216,17 @@ pub fn initialized(pod: &Pod, machine: &Machine) -> bool {
 
 fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::machine::ContainerState, now: Time, actions: &mut Vec<Action>) {
     let attempt = state.attempt;
-    let stop = |why: Why, grace: i64| Action::Stop { container: index, attempt, grace, why };
+    let stop = |why: Why, grace: i64| Action::Stop { container: index, attempt, grace, why, hook: true };
     if !state.image_ref.is_empty() && state.image_ref != container.image {
         actions.push(stop(Why::Changed, pod.grace()));
+        return;
+    }
+    match state.hook {
+        Hook::Due => actions.push(Action::PostStart { container: index, attempt }),
+        Hook::Failed => actions.push(stop(Why::Hook, pod.grace())),
+        Hook::UnderWay | Hook::Done => {}
+    }
+    if state.hook != Hook::Done {
         return;
     }
     for kind in [Kind::Startup, Kind::Liveness] {
@@ -240,7 +254,8 @@ fn finish(pod: &Pod, machine: &Machine, grace: i64, now: Time) -> Vec<Action> {
         if let Run::Running { stopping, .. } = state.run {
             // A shorter grace than the one under way counts; the same one is not asked for twice.
             if stopping.is_none_or(|kill_at| kill_at > now.after(grace.saturating_add(1000))) {
-                actions.push(Action::Stop { container: index, attempt: state.attempt, grace, why: Why::PodEnds });
+                let hook = stopping.is_none();
+                actions.push(Action::Stop { container: index, attempt: state.attempt, grace, why: Why::PodEnds, hook });
             }
         }
         alive |= state.alive();

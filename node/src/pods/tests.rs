@@ -2,7 +2,7 @@
 
 use super::{
     adopt::adopt,
-    machine::{Action, Deletion, Event, Exit, Machine, Note, Run, Sandbox},
+    machine::{Action, Deletion, Event, Exit, Machine, Note, Run, Sandbox, Verdict, Why},
     observe,
     probes::Kind,
     spec::Pod,
@@ -113,6 +113,7 @@ fn success(action: &Action, now: Time) -> Option<Event> {
             Event::Exited { container, attempt, exit }
         }
         Action::Probe { container, attempt, kind } => Event::Probed { container, attempt, kind, outcome: Ok(()) },
+        Action::PostStart { container, attempt } => Event::Hooked { container, attempt, well: true },
         Action::Refresh => Event::Refreshed(None),
         Action::Teardown => Event::TornDown,
         Action::Delete => Event::Deleted(true),
@@ -285,7 +286,7 @@ fn a_deleted_pod_stops_gives_back_reports_and_goes_in_this_order() {
     play.pod.metadata.deletion_grace_period_seconds = Some(7);
     assert_eq!(
         play.settle(),
-        [Action::Stop { container: 0, attempt: 0, grace: 7000, why: super::machine::Why::PodEnds }, Action::Teardown, Action::Delete]
+        [Action::Stop { container: 0, attempt: 0, grace: 7000, why: super::machine::Why::PodEnds, hook: true }, Action::Teardown, Action::Delete]
     );
     assert_eq!(play.machine.deletion, Deletion::Done);
     play.tell(Event::Gone);
@@ -303,7 +304,7 @@ fn a_shorter_grace_is_passed_on_and_the_same_one_is_not() {
     play.wait(2000);
     assert_eq!(play.next(), []);
     play.pod.metadata.deletion_grace_period_seconds = Some(0);
-    assert_eq!(play.next(), [Action::Stop { container: 0, attempt: 0, grace: 0, why: super::machine::Why::PodEnds }]);
+    assert_eq!(play.next(), [Action::Stop { container: 0, attempt: 0, grace: 0, why: super::machine::Why::PodEnds, hook: false }]);
 }
 
 #[test]
@@ -314,6 +315,62 @@ fn a_pod_that_is_deleted_while_it_is_being_made_is_given_back() {
     assert_eq!(play.next(), [], "set-up is under way");
     play.tell(Event::SetUp { ip: [10, 0, 0, 9].into(), refresh: None });
     assert_eq!(play.settle(), [Action::Teardown, Action::Delete]);
+}
+
+#[test]
+fn post_start_holds_the_container_back_and_stops_it_when_it_fails() {
+    let spec = json!({ "containers": [{ "name": "c", "image": "i", "lifecycle": { "postStart": { "httpGet": { "port": 80 } } },
+        "readinessProbe": { "tcpSocket": { "port": 1 } } }] });
+    let mut play = Play::new(spec.clone());
+    for _ in 0..2 {
+        for action in play.next() {
+            play.tell(success(&action, play.now).unwrap());
+        }
+    }
+    assert_eq!(play.next(), [Action::PostStart { container: 0, attempt: 0 }], "and no probe beside it");
+    assert_eq!(play.next(), []);
+    assert_eq!(play.status()["containerStatuses"][0]["started"], false);
+    // What it does after the container has ended is of no account.
+    play.tell(Event::Hooked { container: 0, attempt: 7, well: false });
+    assert_eq!(play.next(), []);
+    play.tell(Event::Hooked { container: 0, attempt: 0, well: true });
+    assert_eq!(play.next(), [Action::Probe { container: 0, attempt: 0, kind: Kind::Readiness }]);
+    assert_eq!(play.status()["containerStatuses"][0]["started"], true);
+
+    let mut play = Play::new(spec);
+    for _ in 0..2 {
+        for action in play.next() {
+            play.tell(success(&action, play.now).unwrap());
+        }
+    }
+    assert_eq!(play.next().len(), 1);
+    play.tell(Event::Hooked { container: 0, attempt: 0, well: false });
+    assert_eq!(play.next(), [Action::Stop { container: 0, attempt: 0, grace: 30_000, why: Why::Hook, hook: true }]);
+    let told: Vec<(&str, &str)> = play.notes.iter().rev().take(2).map(|note| (note.reason.as_str(), note.message.as_str())).collect();
+    assert_eq!(told, [("Killing", "FailedPostStartHook"), ("FailedPostStartHook", "PostStartHook failed")]);
+    play.exit(0, 143);
+    let again = play.settle();
+    assert!(again.contains(&Action::PostStart { container: 0, attempt: 1 }), "{again:?}");
+}
+
+#[test]
+fn an_evicted_pod_fails_at_once_and_stays_failed() {
+    let mut play = Play::one();
+    play.settle();
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
+    for _ in 0..2 {
+        play.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: message.into() }));
+    }
+    assert_eq!(play.notes.iter().filter(|note| note.reason == "Evicted").count(), 1);
+    assert_eq!(play.settle(), [Action::Stop { container: 0, attempt: 0, grace: 1000, why: Why::PodEnds, hook: true }, Action::Teardown]);
+    let status = play.status();
+    assert_eq!((&status["phase"], &status["reason"], &status["message"]), (&json!("Failed"), &json!("Evicted"), &json!(message)));
+    // One that has ended by itself is not evicted any more.
+    let mut over = Play::new(json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] }));
+    over.settle();
+    over.exit(0, 0);
+    over.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: message.into() }));
+    assert_eq!(over.phase(), "Succeeded");
 }
 
 #[test]
@@ -562,6 +619,7 @@ enum Blow {
     Dependency,
     Wait(i64),
     Delete(i64),
+    Evict,
     Gone,
 }
 
@@ -575,6 +633,7 @@ fn blow() -> impl Strategy<Value = Blow> {
         1 => Just(Blow::Dependency),
         3 => (0_i64..400_000).prop_map(Blow::Wait),
         1 => (0_i64..60).prop_map(Blow::Delete),
+        1 => Just(Blow::Evict),
         1 => Just(Blow::Gone),
     ]
 }
@@ -590,6 +649,7 @@ fn failure(action: &Action, now: Time) -> Option<Event> {
             Event::Refused { container, attempt, reason: "CreateContainerError".into(), message: "x".into(), fatal: false }
         }
         Action::Probe { container, attempt, kind } => Event::Probed { container, attempt, kind, outcome: Err("x".into()) },
+        Action::PostStart { container, attempt } => Event::Hooked { container, attempt, well: false },
         Action::Teardown => Event::TeardownFailed("x".into()),
         Action::Delete => Event::Deleted(false),
         other => return success(&other, now),
@@ -604,7 +664,7 @@ proptest! {
     fn any_order_of_events_converges(blows in proptest::collection::vec(blow(), 0..60), policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")]) {
         let mut play = Play::new(json!({ "restartPolicy": policy,
             "initContainers": [{ "name": "i", "image": "i" }, { "name": "s", "image": "i", "restartPolicy": "Always" }],
-            "containers": [{ "name": "c", "image": "i", "livenessProbe": { "tcpSocket": { "port": 1 } }, "readinessProbe": { "tcpSocket": { "port": 1 } } }] }));
+            "containers": [{ "name": "c", "image": "i", "lifecycle": { "postStart": { "sleep": { "seconds": 1 } } }, "livenessProbe": { "tcpSocket": { "port": 1 } }, "readinessProbe": { "tcpSocket": { "port": 1 } } }] }));
         let mut under_way: Vec<Action> = Vec::new();
         let mut forgotten = false;
         for blow in blows {
@@ -644,6 +704,7 @@ proptest! {
                     play.pod.metadata.deletion_grace_period_seconds = Some(grace);
                     play.tell(Event::SpecChanged { volume: false });
                 }
+                Blow::Evict => play.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: "x".into() })),
                 Blow::Gone => play.tell(Event::Gone),
                 _ => {}
             }

@@ -6,9 +6,11 @@ use super::{
     admit,
     downward::{self, Facts},
     env,
+    fit::Room,
+    hook,
     machine::{Action, Event, Exit, Verdict},
     probe,
-    spec::{Container, Pod, TokenSource},
+    spec::{Container, Handler, Pod, TokenSource},
     time::{Due, Time},
     views::Views,
 };
@@ -20,9 +22,10 @@ use crate::{
     network::{Listeners, Network},
     registration,
     session::Link,
-    volumes,
+    volumes::{self, limits::Limits},
 };
 use async_trait::async_trait;
+use coracle_api::amounts::Amounts;
 use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Resources, Runtime, SandboxSpec};
 use serde_json::json;
 use std::{
@@ -38,6 +41,8 @@ use tokio::sync::{Semaphore, watch};
 const LATECOMERS: Duration = Duration::from_millis(1000);
 /// Starts (set-up, creation) under way at once: more would only make all of them late.
 const STARTS: usize = 64;
+/// What a container has at least when its preStop hook took all of the grace: kubelet's minimum.
+const AFTER_HOOK: Duration = Duration::from_secs(2);
 /// A log file is rotated at this size, and so many are kept: kubelet's defaults.
 const LOG: (u64, u32) = (10 << 20, 5);
 
@@ -61,6 +66,8 @@ pub struct Work {
     pub views: Views,
     /// The machine's size.
     pub machine: registration::Machine,
+    /// Volumes that may grow only so large.
+    pub limits: Limits,
     gate: Semaphore,
     version: watch::Sender<u64>,
 }
@@ -91,7 +98,7 @@ struct Failure {
 }
 
 impl Work {
-    /// Everything an action needs.
+    /// Everything an action needs. Within a tokio runtime.
     #[allow(clippy::too_many_arguments, reason = "one for each part of the agent; a struct would repeat the fields")]
     pub fn new(
         options: Arc<Options>,
@@ -104,8 +111,8 @@ impl Work {
         views: Views,
         machine: registration::Machine,
     ) -> Self {
-        let (gate, version) = (Semaphore::new(STARTS), watch::Sender::new(0));
-        Self { options, objects, network, runtimes, images, link, recorder, views, machine, gate, version }
+        let (gate, version, limits) = (Semaphore::new(STARTS), watch::Sender::new(0), Limits::new());
+        Self { options, objects, network, runtimes, images, link, recorder, views, machine, limits, gate, version }
     }
 
     /// The mirror changed: whoever waits for a latecomer looks again.
@@ -174,17 +181,43 @@ impl Work {
         admit::admit(pod, name.as_deref().unwrap_or("wasm"))
     }
 
+    /// What this node has for pods.
+    pub fn room(&self) -> Room {
+        let machine = &self.machine;
+        let amounts =
+            Amounts { cpu: machine.cpus.saturating_mul(1000), memory: machine.allocatable_memory(), storage: machine.disk, ..Amounts::default() };
+        Room { amounts, pods: self.options.max_pods }
+    }
+
+    /// The Node object, if the feed has brought it.
+    pub fn node(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.objects.get("nodes", "", &self.options.node_name)?).ok()
+    }
+
     /// Does what an action says.
     pub async fn carry_out(&self, pod: &Pod, action: Action, ip: Option<IpAddr>) -> Event {
         match action {
             Action::Setup => self.set_up(pod, ip).await,
             Action::Pull { container } => self.pull(pod, container).await,
             Action::Start { container, attempt } => self.start(pod, container, attempt, ip).await,
-            Action::Stop { container, attempt, grace, .. } => self.stop(pod, container, attempt, grace).await,
+            Action::Stop { container, attempt, grace, hook, .. } => self.stop(pod, container, attempt, grace, ip.filter(|_| hook)).await,
+            Action::PostStart { container, attempt } => {
+                let hook = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.post_start.as_ref()?))).zip(ip);
+                let well = match hook {
+                    Some(((spec, handler), ip)) => self.hook(pod, container, spec, handler, ip).await,
+                    None => true,
+                };
+                Event::Hooked { container, attempt, well }
+            }
             Action::Probe { container, attempt, kind } => {
                 let outcome = match (pod.container(container), ip) {
                     (Some(spec), Some(ip)) => match kind.of(spec) {
-                        Some(check) => probe::probe(spec, check, ip).await,
+                        Some(check) => probe::probe(spec, check, ip).await.map(|warning| {
+                            if let Some(warning) = warning {
+                                let message = format!("{} probe warning: {warning}", kind.title());
+                                self.note(pod, Some(container), true, "ProbeWarning", &message);
+                            }
+                        }),
                         None => Ok(()),
                     },
                     _ => Err("the pod has no address".into()),
@@ -222,7 +255,14 @@ impl Work {
         let facts = self.facts(Some(ip));
         let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip)));
         match (mounted, sandbox) {
-            (Ok(refresh), Ok(())) => Event::SetUp { ip, refresh },
+            (Ok(mounted), Ok(())) => {
+                for volume in &mounted.on_disk {
+                    let message = format!("emptyDir volume \"{volume}\" is kept on disk: medium Memory needs a mount, which only root can make");
+                    self.note(pod, None, true, "EmptyDirOnDisk", &message);
+                }
+                self.limits.watch(uid, mounted.limits);
+                Event::SetUp { ip, refresh: mounted.renewal }
+            }
             (Err(why), _) => {
                 let fatal = matches!(why, volumes::Error::Unsupported(_));
                 Event::SetupFailed { reason: "FailedMount".into(), message: why.to_string(), ip: Some(ip), fatal }
@@ -256,7 +296,7 @@ impl Work {
         }
     }
 
-    async fn mount(&self, pod: &Pod, facts: &Facts) -> Result<Option<Due>, volumes::Error> {
+    async fn mount(&self, pod: &Pod, facts: &Facts) -> Result<volumes::Mounted, volumes::Error> {
         let dir = self.directory(&pod.metadata.uid);
         self.patiently(
             || volumes::mount(pod, &dir, facts, &*self.objects, self),
@@ -285,7 +325,10 @@ impl Work {
     async fn refresh(&self, pod: &Pod, ip: Option<IpAddr>) -> Event {
         let dir = self.directory(&pod.metadata.uid);
         match volumes::mount(pod, &dir, &self.facts(ip), &*self.objects, self).await {
-            Ok(next) => Event::Refreshed(next),
+            Ok(mounted) => {
+                self.limits.watch(&pod.metadata.uid, mounted.limits);
+                Event::Refreshed(mounted.renewal)
+            }
             Err(why) => {
                 self.note(pod, None, true, "FailedMount", &why.to_string());
                 Event::Refreshed(Some(Due::in_millis(Time::now(), 30_000)))
@@ -415,10 +458,37 @@ impl Work {
         })
     }
 
-    async fn stop(&self, pod: &Pod, container: usize, attempt: u32, grace: i64) -> Event {
+    /// Runs a lifecycle hook; whether it went well. What went wrong is not for those who read events: it may hold secrets of the pod.
+    async fn hook(&self, pod: &Pod, index: usize, container: &Container, handler: &Handler, ip: IpAddr) -> bool {
+        match hook::run(container, handler, ip).await {
+            Ok(plain) => {
+                if plain {
+                    let host = ip.to_string();
+                    let message = format!("request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded");
+                    self.note(pod, Some(index), true, "LifecycleHTTPFallback", &message);
+                }
+                true
+            }
+            Err(why) => {
+                tracing::debug!(pod = %pod.long_name(), container = container.name, why, "a lifecycle hook failed");
+                false
+            }
+        }
+    }
+
+    /// With `hook` the pod's address: its preStop hook is run first, on the grace's account.
+    async fn stop(&self, pod: &Pod, container: usize, attempt: u32, grace: i64, hook: Option<IpAddr>) -> Event {
         let name = pod.container(container).map_or("", |c| c.name.as_str());
         let id = format!("{}/{name}/{attempt}", pod.metadata.uid);
         let mut grace = Duration::from_millis(u64::try_from(grace).unwrap_or(0));
+        let handler = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.pre_stop.as_ref()?)));
+        if let Some(((spec, handler), ip)) = handler.zip(hook).filter(|_| !grace.is_zero()) {
+            let began = Instant::now();
+            if let Ok(false) = tokio::time::timeout(grace, self.hook(pod, container, spec, handler, ip)).await {
+                self.note(pod, Some(container), true, "FailedPreStopHook", "PreStopHook failed");
+            }
+            grace = grace.saturating_sub(began.elapsed()).max(AFTER_HOOK);
+        }
         let gone = |message: String| {
             let exit = Exit { code: 137, reason: "ContainerStatusUnknown".into(), message, started: None, finished: Time::now() };
             Event::Exited { container, attempt, exit }
@@ -453,8 +523,13 @@ impl Work {
                 return Event::TeardownFailed(why.message);
             }
         }
+        self.limits.forget(uid);
         let dir = self.directory(uid);
-        if let Err(why) = volumes::unmount(&dir).await {
+        let unmounted = tokio::task::spawn_blocking({
+            let dir = dir.clone();
+            move || volumes::unmount(&dir)
+        });
+        if let Err(why) = unmounted.await.unwrap_or_else(|why| Err(std::io::Error::other(why))) {
             return Event::TeardownFailed(format!("remove {}: {why}", volumes::directory(&dir).display()));
         }
         self.network.release(uid).await;
@@ -487,7 +562,7 @@ impl Work {
         let Ok(name) = volumes::paths::name(uid) else { return };
         let dir = self.directory(name);
         // Small, and after the pod's end: nobody waits for it.
-        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
+        tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| std::fs::remove_dir_all(&dir)) {
             Err(why) if why.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%why, dir = %dir.display(), "remove what is left of a pod"),
             _ => {}
         });

@@ -67,8 +67,8 @@ async fn files_modes_and_items() {
         { "name": "fields", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
         { "name": "scratch", "emptyDir": {} },
     ]));
-    let renewal = mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
-    assert_eq!(renewal, None);
+    let mounted = mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    assert_eq!(mounted, Mounted::default());
     let at = |path: &str| directory(dir.path()).join(path);
     assert_eq!(fs::read(at("all/x")).unwrap(), b"1");
     assert_eq!(fs::read(at("all/z")).unwrap(), [0, 1]);
@@ -77,7 +77,32 @@ async fn files_modes_and_items() {
     assert_eq!(fs::read(at("fields/labels")).unwrap(), b"a=\"b\"");
     assert_eq!(fs::metadata(at("scratch")).unwrap().permissions().mode() & 0o777, 0o777);
     assert!(at("gone").is_dir());
-    unmount(dir.path()).await.unwrap();
+    unmount(dir.path()).unwrap();
+    assert!(!directory(dir.path()).exists());
+}
+
+#[tokio::test]
+async fn memory_is_a_tmpfs_of_the_smallest_limit_or_said_to_be_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let volume = |name: &str, limit: &str| json!({ "name": name, "emptyDir": { "medium": "Memory", "sizeLimit": limit } });
+    let mut pod = pod(json!([volume("small", "1Mi"), volume("large", "1Pi"), { "name": "disk", "emptyDir": { "sizeLimit": "2Mi" } }]));
+    pod.spec.containers = vec![serde_json::from_value(json!({ "resources": { "limits": { "memory": "8Mi" } } })).unwrap(); 2];
+    let mounted = mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    let named = |mounted: &Mounted| mounted.limits.iter().map(|limit| limit.name.clone()).collect::<Vec<_>>();
+    if !rustix::process::geteuid().is_root() || !mounted.on_disk.is_empty() {
+        // An ordinary user: on disk, and held to the limit there.
+        assert_eq!(mounted.on_disk, ["small", "large"]);
+        assert_eq!(named(&mounted), ["small", "large", "disk"]);
+        return;
+    }
+    assert_eq!(named(&mounted), ["disk"], "a tmpfs sees to its size itself");
+    let size = |name: &str| rustix::fs::statvfs(directory(dir.path()).join(name)).map(|fs| fs.f_blocks * fs.f_frsize).unwrap();
+    assert_eq!((size("small"), size("large")), (1 << 20, 16 << 20));
+    fs::write(directory(dir.path()).join("small/x"), b"x").unwrap();
+    // Writing the volumes again finds them.
+    mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    assert!(directory(dir.path()).join("small/x").exists());
+    unmount(dir.path()).unwrap();
     assert!(!directory(dir.path()).exists());
 }
 
@@ -130,7 +155,7 @@ async fn tokens_are_renewed_at_four_fifths_of_their_life_and_kept_while_cut_off(
         { "serviceAccountToken": { "path": "token", "expirationSeconds": 3600 } }, { "configMap": { "name": "c", "items": [{ "key": "x", "path": "ca.crt" }] } }] } }]));
     let token = || fs::read_to_string(directory(dir.path()).join("t/token")).unwrap();
     let young = Issuer { life: 1000, issued: now - 100, ..Issuer::default() };
-    let due = mount(&pod, dir.path(), &facts(), &objects(), &young).await.unwrap().unwrap();
+    let due = mount(&pod, dir.path(), &facts(), &objects(), &young).await.unwrap().renewal.unwrap();
     assert_eq!(due.at, Time((now - 100 + 800) * 1000));
     let first = token();
     mount(&pod, dir.path(), &facts(), &objects(), &young).await.unwrap();
@@ -142,7 +167,7 @@ async fn tokens_are_renewed_at_four_fifths_of_their_life_and_kept_while_cut_off(
     mount(&pod, dir.path(), &facts(), &objects(), &aged).await.unwrap();
     let first = token();
     let cut_off = Issuer { down: true, ..Issuer::default() };
-    let due = mount(&pod, dir.path(), &facts(), &objects(), &cut_off).await.unwrap().unwrap();
+    let due = mount(&pod, dir.path(), &facts(), &objects(), &cut_off).await.unwrap().renewal.unwrap();
     assert!(!due.reached(Time::now()));
     assert_eq!(token(), first);
     mount(&pod, dir.path(), &facts(), &objects(), &aged).await.unwrap();

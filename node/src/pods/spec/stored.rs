@@ -11,6 +11,8 @@ pub struct StoredStatus {
     pub phase: String,
     /// Reason of the phase.
     pub reason: String,
+    /// For a person.
+    pub message: String,
     /// RFC 3339.
     pub start_time: Option<String>,
     /// QoS class, kept.

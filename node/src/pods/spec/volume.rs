@@ -33,6 +33,8 @@ pub struct Volume {
 pub struct EmptyDir {
     /// Empty or `Memory`.
     pub medium: String,
+    /// How large it may become.
+    pub size_limit: Option<Value>,
 }
 
 /// `KeyToPath`.

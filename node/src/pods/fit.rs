@@ -1,0 +1,155 @@
+//! Whether a pod that was bound to this node fits it, which nobody may have asked before (a pod with `spec.nodeName` passes no scheduler): kubelet's predicates
+//! (`pkg/kubelet/lifecycle/predicate.go`), worded as there.
+//!
+//! Not here: preemption for critical pods, and NoExecute taints, which the control plane acts on.
+
+use super::{
+    machine::Verdict,
+    spec::{Container, Pod},
+};
+use coracle_api::{
+    amounts::{Amounts, of_containers},
+    selector::Selector,
+};
+use serde_json::Value;
+
+const OS: &str = "kubernetes.io/os";
+
+/// What the node has for pods: its allocatable.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// CPU, memory, disk.
+    pub amounts: Amounts,
+    /// Pods.
+    pub pods: u32,
+}
+
+/// What the pod asks for.
+pub fn asks(pod: &Pod) -> Amounts {
+    let list = |container: &Container| Amounts::of(container.resources.requests.iter().map(|(name, value)| (name.as_str(), value)));
+    let init = pod.spec.init_containers.iter().map(|container| (list(container), container.is_sidecar()));
+    let mut total = of_containers(pod.spec.containers.iter().map(list), init);
+    let own = &pod.spec.resources.requests;
+    let whole = Amounts::of(own.iter().map(|(name, value)| (name.as_str(), value)));
+    if own.contains_key("cpu") {
+        total.cpu = whole.cpu;
+    }
+    if own.contains_key("memory") {
+        total.memory = whole.memory;
+    }
+    total.add(&Amounts::of(pod.spec.overhead.iter().map(|(name, value)| (name.as_str(), value))));
+    total
+}
+
+/// `Err` refuses the pod: its event's reason and message. `used` is what `others` pods ask for together; `node` is the Node object, if it is known here.
+pub fn fits(pod: &Pod, asks: &Amounts, used: &Amounts, others: usize, room: &Room, node: Option<&Value>) -> Result<(), Verdict> {
+    let refuse = |reason: &str, message: String| Err(Verdict { reason: reason.into(), message });
+    if pod.metadata.labels.get(OS).is_some_and(|os| os != "linux") {
+        return refuse("PodOSSelectorNodeLabelDoesNotMatch", format!("Failed to admit pod as the `{OS}` label doesn't match node label"));
+    }
+    if !matches!(pod.spec.os.name.as_str(), "" | "linux") {
+        return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".into());
+    }
+    let others = i64::try_from(others).unwrap_or(i64::MAX);
+    for (name, asked, used, capacity) in [
+        ("pods", 1, others, i64::from(room.pods)),
+        ("cpu", asks.cpu, used.cpu, room.amounts.cpu),
+        ("memory", asks.memory, used.memory, room.amounts.memory),
+        ("ephemeral-storage", asks.storage, used.storage, room.amounts.storage),
+    ] {
+        // What asks for nothing fits everywhere.
+        if asked > 0 && asked > capacity.saturating_sub(used) {
+            let message = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
+            return refuse(&format!("OutOf{name}"), message);
+        }
+    }
+    if node.is_some_and(|node| !wanted(pod, node)) {
+        return refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
+    }
+    Ok(())
+}
+
+/// The node has the labels and the name that `nodeSelector` and required node affinity ask for.
+fn wanted(pod: &Pod, node: &Value) -> bool {
+    let (labels, name) = (&node["metadata"]["labels"], node["metadata"]["name"].as_str());
+    if !Selector::from_map(&pod.spec.node_selector).is_ok_and(|selector| selector.matches_labels(labels)) {
+        return false;
+    }
+    let Some(required) = &pod.spec.affinity.node_affinity.required else { return true };
+    required.node_selector_terms.iter().any(|term| {
+        let (labelled, named) = (Selector::from_node_requirements(&term.match_expressions), Selector::from_node_requirements(&term.match_fields));
+        let (Ok(labelled), Ok(named)) = (labelled, named) else { return false };
+        // A term without requirements matches nothing.
+        !(labelled.is_everything() && named.is_everything())
+            && labelled.matches_labels(labels)
+            && named.matches(|key| name.filter(|_| key == "metadata.name"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap()
+    }
+
+    fn judge(spec: Value, used: (i64, usize), node: Option<Value>) -> Result<(), (String, String)> {
+        let room = Room { amounts: Amounts { cpu: 2000, memory: 1 << 30, storage: 1 << 30, ..Amounts::default() }, pods: 10 };
+        let used_amounts = Amounts { cpu: used.0, ..Amounts::default() };
+        let pod = pod(spec);
+        fits(&pod, &asks(&pod), &used_amounts, used.1, &room, node.as_ref()).map_err(|verdict| (verdict.reason, verdict.message))
+    }
+
+    fn cpu(amount: &str) -> Value {
+        json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": amount } } }] })
+    }
+
+    #[test]
+    fn resources_are_reckoned_and_worded_as_kubelet_does() {
+        assert_eq!(judge(cpu("1500m"), (500, 9), None), Ok(()));
+        let (reason, message) = judge(cpu("1501m"), (500, 0), None).unwrap_err();
+        assert_eq!(reason, "OutOfcpu");
+        assert_eq!(message, "Node didn't have enough resource: cpu, requested: 1501, used: 500, capacity: 2000");
+        let (reason, message) = judge(cpu("9"), (0, 10), None).unwrap_err();
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("OutOfpods", "Node didn't have enough resource: pods, requested: 1, used: 10, capacity: 10")
+        );
+        let memory = json!({ "initContainers": [{ "name": "i", "resources": { "requests": { "memory": "2Gi" } } }], "containers": [] });
+        assert_eq!(judge(memory, (0, 0), None).unwrap_err().0, "OutOfmemory");
+        let disk = json!({ "containers": [], "overhead": { "ephemeral-storage": "2Gi" } });
+        assert_eq!(judge(disk, (0, 0), None).unwrap_err().0, "OutOfephemeral-storage");
+        // A node that is over its measure takes those that ask for nothing.
+        assert_eq!(judge(cpu("0"), (3000, 0), None), Ok(()));
+        assert_eq!(
+            asks(&pod(json!({ "containers": [{ "resources": { "requests": { "cpu": "1" } } }], "resources": { "requests": { "cpu": "250m" } } })))
+                .cpu,
+            250
+        );
+    }
+
+    #[test]
+    fn labels_and_affinity_must_match_the_node_when_it_is_known() {
+        let node = json!({ "metadata": { "name": "n1", "labels": { "disk": "ssd", "cores": "8" } } });
+        let affinity = |terms: Value| json!({ "containers": [], "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } } } });
+        for (spec, fits) in [
+            (json!({ "containers": [], "nodeSelector": { "disk": "ssd" } }), true),
+            (json!({ "containers": [], "nodeSelector": { "disk": "hdd" } }), false),
+            (affinity(json!([{ "matchExpressions": [{ "key": "cores", "operator": "Gt", "values": ["4"] }] }])), true),
+            (affinity(json!([{ "matchExpressions": [{ "key": "cores", "operator": "Lt", "values": ["4"] }] }, {}])), false),
+            (affinity(json!([{ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["n1"] }] }])), true),
+            (affinity(json!([{ "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": ["n1"] }] }])), false),
+        ] {
+            let verdict = judge(spec.clone(), (0, 0), Some(node.clone()));
+            assert_eq!(verdict.is_ok(), fits, "{spec}");
+            if let Err((reason, message)) = verdict {
+                assert_eq!(reason, "NodeAffinity");
+                assert_eq!(message, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+            }
+            assert_eq!(judge(spec, (0, 0), None), Ok(()));
+        }
+        assert_eq!(judge(json!({ "containers": [], "os": { "name": "windows" } }), (0, 0), None).unwrap_err().0, "PodOSNotSupported");
+    }
+}
