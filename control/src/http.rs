@@ -73,6 +73,10 @@ async fn accepted(core: &Arc<Core>, peer: &Peer, parts: &Parts, body: hyper::bod
     let (bytes, _room) = match *call.method {
         Method::GET | Method::HEAD => (Bytes::new(), None),
         _ => {
+            // Upstream reads what is compressed as text; a word about it is kinder (RFC 9110, 8.4).
+            if text(call.headers, header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+                return Err(Status::new(415, "UnsupportedMediaType", "the body of the request has a content encoding; only identity is accepted"));
+            }
             let said = http_body::Body::size_hint(&body).upper().map_or(MAX_BODY, |bytes| usize::try_from(bytes).unwrap_or(MAX_BODY));
             let room = core.inflight.body(said.min(MAX_BODY)).await?;
             (read(body).await?, Some(room))

@@ -214,6 +214,9 @@ async fn errors(cluster: &Cluster, admin: &mut Peer) {
         assert_eq!(refused.code, 400);
         assert!(refused.message().contains(why), "{}", refused.message());
     }
+    admin.headers.push(("content-encoding".into(), "gzip".into()));
+    assert_eq!(admin.ask("POST", "/api/v1/namespaces/default/pods", PROTOBUF, "", &b"\x1f\x8b"[..]).await.code, 415);
+    admin.headers.clear();
     let other = proto(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}));
     let refused = admin.ask("POST", "/api/v1/namespaces/default/pods", PROTOBUF, "", other).await;
     assert_eq!((refused.code, refused.reason()), (400, "BadRequest"), "{}", refused.body);

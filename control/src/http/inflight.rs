@@ -13,8 +13,10 @@ const AT_ONCE: usize = 400;
 const WAITING: usize = 4_000;
 /// Longest wait.
 const WAIT: Duration = Duration::from_secs(15);
-/// KiB of request bodies held at once.
-const BODIES: usize = 64 * 1024;
+/// KiB of request bodies held at once, as they are once they were read.
+const BODIES: usize = 256 * 1024;
+/// What a body takes once it was read, in times of its text: maps of one key each are the worst that is common.
+const READ: usize = 16;
 /// Watches, logs and proxies under way.
 const STREAMS: usize = 10_000;
 
@@ -57,7 +59,7 @@ impl Default for Limits {
 impl Limits {
     /// Room for a body of at most so many bytes, perhaps after a wait; held until the request is done.
     pub async fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, BODIES as u32);
+        let kib = u32::try_from(bytes.saturating_mul(READ).div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, BODIES as u32);
         tokio::time::timeout(WAIT, self.bodies.clone().acquire_many_owned(kib)).await.map_err(|_| too_many())?.map_err(|_| too_many())
     }
 }
