@@ -101,6 +101,11 @@ impl Quantity {
         saturate(divide_up(self.nanos, 1_000_000))
     }
 
+    /// The nearest double.
+    pub fn approximate(&self) -> f64 {
+        self.nanos as f64 / NANO as f64
+    }
+
     /// True for zero.
     pub fn is_zero(&self) -> bool {
         self.nanos == 0

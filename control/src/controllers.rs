@@ -3,19 +3,24 @@
 pub mod action;
 pub mod claim;
 pub mod cluster_role;
+pub mod daemon_set;
 pub mod deployment;
 pub mod endpoint_slice;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod garbage;
+pub mod history;
 pub mod identity;
+pub mod int_or_percent;
 pub mod job;
 #[cfg(test)]
 mod live_tests;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod owned;
 pub mod pod;
+pub mod pod_control;
 pub mod pod_gc;
 pub mod queue;
 pub mod replica_set;
@@ -23,6 +28,7 @@ pub mod root_ca;
 pub mod runner;
 pub mod selector;
 pub mod service_account;
+pub mod stateful_set;
 pub mod view;
 
 use crate::{Tasks, client::Client};
@@ -81,6 +87,8 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(cluster_role::Aggregation::new(&context)),
         Box::new(deployment::Deployments::new(&context)),
         Box::new(replica_set::ReplicaSets::new(&context)),
+        Box::new(stateful_set::StatefulSets::new(&context)),
+        Box::new(daemon_set::DaemonSets::new(&context)),
         Box::new(job::Jobs::new(&context)),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
         Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),

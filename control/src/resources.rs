@@ -7,6 +7,8 @@
 pub mod age;
 pub mod cells;
 mod config;
+mod controller_revision;
+mod daemon_set;
 mod endpointslice;
 mod event;
 mod job;
@@ -17,6 +19,7 @@ mod rolebinding;
 pub mod rules;
 mod service;
 mod simple;
+mod stateful_set;
 mod workload;
 
 use crate::{
@@ -154,8 +157,11 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("secrets", Arc::new(config::Secret)),
         ("serviceaccounts", Arc::new(simple::SERVICE_ACCOUNT)),
         ("services", Arc::new(service::Service)),
+        ("controllerrevisions.apps", Arc::new(controller_revision::CONTROLLER_REVISION)),
+        ("daemonsets.apps", Arc::new(daemon_set::DaemonSet)),
         ("deployments.apps", Arc::new(workload::Deployment)),
         ("replicasets.apps", Arc::new(workload::ReplicaSet)),
+        ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),
         ("jobs.batch", Arc::new(job::Job)),
         ("leases.coordination.k8s.io", Arc::new(simple::LEASE)),
         ("endpointslices.discovery.k8s.io", Arc::new(endpointslice::EndpointSlice)),

@@ -62,6 +62,11 @@ impl<W: AsyncWrite + Unpin + Send> Writer<W> {
     pub fn new(to: W) -> Self {
         Self { to }
     }
+
+    /// The sink.
+    pub fn into_inner(self) -> W {
+        self.to
+    }
 }
 
 #[async_trait]

@@ -15,7 +15,8 @@ mod history;
 mod hub;
 mod object;
 mod raft;
-mod record;
+#[doc(hidden)]
+pub mod record;
 mod root;
 mod snapshot;
 mod state_file;

@@ -11,7 +11,7 @@ mod raft;
 pub(crate) use raft::{Applied, decode_applied, decode_entry, decode_log_id, decode_vote, encode_applied, encode_entry, encode_log_id, encode_vote};
 
 /// The version every record of this build is written with.
-const VERSION: u8 = 1;
+pub const VERSION: u8 = 1;
 
 /// A record that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -217,6 +217,17 @@ pub(crate) fn decode_object(record: &[u8]) -> Result<Arc<Object>, Corrupt> {
     let meta = r.meta()?;
     r.end()?;
     Object::from_stored(key, revision, json, meta, hole).ok_or(Corrupt::Value("the hole"))
+}
+
+/// What each kind of record reads out of these bytes, written again; for fuzz targets.
+pub fn rewritten(record: &[u8]) -> [Option<Vec<u8>>; 5] {
+    [
+        decode_object(record).ok().map(|object| encode_object(&object)),
+        decode_entry(record).ok().map(|entry| encode_entry(&entry)),
+        decode_vote(record).ok().map(|vote| encode_vote(&vote)),
+        decode_log_id(record).ok().map(|id| encode_log_id(&id)),
+        decode_applied(record).ok().map(|applied| encode_applied(&applied)),
+    ]
 }
 
 /// The state file's key of an object: its three parts with NUL between them (no part holds one), so that order on disk is order in memory.

@@ -1,7 +1,8 @@
-//! The habits of this repository as code: `cargo xtask demo | test | deny | guests | bench | schema`.
+//! The habits of this repository as code: `cargo xtask demo | test | deny | fuzz | guests | bench | schema`.
 
 mod bench;
 mod deny;
+mod fuzz;
 mod guests;
 mod packages;
 mod schema;
@@ -31,6 +32,8 @@ enum Task {
     },
     /// Check licences, sources and known vulnerabilities of all dependencies with cargo-deny, which is installed if need be.
     Deny,
+    /// Look for inputs that break a parser; `fuzz/` holds the targets.
+    Fuzz(fuzz::Options),
     /// Measure the release build beside a known yardstick.
     Bench {
         #[command(subcommand)]
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo(options) => system::demo::run(&options),
         Task::Bench { bench } => bench::run(&bench),
         Task::Deny => deny::run(),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
         Task::Schema { tree } => schema::run(&tree),

@@ -121,6 +121,8 @@ const ROWS: &[Row] = &[
         ..row("", "v1", "Service", "services")
     },
     // apps
+    row("apps", "v1", "ControllerRevision", "controllerrevisions"),
+    Row { short: &["ds"], categories: &["all"], subs: &[STATUS], generation: true, ..row("apps", "v1", "DaemonSet", "daemonsets") },
     Row { short: &["deploy"], categories: &["all"], subs: &[SCALE, STATUS], generation: true, ..row("apps", "v1", "Deployment", "deployments") },
     Row {
         short: &["rs"],
@@ -130,6 +132,7 @@ const ROWS: &[Row] = &[
         generation: true,
         ..row("apps", "v1", "ReplicaSet", "replicasets")
     },
+    Row { short: &["sts"], categories: &["all"], subs: &[SCALE, STATUS], generation: true, ..row("apps", "v1", "StatefulSet", "statefulsets") },
     // reviews
     Row { verbs: CREATE, ..cluster("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews") },
     Row { verbs: CREATE, ..cluster("authentication.k8s.io", "v1", "TokenReview", "tokenreviews") },

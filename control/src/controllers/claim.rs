@@ -2,7 +2,6 @@
 
 use super::{
     action::Action,
-    selector::LabelSelector,
     view::{Meta, Owner},
 };
 use coracle_store::Key;
@@ -21,9 +20,9 @@ pub enum Claim {
     Ignore,
 }
 
-/// Judges an object against an owner that has this uid and selector; `owner_deleting` owners adopt and release nothing.
-pub fn claim(meta: &Meta<'_>, uid: &str, selector: &LabelSelector<'_>, owner_deleting: bool) -> Claim {
-    let matches = selector.matches(&meta.labels);
+/// Judges an object against an owner that has this uid, and whose selector `matches` it or not; `owner_deleting` owners adopt and release
+/// nothing.
+pub fn claim(meta: &Meta<'_>, uid: &str, matches: bool, owner_deleting: bool) -> Claim {
     match meta.controller() {
         Some(owner) if *owner.uid != *uid => Claim::Ignore,
         Some(_) if matches => Claim::Owned,
@@ -48,6 +47,7 @@ pub fn patch(key: Key, meta: &Meta<'_>, owner: &Owner<'_>, adopt: bool) -> Actio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::selector::LabelSelector;
 
     fn meta(json: &str) -> Meta<'_> {
         serde_json::from_str(json).expect("metadata")
@@ -69,9 +69,10 @@ mod tests {
             (orphan, true, Claim::Ignore),
             (dying, false, Claim::Ignore),
         ] {
-            assert_eq!(claim(&meta(json), "u1", &selector, deleting), expected, "{json} {deleting}");
+            let meta = meta(json);
+            assert_eq!(claim(&meta, "u1", selector.matches(&meta.labels), deleting), expected, "{json} {deleting}");
         }
-        assert_eq!(claim(&meta(owned), "u2", &selector, false), Claim::Ignore);
+        assert_eq!(claim(&meta(owned), "u2", true, false), Claim::Ignore);
     }
 
     #[test]

@@ -13,23 +13,23 @@ use self::rollout::{Set, State};
 use super::{
     Context,
     action::{Action, Plan, perform, perform_one},
-    claim::{Claim, claim, patch},
+    owned::{Parent, by_selector},
     pod::Pod,
     queue::Next,
     replica_set::ReplicaSet,
     runner::{Controller, Event, every, namespace_ends},
     selector::LabelSelector,
-    view::{Condition, Headed, Meta, Owner, Text, parse},
+    view::{Condition, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const RESOURCE: &str = "deployments.apps";
 const SETS: &str = "replicasets.apps";
+const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind: "Deployment", selects: by_selector };
 /// "No limit" in progressDeadlineSeconds and revisionHistoryLimit.
 const UNLIMITED: i64 = i32::MAX as i64;
 
@@ -152,17 +152,6 @@ impl Deployments {
     }
 }
 
-/// Sets that are ours or may become so.
-fn candidates(snapshot: &Snapshot, deployment: &Deployment<'_>) -> Vec<Arc<Object>> {
-    let uid = &*deployment.metadata.uid;
-    let selector = &deployment.spec.selector;
-    snapshot
-        .range(SETS, Some(&deployment.metadata.namespace), None)
-        .filter(|set| set.meta.owners.iter().any(|owner| **owner == *uid) || selector.matches(set.meta.labels.as_slice()))
-        .cloned()
-        .collect()
-}
-
 /// Whether a set still has pods that have not ended.
 fn has_pods(snapshot: &Snapshot, uid: &str) -> Result<bool, Status> {
     for pod in snapshot.dependents(uid).iter().filter(|o| &*o.key.resource == "pods") {
@@ -182,22 +171,7 @@ impl Controller for Deployments {
     fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
         match event.resource {
             RESOURCE => keys.extend(event.new.map(|object| object.key.clone())),
-            SETS => {
-                for set in event.versions() {
-                    let Ok(view) = parse::<Headed<'_>>(set) else { continue };
-                    if let Some(owner) = view.metadata.controller() {
-                        if owner.kind == "Deployment" && owner.group() == "apps" {
-                            keys.push(Key::new(RESOURCE, set.key.namespace.clone(), &*owner.name));
-                        }
-                        continue;
-                    }
-                    for deployment in event.snapshot.range(RESOURCE, Some(&set.key.namespace), None) {
-                        if parse::<Deployment<'_>>(deployment).is_ok_and(|view| view.spec.selector.matches(set.meta.labels.as_slice())) {
-                            keys.push(deployment.key.clone());
-                        }
-                    }
-                }
-            }
+            SETS => event.versions().for_each(|set| PARENT.route(set, event.snapshot, keys)),
             _ => {}
         }
     }
@@ -208,47 +182,23 @@ impl Controller for Deployments {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
-        let mut snapshot = client.store().snapshot();
-        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let Some(object) = client.store().snapshot().get(key) else { return Ok(Next::Idle) };
         let deployment: Deployment<'_> = parse(&object)?;
         if deployment.spec.selector.is_empty() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.".to_owned();
             perform(client, Some(&object), vec![Action::Event { kind: "Warning", reason: "SelectingAll", message }]).await?;
             return Ok(Next::Idle);
         }
-        let us = Owner {
-            api_version: Text::from("apps/v1"),
-            kind: Text::from("Deployment"),
-            name: deployment.metadata.name.clone(),
-            uid: deployment.metadata.uid.clone(),
-            controller: true,
-            block_owner_deletion: true,
-        };
-
-        let mut claims = Vec::new();
-        for set in candidates(&snapshot, &deployment) {
-            let view: Headed<'_> = parse(&set)?;
-            match claim(&view.metadata, &us.uid, &deployment.spec.selector, deployment.metadata.deleting()) {
-                Claim::Adopt => claims.push(patch(set.key.clone(), &view.metadata, &us, true)),
-                Claim::Release => claims.push(patch(set.key.clone(), &view.metadata, &us, false)),
-                Claim::Owned | Claim::Ignore => {}
-            }
-        }
-        if !claims.is_empty() {
-            perform(client, None, claims).await?;
-            snapshot = client.store().snapshot();
-        }
+        let us = PARENT.reference(&deployment.metadata);
+        let objects = PARENT.claim(client, SETS, &deployment.metadata, &deployment.spec.selector, |_| true, |_| true).await?;
+        let snapshot = client.store().snapshot();
 
         let whole: Value = parse(&object)?;
         let wanted = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default());
-        let objects = candidates(&snapshot, &deployment);
         let recreate = deployment.spec.strategy.kind == "Recreate";
         let mut sets = Vec::new();
         for set in &objects {
             let view: ReplicaSet<'_> = parse(set)?;
-            if !view.metadata.controlled_by(&us.uid) {
-                continue;
-            }
             let whole: Value = parse(set)?;
             let current = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default()) == wanted;
             let has_pods = recreate && has_pods(&snapshot, &view.metadata.uid)?;

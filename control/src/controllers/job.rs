@@ -12,22 +12,21 @@ pub mod pass;
 use super::{
     Context,
     action::{Action, perform, perform_one},
-    claim::{Claim, claim, patch},
+    owned::{Parent, by_selector},
+    pod_control,
     queue::Next,
-    replica_set::scale::batches,
-    runner::{Controller, Event, every, namespace_ends},
+    runner::{Controller, Event, every},
     selector::LabelSelector,
-    view::{Condition, Headed, Meta, Owner, Text, parse},
+    view::{Condition, Headed, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_store::{Key, Object, Snapshot};
-use futures::future::join_all;
+use coracle_store::{Key, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const RESOURCE: &str = "jobs.batch";
+const PARENT: Parent = Parent { resource: RESOURCE, api_version: "batch/v1", kind: "Job", selects: by_selector };
 /// Held by a pod until it is counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
@@ -162,42 +161,6 @@ impl Jobs {
         }
         Ok(())
     }
-
-    async fn make(&self, about: &Object, pods: Vec<Value>) -> Result<(), Status> {
-        let client = &self.context.client;
-        let mut left = pods.into_iter();
-        for size in batches(left.len()) {
-            let batch: Vec<Value> = left.by_ref().take(size).collect();
-            let made = join_all(batch.into_iter().map(|pod| client.create("pods", &about.key.namespace, pod))).await;
-            let mut failure = None;
-            for result in made {
-                match result {
-                    Ok(pod) => client.event(about, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.key.name)),
-                    Err(status) => {
-                        if !namespace_ends(&status) {
-                            client.event(about, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
-                        }
-                        failure = Some(status);
-                    }
-                }
-            }
-            if let Some(status) = failure {
-                return Err(status);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Pods that are the Job's or may become so.
-fn candidates(snapshot: &Snapshot, job: &Job<'_>) -> Vec<Arc<Object>> {
-    let uid = &*job.metadata.uid;
-    let selector = &job.spec.selector;
-    snapshot
-        .range("pods", Some(&job.metadata.namespace), None)
-        .filter(|pod| pod.meta.owners.iter().any(|owner| **owner == *uid) || (!selector.is_empty() && selector.matches(pod.meta.labels.as_slice())))
-        .cloned()
-        .collect()
 }
 
 #[async_trait]
@@ -209,24 +172,7 @@ impl Controller for Jobs {
     fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
         match event.resource {
             RESOURCE => keys.extend(event.key().cloned()),
-            "pods" => {
-                for pod in event.versions() {
-                    if pod.meta.owners.is_empty() {
-                        for job in event.snapshot.range(RESOURCE, Some(&pod.key.namespace), None) {
-                            let Ok(view) = parse::<Job<'_>>(job) else { continue };
-                            if !view.spec.selector.is_empty() && view.spec.selector.matches(pod.meta.labels.as_slice()) {
-                                keys.push(job.key.clone());
-                            }
-                        }
-                    } else if let Ok(view) = parse::<Headed<'_>>(pod)
-                        && let Some(owner) = view.metadata.controller()
-                        && owner.kind == "Job"
-                        && owner.group() == "batch"
-                    {
-                        keys.push(Key::new(RESOURCE, pod.key.namespace.clone(), &*owner.name));
-                    }
-                }
-            }
+            "pods" => event.versions().for_each(|pod| PARENT.route(pod, event.snapshot, keys)),
             _ => {}
         }
     }
@@ -243,7 +189,7 @@ impl Controller for Jobs {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
-        let mut snapshot = client.store().snapshot();
+        let snapshot = client.store().snapshot();
         let Some(object) = snapshot.get(key) else {
             self.release_orphans(&snapshot, key, "").await?;
             return Ok(Next::Idle);
@@ -252,35 +198,9 @@ impl Controller for Jobs {
         if !job.spec.managed_by.is_empty() && job.spec.managed_by != "kubernetes.io/job-controller" {
             return Ok(Next::Idle);
         }
-        let us = Owner {
-            api_version: Text::from("batch/v1"),
-            kind: Text::from("Job"),
-            name: job.metadata.name.clone(),
-            uid: job.metadata.uid.clone(),
-            controller: true,
-            block_owner_deletion: true,
-        };
-        let mut claims = Vec::new();
-        for pod in candidates(&snapshot, &job) {
-            let meta = parse::<Headed<'_>>(&pod)?.metadata;
-            match claim(&meta, &us.uid, &job.spec.selector, job.metadata.deleting()) {
-                Claim::Adopt => claims.push(patch(pod.key.clone(), &meta, &us, true)),
-                Claim::Release if !job.spec.selector.is_empty() => claims.push(patch(pod.key.clone(), &meta, &us, false)),
-                _ => {}
-            }
-        }
-        if !claims.is_empty() {
-            perform(client, None, claims).await?;
-            snapshot = client.store().snapshot();
-        }
-        let objects = candidates(&snapshot, &job);
-        let mut pods = Vec::new();
-        for pod in &objects {
-            let view: pass::Pod<'_> = parse(pod)?;
-            if view.metadata.controlled_by(&us.uid) {
-                pods.push(view);
-            }
-        }
+        let us = PARENT.reference(&job.metadata);
+        let objects = PARENT.claim(client, "pods", &job.metadata, &job.spec.selector, |_| true, |_| true).await?;
+        let pods = objects.iter().map(|pod| parse::<pass::Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         let decided = pass::decide(&job, &pods, self.context.now());
         perform(client, Some(&object), decided.actions).await?;
         for action in decided.given_up {
@@ -308,8 +228,8 @@ impl Controller for Jobs {
         if !decided.create.is_empty() {
             let whole: Value = parse(&object)?;
             let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
-            let pods = decided.create.iter().map(|index| make::pod(&template, &key.namespace, &us, *index)).collect();
-            self.make(&object, pods).await?;
+            let pods = decided.create.iter().map(|index| make::pod(&template, &key.namespace, &us, *index));
+            pod_control::create(client, &object, pods).await?;
         }
         Ok(decided.again.map_or(Next::Idle, Next::After))
     }

@@ -98,8 +98,17 @@ pub enum Availability {
 
 /// A pod made from a `PodTemplateSpec`, owned by its controller, named by the server (`generateName`).
 pub fn from_template(template: &Value, namespace: &str, generate_name: &str, owner: &Owner<'_>) -> Value {
+    made(template, namespace, ("generateName", generate_name), owner)
+}
+
+/// The same with a name of its own.
+pub fn named_from_template(template: &Value, namespace: &str, name: &str, owner: &Owner<'_>) -> Value {
+    made(template, namespace, ("name", name), owner)
+}
+
+fn made(template: &Value, namespace: &str, (field, name): (&str, &str), owner: &Owner<'_>) -> Value {
     let mut metadata = Map::new();
-    metadata.insert("generateName".into(), json!(generate_name));
+    metadata.insert(field.into(), json!(name));
     metadata.insert("namespace".into(), json!(namespace));
     for field in ["labels", "annotations", "finalizers"] {
         if let Some(value) = template.get("metadata").and_then(|m| m.get(field)) {

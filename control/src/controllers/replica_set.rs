@@ -11,23 +11,24 @@ use self::{
 };
 use super::{
     Context,
-    action::{Action, perform, perform_one},
-    claim::{Claim, claim, patch},
+    action::{Action, perform},
+    owned::{Parent, by_selector},
     pod::{Pod, from_template},
+    pod_control,
     queue::Next,
-    runner::{Controller, Event, every, namespace_ends},
+    runner::{Controller, Event, every},
     selector::LabelSelector,
-    view::{Condition, Headed, Map, Meta, Owner, Text, parse},
+    view::{Condition, Map, Meta, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_store::{Key, Object, Snapshot};
-use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 const RESOURCE: &str = "replicasets.apps";
+const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind: "ReplicaSet", selects: by_selector };
 /// Pods made or deleted in one run; the next run goes on.
 const BURST: usize = 500;
 
@@ -104,53 +105,6 @@ impl ReplicaSets {
     pub fn new(context: &Context) -> Self {
         Self { context: context.acting_as("replicaset-controller") }
     }
-
-    /// Makes `count` pods in batches that double, so that a quota that is used up costs one refusal and not hundreds.
-    async fn create(&self, about: &Object, pod: &Value, count: usize) -> Result<(), Status> {
-        for batch in scale::batches(count) {
-            let made = join_all((0..batch).map(|_| self.context.client.create("pods", &about.key.namespace, pod.clone()))).await;
-            let mut failure = None;
-            for result in made {
-                match result {
-                    Ok(pod) => self.context.client.event(about, "Normal", "SuccessfulCreate", &format!("Created pod: {}", pod.key.name)),
-                    Err(status) => {
-                        if !namespace_ends(&status) {
-                            self.context.client.event(about, "Warning", "FailedCreate", &format!("Error creating: {}", status.message));
-                        }
-                        failure = Some(status);
-                    }
-                }
-            }
-            if let Some(status) = failure {
-                return Err(status);
-            }
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, about: &Object, pods: Vec<(Key, String)>) -> Result<(), Status> {
-        let deletions = pods.into_iter().map(|(key, uid)| async move {
-            let name = key.name.clone();
-            let result = perform_one(&self.context.client, None, Action::Delete { key, uid, propagation: None, grace: None }).await;
-            match &result {
-                Ok(()) => self.context.client.event(about, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}")),
-                Err(status) => self.context.client.event(about, "Warning", "FailedDelete", &format!("Error deleting: {}", status.message)),
-            }
-            result
-        });
-        join_all(deletions).await.into_iter().collect()
-    }
-}
-
-/// Pods that are ours or may become so.
-fn candidates(snapshot: &Snapshot, set: &ReplicaSet<'_>) -> Vec<Arc<Object>> {
-    let selector = &set.spec.selector;
-    let uid = &*set.metadata.uid;
-    snapshot
-        .range("pods", Some(&set.metadata.namespace), None)
-        .filter(|pod| pod.meta.owners.iter().any(|owner| **owner == *uid) || (!selector.is_empty() && selector.matches(pod.meta.labels.as_slice())))
-        .cloned()
-        .collect()
 }
 
 /// How many active pods of sibling sets (those of the same Deployment) run on each node: deletion thins out the crowded nodes.
@@ -169,25 +123,6 @@ fn crowd(snapshot: &Snapshot, set: &ReplicaSet<'_>) -> Result<HashMap<String, us
     Ok(nodes)
 }
 
-/// The ReplicaSet that manages a pod, and for a pod nobody manages those that would adopt it.
-fn sets_of(pod: &Object, snapshot: &Snapshot, keys: &mut Vec<Key>) {
-    if !pod.meta.owners.is_empty() {
-        let Ok(view) = parse::<Headed<'_>>(pod) else { return };
-        if let Some(owner) = view.metadata.controller() {
-            if owner.kind == "ReplicaSet" && owner.group() == "apps" {
-                keys.push(Key::new(RESOURCE, pod.key.namespace.clone(), &*owner.name));
-            }
-            return;
-        }
-    }
-    for set in snapshot.range(RESOURCE, Some(&pod.key.namespace), None) {
-        let Ok(view) = parse::<ReplicaSet<'_>>(set) else { continue };
-        if !view.spec.selector.is_empty() && view.spec.selector.matches(pod.meta.labels.as_slice()) {
-            keys.push(set.key.clone());
-        }
-    }
-}
-
 #[async_trait]
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
@@ -197,7 +132,7 @@ impl Controller for ReplicaSets {
     fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
         match event.resource {
             RESOURCE => keys.extend(event.new.map(|object| object.key.clone())),
-            "pods" => event.versions().for_each(|pod| sets_of(pod, event.snapshot, keys)),
+            "pods" => event.versions().for_each(|pod| PARENT.route(pod, event.snapshot, keys)),
             _ => {}
         }
     }
@@ -209,43 +144,21 @@ impl Controller for ReplicaSets {
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
         let store = client.store();
-        let mut snapshot = store.snapshot();
-        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let Some(object) = store.snapshot().get(key) else { return Ok(Next::Idle) };
         let set: ReplicaSet<'_> = parse(&object)?;
         let uid = &*set.metadata.uid;
-        let us = Owner {
-            api_version: Text::from("apps/v1"),
-            kind: Text::from("ReplicaSet"),
-            name: set.metadata.name.clone(),
-            uid: set.metadata.uid.clone(),
-            controller: true,
-            block_owner_deletion: true,
-        };
-
-        let mut claims = Vec::new();
-        let mut pods = candidates(&snapshot, &set);
+        let us = PARENT.reference(&set.metadata);
+        let dependents;
+        let active = |pod: &Object| parse::<Pod<'_>>(pod).is_ok_and(|pod| pod.active());
+        let pods = PARENT.claim(client, "pods", &set.metadata, &set.spec.selector, |_| true, active).await?;
         let mut views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
-        for (pod, view) in pods.iter().zip(&views) {
-            match claim(&view.metadata, uid, &set.spec.selector, set.metadata.deleting()) {
-                Claim::Adopt if view.active() => claims.push(patch(pod.key.clone(), &view.metadata, &us, true)),
-                Claim::Release => claims.push(patch(pod.key.clone(), &view.metadata, &us, false)),
-                _ => {}
-            }
-        }
-        if !claims.is_empty() {
-            perform(client, None, claims).await?;
-            snapshot = store.snapshot();
-            drop(views);
-            pods = candidates(&snapshot, &set);
-            views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
-        }
 
-        let owned = views.iter().filter(|pod| pod.metadata.controlled_by(uid) && pod.active());
+        let owned = views.iter().filter(|pod| pod.active());
         let mut failure = None;
         let (mut more, mut changed) = (false, false);
         if !set.metadata.deleting() {
             let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-            let crowd = if owned.clone().count() > wanted { crowd(&snapshot, &set)? } else { HashMap::new() };
+            let crowd = if owned.clone().count() > wanted { crowd(&store.snapshot(), &set)? } else { HashMap::new() };
             let active: Vec<Candidate<'_>> = owned.map(|pod| Candidate::new(pod, &crowd)).collect();
             match scale::diff(active, wanted, BURST, self.context.now()) {
                 Diff::None => {}
@@ -254,14 +167,14 @@ impl Controller for ReplicaSets {
                     let whole: Value = parse(&object)?;
                     let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
                     let pod = from_template(&template, &key.namespace, &format!("{}-", key.name), &us);
-                    failure = self.create(&object, &pod, count).await.err();
+                    failure = pod_control::create(client, &object, std::iter::repeat_n(pod, count)).await.err();
                     more = count == BURST;
                 }
                 Diff::Delete(names) => {
                     changed = true;
                     more = names.len() == BURST;
                     let chosen = names.into_iter().map(|(name, uid)| (Key::new("pods", key.namespace.clone(), name), uid)).collect();
-                    failure = self.delete(&object, chosen).await.err();
+                    failure = pod_control::delete(client, &object, chosen).await.err();
                 }
             }
         }
@@ -269,10 +182,11 @@ impl Controller for ReplicaSets {
         // What was just made or deleted is in a fresh snapshot: the status needs no second round.
         if changed {
             drop(views);
-            pods = candidates(&store.snapshot(), &set);
-            views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+            dependents = store.snapshot().dependents(uid);
+            let pods = dependents.iter().filter(|object| &*object.key.resource == "pods");
+            views = pods.map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         }
-        let owned: Vec<&Pod<'_>> = views.iter().filter(|pod| pod.metadata.controlled_by(&set.metadata.uid)).collect();
+        let owned: Vec<&Pod<'_>> = views.iter().filter(|pod| pod.metadata.controlled_by(uid)).collect();
         let Report { status, again } = status::report(&set, &owned, failure.as_ref().map(|f| &*f.message), self.context.now());
         if let Some(status) = status {
             perform(client, Some(&object), vec![Action::Status(status)]).await?;

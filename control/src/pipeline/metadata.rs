@@ -90,7 +90,7 @@ fn invalid(field: &str, value: &str, why: impl std::fmt::Display) -> Cause {
 /// Names of a kind: most are DNS subdomains.
 fn name_rules(row: &Resource) -> fn(&str) -> Vec<String> {
     match (&*row.group, &*row.plural) {
-        ("", "namespaces") => names::dns_label,
+        ("", "namespaces") | ("apps", "statefulsets") => names::dns_label,
         ("", "services") => names::dns1035_label,
         ("rbac.authorization.k8s.io", _) => names::path_segment,
         _ => names::dns_subdomain,

@@ -5,6 +5,7 @@
 //! second programming language.)
 
 pub mod labels;
+pub mod percent;
 pub mod quantities;
 pub mod syntax;
 

@@ -15,6 +15,13 @@ pub struct Simple {
     validate: fn(Option<&Value>, &Value, &mut Causes),
 }
 
+impl Simple {
+    /// Of its parts.
+    pub const fn new(headings: &'static [Heading], cells: fn(&Value) -> Vec<Value>, validate: fn(Option<&Value>, &Value, &mut Causes)) -> Self {
+        Self { headings, cells, validate }
+    }
+}
+
 impl Hooks for Simple {
     fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         (self.validate)(old, new, causes);

@@ -1,6 +1,9 @@
 //! What holds for every kind: as many cells as columns, and no value, however shaped, that makes rules or cells panic.
 
-use super::{builtin, cells, config, endpointslice, event, job, namespace, node, pod, rolebinding, rules::Causes, service, simple, workload};
+use super::{
+    builtin, cells, config, controller_revision, daemon_set, endpointslice, event, job, namespace, node, pod, rolebinding, rules::Causes, service,
+    simple, stateful_set, workload,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -173,7 +176,7 @@ proptest! {
         type Rule = fn(Option<&Value>, &Value, &mut Causes);
         let rules: &[Rule] = &[
             config::config_map, config::secret, endpointslice::validate, node::validate, job::validate, workload::deployment, workload::replica_set,
-            service::validate::service, simple::lease, simple::runtime_class, simple::priority_class, simple::role, simple::cluster_role,
+            stateful_set::validate, daemon_set::validate, controller_revision::validate, service::validate::service, simple::lease, simple::runtime_class, simple::priority_class, simple::role, simple::cluster_role,
             |_, new, causes| event::validate(new, causes),
             |old, new, causes| namespace::validate("finalize", old, new, causes),
             |old, new, causes| rolebinding::validate(true, old, new, causes),

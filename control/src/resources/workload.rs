@@ -4,7 +4,7 @@ use super::{
     Cx, Hooks, age,
     cells::{self, AGE, CONTAINERS, Heading, IMAGES, NAME, SELECTOR, count},
     pod::{template, warnings},
-    rules::{At, Causes, labels::workload_selector, syntax::percent},
+    rules::{At, Causes, labels::workload_selector, percent},
 };
 use coracle_api::{registry::Column, selector::Selector, status::Cause};
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub struct ReplicaSet;
 impl Hooks for Deployment {
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         match cx.subresource() {
-            "status" => status(new, &["updatedReplicas", "unavailableReplicas"], causes),
+            "status" => deployment_status(old, new, causes),
             _ => deployment(old, new, causes),
         }
     }
@@ -47,7 +47,7 @@ impl Hooks for Deployment {
 impl Hooks for ReplicaSet {
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         match cx.subresource() {
-            "status" => status(new, &["fullyLabeledReplicas"], causes),
+            "status" => replica_set_status(old, new, causes),
             _ => replica_set(old, new, causes),
         }
     }
@@ -96,7 +96,7 @@ const REPLICA_SET: &[Heading] = &[
 ];
 
 /// One if nobody says, as defaults have it.
-fn replicas(spec: &Value) -> i64 {
+pub(super) fn replicas(spec: &Value) -> i64 {
     spec["replicas"].as_i64().unwrap_or(1)
 }
 
@@ -106,18 +106,23 @@ fn common(old: Option<&Value>, spec: &At<'_, '_>, causes: &mut Causes) {
     workload_selector(spec, "deployment", causes);
     let pods = spec.field("template");
     template::validate(old.map(|old| &old["spec"]["template"]), &pods, causes);
-    let pod = pods.field("spec");
+    always_restarted(&pods, "ReplicaSet", causes);
+    spec.field("minReadySeconds").non_negative(causes);
+    if let Some(old) = old {
+        spec.field("selector").immutable(causes, &old["spec"]["selector"]);
+    }
+}
+
+/// Pods of a workload that never ends.
+pub(super) fn always_restarted(template: &At<'_, '_>, kind: &str, causes: &mut Causes) {
+    let pod = template.field("spec");
     let policy = pod.field("restartPolicy");
     if policy.is_set() && policy.text() != "Always" {
         policy.unsupported(causes, &["Always"]);
     }
     let deadline = pod.field("activeDeadlineSeconds");
     if deadline.is_set() {
-        deadline.forbidden(causes, "activeDeadlineSeconds in ReplicaSet is not Supported");
-    }
-    spec.field("minReadySeconds").non_negative(causes);
-    if let Some(old) = old {
-        spec.field("selector").immutable(causes, &old["spec"]["selector"]);
+        deadline.forbidden(causes, &format!("activeDeadlineSeconds in {kind} is not Supported"));
     }
 }
 
@@ -149,36 +154,51 @@ pub(super) fn deployment(old: Option<&Value>, new: &Value, causes: &mut Causes) 
 fn rolling_update(rolling: &At<'_, '_>, causes: &mut Causes) {
     let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
     for at in [&unavailable, &surge] {
-        match at.value {
-            Value::String(_) => at.syntax(causes, percent),
-            _ => at.non_negative(causes),
-        }
+        percent::int_or_percent(at, causes);
     }
-    let zero = |at: &At<'_, '_>| at.is_set() && (at.int() == Some(0) || at.text() == "0%");
-    if zero(&unavailable) && zero(&surge) {
+    if percent::is_zero(&unavailable) && percent::is_zero(&surge) {
         unavailable.invalid(causes, "may not be 0 when `maxSurge` is 0");
     }
-    if unavailable.text().strip_suffix('%').is_some_and(|number| number.parse::<u64>().is_ok_and(|number| number > 100)) {
-        unavailable.invalid(causes, "must not be greater than 100%");
-    }
+    percent::not_more_than_all(&unavailable, causes);
 }
 
-/// Counts of a status: none below zero, none above the whole.
-fn status(new: &Value, also: &[&str], causes: &mut Causes) {
+/// Counts of a status: none of `all` below zero, none of `parts` above `replicas`; collisions only grow.
+pub(super) fn counts(old: Option<&Value>, new: &Value, all: &[&str], parts: &[&str], causes: &mut Causes) {
     let root = At::root(new);
     let status = root.field("status");
-    for name in ["observedGeneration", "replicas", "readyReplicas", "availableReplicas", "terminatingReplicas", "collisionCount"].iter().chain(also) {
+    for name in all {
         status.field(name).non_negative(causes);
     }
-    let of = |name: &str| count(&new["status"][name]);
-    for name in also.iter().filter(|name| **name != "unavailableReplicas").chain(&["readyReplicas", "availableReplicas"]) {
-        if of(name) > of("replicas") {
+    for name in parts {
+        if count(&new["status"][*name]) > count(&new["status"]["replicas"]) {
             status.field(name).invalid(causes, "cannot be greater than status.replicas");
         }
     }
-    if of("availableReplicas") > of("readyReplicas") {
-        status.field("availableReplicas").invalid(causes, "cannot be greater than readyReplicas");
+    let collisions = count(&new["status"]["collisionCount"]);
+    if old.is_some_and(|old| collisions < count(&old["status"]["collisionCount"])) {
+        status.field("collisionCount").invalid_value(causes, collisions, "cannot be decremented");
     }
+}
+
+fn status(old: Option<&Value>, new: &Value, all: &[&str], parts: &[&str], causes: &mut Causes) {
+    counts(old, new, all, parts, causes);
+    let root = At::root(new);
+    let status = root.field("status");
+    let available = status.field("availableReplicas");
+    if count(available.value) > count(&new["status"]["readyReplicas"]) {
+        available.invalid(causes, "cannot be greater than readyReplicas");
+    }
+}
+
+fn deployment_status(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+    let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+    let all = ["observedGeneration", "replicas", parts[0], parts[1], parts[2], "unavailableReplicas", "terminatingReplicas", "collisionCount"];
+    status(old, new, &all, &parts, causes);
+}
+
+fn replica_set_status(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    status(old, new, &["replicas", parts[0], parts[1], parts[2], "observedGeneration", "terminatingReplicas"], &parts, causes);
 }
 
 #[cfg(test)]
@@ -257,7 +277,7 @@ mod tests {
     #[test]
     fn a_status_adds_up() {
         let mut causes = Vec::new();
-        status(&json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": -1}}), &["updatedReplicas"], &mut causes);
+        deployment_status(None, &json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": -1}}), &mut causes);
         assert_eq!(
             lines(&causes),
             [

@@ -7,7 +7,7 @@ use super::{
     pod::{HostPort, Pod},
     resources::{Amounts, List, amounts, quantity},
 };
-use crate::controllers::view::{Map, Text, parse};
+use crate::controllers::view::{Text, parse};
 use coracle_api::Status;
 use coracle_store::{Key, Meta, Object};
 use serde::Deserialize;
@@ -196,10 +196,4 @@ impl Cluster {
         }
         true
     }
-}
-
-/// Whether a map of labels is carried by the store's labels.
-pub fn carries(meta: &Meta, labels: &Map<'_>) -> bool {
-    use crate::controllers::selector::Labelled;
-    labels.iter().all(|(key, value)| meta.labels.as_slice().label(key) == Some(&**value))
 }

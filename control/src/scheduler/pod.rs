@@ -2,7 +2,7 @@
 
 use super::resources::{Amounts, Container, List, Requirements, of_pod};
 use crate::controllers::{
-    selector::{LabelSelector, Requirement},
+    selector::{LabelSelector, Labelled, Requirement},
     view::{Condition, Map, Meta, Text},
 };
 use serde::Deserialize;
@@ -43,6 +43,15 @@ pub struct Spec<'a> {
     init_containers: Vec<Container<'a>>,
     overhead: List<'a>,
     resources: Option<Requirements<'a>>,
+}
+
+impl Spec<'_> {
+    /// Whether its node selector and required node affinity allow a node of this name and labels.
+    pub fn allows<L: Labelled + ?Sized>(&self, name: &str, labels: &L) -> bool {
+        let selected = self.node_selector.iter().all(|(key, value)| labels.label(key) == Some(&**value));
+        let required = self.affinity.node_affinity.required.as_ref();
+        selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term.matches(name, labels)))
+    }
 }
 
 /// `core/v1 PodSchedulingGate`; only their number matters.
@@ -103,6 +112,15 @@ pub struct NodeTerm<'a> {
     pub match_expressions: Vec<Requirement<'a>>,
     /// On `metadata.name`.
     pub match_fields: Vec<Requirement<'a>>,
+}
+
+impl NodeTerm<'_> {
+    /// Whether a node of this name and labels meets it; a term without requirements matches nothing.
+    pub fn matches<L: Labelled + ?Sized>(&self, name: &str, labels: &L) -> bool {
+        (!self.match_expressions.is_empty() || !self.match_fields.is_empty())
+            && self.match_expressions.iter().all(|r| r.met_by(labels.label(&r.key)))
+            && self.match_fields.iter().all(|r| r.key == "metadata.name" && r.met_by(Some(name)))
+    }
 }
 
 /// `core/v1 PreferredSchedulingTerm`.

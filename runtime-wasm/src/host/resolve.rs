@@ -144,7 +144,8 @@ impl Resolver {
     }
 }
 
-fn answers(reply: &[u8]) -> io::Result<Vec<IpAddr>> {
+/// The addresses in a name server's answer; none for a name that is not there.
+pub fn answers(reply: &[u8]) -> io::Result<Vec<IpAddr>> {
     let reply = Packet::parse(reply).map_err(io::Error::other)?;
     match reply.rcode() {
         RCODE::NoError => {}

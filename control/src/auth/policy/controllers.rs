@@ -142,7 +142,7 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
             On("patch update", "apps", "statefulsets/finalizers statefulsets/status"),
             On("create delete get patch update", "core", "pods"),
             On("create delete get list patch update watch", "apps", "controllerrevisions"),
-            On("create delete get list update watch", "core", "persistentvolumeclaims"),
+            On("create delete get list patch update watch", "core", "persistentvolumeclaims"),
             EVENTS,
         ],
     ),

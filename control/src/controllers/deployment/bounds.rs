@@ -1,7 +1,7 @@
 //! How far a rolling update may go above and below the wanted number of pods.
 
 use super::Deployment;
-use crate::controllers::view::Text;
+use crate::controllers::{int_or_percent::IntOrPercent, view::Text};
 use serde::Deserialize;
 
 /// `apps/v1 RollingUpdateDeployment`.
@@ -13,31 +13,6 @@ pub struct RollingUpdate<'a> {
     pub max_surge: Option<IntOrPercent<'a>>,
     /// Pods that may be missing.
     pub max_unavailable: Option<IntOrPercent<'a>>,
-}
-
-/// `intstr.IntOrString` as a number or a percentage.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum IntOrPercent<'a> {
-    /// A number of pods.
-    Int(i64),
-    /// Such as `25%`.
-    #[serde(borrow)]
-    Percent(Text<'a>),
-}
-
-impl IntOrPercent<'_> {
-    /// The number of pods out of `total`; what cannot be read counts as none (validation refused it before).
-    pub fn of(&self, total: i64, round_up: bool) -> i64 {
-        match self {
-            Self::Int(number) => *number,
-            Self::Percent(text) => {
-                let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-                let product = percent.saturating_mul(total);
-                if round_up { product.saturating_add(99).div_euclid(100) } else { product.div_euclid(100) }
-            }
-        }
-    }
 }
 
 /// Both bounds as numbers of pods.

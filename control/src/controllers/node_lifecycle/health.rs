@@ -56,7 +56,8 @@ pub struct Taint<'a> {
 }
 
 impl Taint<'_> {
-    fn to_json(&self) -> Value {
+    /// The taint as it is written.
+    pub fn to_json(&self) -> Value {
         let mut json = json!({ "key": self.key, "effect": self.effect });
         if !self.value.is_empty() {
             json["value"] = json!(self.value);

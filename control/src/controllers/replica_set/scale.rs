@@ -86,17 +86,6 @@ pub fn diff(mut active: Vec<Candidate<'_>>, wanted: usize, burst: usize, now: Ti
     }
 }
 
-/// Sizes of the batches in which `count` pods are made: 1, 2, 4, …
-pub fn batches(count: usize) -> impl Iterator<Item = usize> {
-    let (mut left, mut size) = (count, 1);
-    std::iter::from_fn(move || {
-        let batch = size.min(left);
-        left -= batch;
-        size *= 2;
-        (batch > 0).then_some(batch)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +136,5 @@ mod tests {
         assert_eq!(diff(Vec::new(), 3, 500, now), Diff::Create(3));
         assert_eq!(diff(Vec::new(), 900, 500, now), Diff::Create(500));
         assert_eq!(diff(Vec::new(), 0, 500, now), Diff::None);
-    }
-
-    #[test]
-    fn batches_double_and_add_up() {
-        assert_eq!(batches(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
-        assert_eq!(batches(0).count(), 0);
-        assert_eq!(batches(500).sum::<usize>(), 500);
     }
 }

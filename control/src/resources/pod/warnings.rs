@@ -52,17 +52,27 @@ pub fn of_pod(old: Option<&Value>, new: &Value) -> Vec<String> {
     said
 }
 
-/// Of a workload that is new or whose template changes.
+/// Of a workload that is new or whose template changes, and whose name goes into those of its pods.
 pub fn of_workload(old: Option<&Value>, new: &Value) -> Vec<String> {
     let mut said = Vec::new();
-    if old.is_some_and(|old| old["spec"]["template"] == new["spec"]["template"]) {
-        return said;
-    }
     if old.is_none() {
         hostname(new, "this is used in Pod names and hostnames, which can result in surprising behavior", &mut said);
     }
-    let root = At::root(new);
-    template(&root.field("spec").field("template"), &mut said);
+    said.extend(of_template(&["spec", "template"], old, new));
+    said
+}
+
+/// Of the pod template at this path, if it is new or changes.
+pub fn of_template(path: &[&str], old: Option<&Value>, new: &Value) -> Vec<String> {
+    fn find(at: &At<'_, '_>, path: &[&str], old: Option<&Value>, said: &mut Vec<String>) {
+        match path {
+            [] if old == Some(at.value) => {}
+            [] => template(at, said),
+            [field, rest @ ..] => find(&at.field(field), rest, old.map(|old| &old[*field]), said),
+        }
+    }
+    let mut said = Vec::new();
+    find(&At::root(new), path, old, &mut said);
     said
 }
 
