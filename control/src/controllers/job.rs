@@ -5,9 +5,15 @@
 //! every pod is counted exactly once however often this process dies in between.
 
 pub mod backoff;
+pub mod failure;
 pub mod indexes;
 pub mod make;
 pub mod pass;
+pub mod pod;
+mod staff;
+pub mod success;
+
+use self::{failure::FailurePolicy, pod::Pod, success::SuccessPolicy};
 
 use super::{
     Context,
@@ -63,6 +69,14 @@ pub struct Spec<'a> {
     pub completion_mode: Text<'a>,
     /// `TerminatingOrFailed` or `Failed`: when a pod is replaced.
     pub pod_replacement_policy: Text<'a>,
+    /// Failures that are borne for each index, instead of for all together.
+    pub backoff_limit_per_index: Option<i64>,
+    /// Indexes that may fail for good before the Job does.
+    pub max_failed_indexes: Option<i64>,
+    /// What failures of pods mean.
+    pub pod_failure_policy: Option<FailurePolicy<'a>>,
+    /// When it has succeeded early.
+    pub success_policy: Option<SuccessPolicy<'a>>,
     /// Somebody else runs it, if set and not ours.
     pub managed_by: Text<'a>,
     /// Its pods.
@@ -103,6 +117,8 @@ pub struct Report<'a> {
     /// Such as `0-2,5`.
     #[serde(borrow)]
     pub completed_indexes: Text<'a>,
+    /// With a limit per index: those that failed for good.
+    pub failed_indexes: Option<Text<'a>>,
     /// When it began, or was resumed.
     pub start_time: Text<'a>,
     /// When it succeeded.
@@ -128,6 +144,10 @@ impl Job<'_> {
     pub fn indexed(&self) -> bool {
         self.spec.completion_mode == "Indexed"
     }
+    /// Successes that are needed, 0 where any one is enough.
+    pub fn completions(&self) -> i64 {
+        self.spec.completions.unwrap_or(0)
+    }
 }
 
 /// See the module.
@@ -150,7 +170,7 @@ impl Jobs {
             let meta = parse::<Headed<'_>>(pod)?.metadata;
             let left = meta.controller().is_some_and(|owner| owner.kind == "Job" && *owner.name == *key.name && *owner.uid != *uid);
             if left && meta.has_finalizer(TRACKING) {
-                actions.push(pass::untracked(&pod.key, &meta));
+                actions.push(pod::untracked(&pod.key, &meta));
             }
         }
         for action in actions {
@@ -161,6 +181,15 @@ impl Jobs {
         }
         Ok(())
     }
+}
+
+/// Active pods of a Job as they are now.
+fn active(snapshot: &Snapshot, uid: &str) -> Result<i64, Status> {
+    let mut count = 0;
+    for pod in snapshot.dependents(uid).iter().filter(|object| &*object.key.resource == "pods") {
+        count += i64::from(parse::<Pod<'_>>(pod)?.active());
+    }
+    Ok(count)
 }
 
 #[async_trait]
@@ -200,36 +229,40 @@ impl Controller for Jobs {
         }
         let us = PARENT.reference(&job.metadata);
         let objects = PARENT.claim(client, "pods", &job.metadata, &job.spec.selector, |_| true, |_| true).await?;
-        let pods = objects.iter().map(|pod| parse::<pass::Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+        let pods = objects.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         let decided = pass::decide(&job, &pods, self.context.now());
-        perform(client, Some(&object), decided.actions).await?;
+        let gone = |result: Result<(), Status>| match result {
+            Err(status) if status.is_not_found() => Ok(()),
+            result => result,
+        };
         for action in decided.given_up {
-            match perform_one(client, None, action).await {
-                Err(status) if status.is_not_found() => {}
-                result => result?,
+            gone(perform_one(client, None, action).await)?;
+        }
+        pod_control::delete(client, &object, decided.deletions).await?;
+        let mut failure = None;
+        if !decided.create.is_empty() {
+            let whole: Value = parse(&object)?;
+            let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+            let pods = decided.create.iter().map(|new| make::pod(&template, &key.namespace, &us, *new));
+            failure = pod_control::create(client, &object, pods).await.err();
+        }
+        if let Some(mut report) = decided.report {
+            if failure.is_some() {
+                report.active = active(&client.store().snapshot(), &us.uid)?;
             }
+            perform(client, Some(&object), vec![Action::Status(pass::to_json(&report))]).await?;
         }
-        for (key, uid) in decided.deletions {
-            let name = key.name.clone();
-            perform_one(client, None, Action::Delete { key, uid, propagation: None, grace: None }).await?;
-            client.event(&object, "Normal", "SuccessfulDelete", &format!("Deleted pod: {name}"));
-        }
+        perform(client, Some(&object), decided.events).await?;
         // After the status, which makes the pods counted, and whatever else changed about them meanwhile.
         for action in decided.releases {
-            match perform_one(client, None, action).await {
-                Err(status) if status.is_not_found() => {}
-                result => result?,
-            }
+            gone(perform_one(client, None, action).await)?;
         }
         if decided.expired {
             let delete = Action::Delete { key: key.clone(), uid: us.uid.to_string(), propagation: Some("Foreground"), grace: None };
             perform(&self.reaper.client, None, vec![delete]).await?;
         }
-        if !decided.create.is_empty() {
-            let whole: Value = parse(&object)?;
-            let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
-            let pods = decided.create.iter().map(|index| make::pod(&template, &key.namespace, &us, *index));
-            pod_control::create(client, &object, pods).await?;
+        if let Some(status) = failure {
+            return Err(status);
         }
         Ok(decided.again.map_or(Next::Idle, Next::After))
     }

@@ -1,9 +1,13 @@
 //! Job: the selector and labels by which it knows its pods, made once; what may never change; its row.
 
+mod policies;
+pub(super) mod spec;
+mod status;
+
 use super::{
     Cx, Hooks, age,
     cells::{self, AGE, CONTAINERS, Heading, IMAGES, NAME, SELECTOR, count, is_true},
-    pod::{template, warnings},
+    pod::warnings,
     rules::{At, Causes, labels},
 };
 use coracle_api::{
@@ -38,12 +42,18 @@ impl Hooks for Job {
         Ok(())
     }
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
-        if cx.subresource().is_empty() {
-            validate(old, new, causes);
+        match (cx.subresource(), old) {
+            ("status", Some(old)) => status::validate(old, new, causes),
+            _ => validate(old, new, causes),
         }
     }
     fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {
-        if cx.subresource().is_empty() { warnings::of_workload(old, new) } else { Vec::new() }
+        if !cx.subresource().is_empty() {
+            return Vec::new();
+        }
+        let mut said = warnings::of_workload(old, new);
+        said.extend(spec::warnings(old.map(|old| &old["spec"]), &At::root(new).field("spec")));
+        said
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))
@@ -102,24 +112,7 @@ pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let spec = root.field("spec");
     generated(new, &spec, causes);
-    for name in
-        ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"]
-    {
-        spec.field(name).non_negative(causes);
-    }
-    modes(new, &root, causes);
-    let pods = spec.field("template");
-    template::validate(old.map(|old| &old["spec"]["template"]), &pods, causes);
-    let pod = pods.field("spec");
-    let policy = pod.field("restartPolicy");
-    match policy.text() {
-        "" | "Always" => policy.missing(causes, "valid values: \"OnFailure\", \"Never\""),
-        "OnFailure" if spec.field("podFailurePolicy").is_set() => {
-            policy.invalid(causes, "only \"Never\" is supported when podFailurePolicy is specified")
-        }
-        "OnFailure" | "Never" => {}
-        _ => policy.unsupported(causes, &["OnFailure", "Never"]),
-    }
+    spec::validate(&spec, causes);
     let selector = spec.field("selector");
     if selector.is_set() {
         labels::selector(&selector, causes);
@@ -128,11 +121,24 @@ pub(super) fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     }
     let of_template = &new["spec"]["template"]["metadata"]["labels"];
     if Selector::from_object(selector.value).is_ok_and(|selector| !selector.matches_labels(of_template)) {
+        let pods = spec.field("template");
         let metadata = pods.field("metadata");
         metadata.field("labels").invalid(causes, "`selector` does not match template `labels`");
     }
+    hostnames(new, &root, causes);
     if let Some(old) = old {
-        update(old, new, &spec, causes);
+        spec::update(old, new, &spec, causes);
+    }
+}
+
+/// The pods of an indexed Job have names in DNS.
+fn hostnames(new: &Value, root: &At<'_, '_>, causes: &mut Causes) {
+    let last = new["spec"]["completions"].as_i64().filter(|count| *count > 0 && new["spec"]["completionMode"] == "Indexed");
+    let Some(last) = last else { return };
+    let host = format!("{}-{}", new["metadata"]["name"].as_str().unwrap_or_default(), last - 1);
+    if !names::dns_label(&host).is_empty() {
+        let metadata = root.field("metadata");
+        metadata.field("name").invalid(causes, &format!("will not able to create pod with invalid DNS label: {host}"));
     }
 }
 
@@ -159,87 +165,6 @@ fn generated(new: &Value, spec: &At<'_, '_>, causes: &mut Causes) {
     let selector = spec.field("selector");
     if Selector::from_object(selector.value).is_ok_and(|selector| !selector.matches_labels(&Value::Object(made))) {
         selector.invalid(causes, "`selector` not auto-generated");
-    }
-}
-
-/// Rules between completion mode, counts and policies.
-fn modes(new: &Value, root: &At<'_, '_>, causes: &mut Causes) {
-    let spec = root.field("spec");
-    let mode = spec.field("completionMode");
-    mode.one_of(causes, &["NonIndexed", "Indexed"]);
-    let (completions, parallelism) = (spec.field("completions"), spec.field("parallelism"));
-    let (per_index, failed_indexes) = (spec.field("backoffLimitPerIndex"), spec.field("maxFailedIndexes"));
-    if failed_indexes.is_set() && !per_index.is_set() {
-        per_index.missing(causes, "when maxFailedIndexes is specified");
-    }
-    if mode.text() == "Indexed" {
-        completions.required(causes, "when completion mode is Indexed");
-        if parallelism.int().is_some_and(|n| n > 100_000) {
-            parallelism.invalid(causes, "must be less than or equal to 100000 when completion mode is Indexed");
-        }
-        if failed_indexes.int().zip(completions.int()).is_some_and(|(failed, all)| failed > all) {
-            failed_indexes.invalid(causes, "must be less than or equal to completions");
-        }
-        let name = new["metadata"]["name"].as_str().unwrap_or_default();
-        if let Some(last) = completions.int().filter(|n| *n > 0) {
-            let host = format!("{name}-{}", last - 1);
-            if !names::dns_label(&host).is_empty() {
-                let metadata = root.field("metadata");
-                metadata.field("name").invalid(causes, &format!("will not able to create pod with invalid DNS label: {host}"));
-            }
-        }
-    } else {
-        for at in [&per_index, &failed_indexes] {
-            if at.is_set() {
-                at.invalid(causes, "requires indexed completion mode");
-            }
-        }
-        let policy = spec.field("successPolicy");
-        if policy.is_set() {
-            policy.invalid(causes, "requires indexed completion mode");
-        }
-    }
-    let supported: &[&str] = if spec.field("podFailurePolicy").is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    spec.field("podReplacementPolicy").one_of(causes, supported);
-    let managed = spec.field("managedBy");
-    if managed.is_set() && managed.text().split_once('/').is_none_or(|(domain, path)| !names::dns_subdomain(domain).is_empty() || path.is_empty()) {
-        managed.invalid(causes, "must be a domain-prefixed path (such as \"acme.io/foo\")");
-    }
-}
-
-fn update(old: &Value, new: &Value, spec: &At<'_, '_>, causes: &mut Causes) {
-    let before = &old["spec"];
-    let completions = spec.field("completions");
-    if new["spec"]["completionMode"] != "Indexed" {
-        completions.immutable(causes, &before["completions"]);
-    } else if completions.is_set() && completions.value != &before["completions"] && new["spec"]["completions"] != new["spec"]["parallelism"] {
-        completions.invalid(causes, "can only be modified in tandem with spec.parallelism");
-    }
-    spec.field("selector").immutable(causes, &before["selector"]);
-    // A suspended job that has not begun may still be told where to run.
-    let waiting = before["suspend"] == true && old["status"]["startTime"].is_null();
-    let mut allowed = before["template"].clone();
-    if waiting {
-        let now = &new["spec"]["template"];
-        for (part, names) in [("metadata", &["labels", "annotations"][..]), ("spec", &["nodeSelector", "tolerations", "schedulingGates", "affinity"])]
-        {
-            for name in names {
-                allowed[part][*name] = now[part][*name].clone();
-            }
-        }
-        prune_nulls(&mut allowed);
-    }
-    spec.field("template").immutable(causes, &allowed);
-    for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-        spec.field(name).immutable(causes, &before[name]);
-    }
-}
-
-fn prune_nulls(template: &mut Value) {
-    for part in ["metadata", "spec"] {
-        if let Some(map) = template.get_mut(part).and_then(Value::as_object_mut) {
-            map.retain(|_, value| !value.is_null());
-        }
     }
 }
 
@@ -300,7 +225,8 @@ mod tests {
         );
         let old = sample();
         assert_eq!(wrong(Some(&old), |job| job["spec"]["completions"] = 3.into()), ["spec.completions: Invalid value: 3: field is immutable"]);
-        let wrong_template = wrong(Some(&old), |job| job["spec"]["template"]["spec"]["containers"][0]["image"] = "pi:2".into());
+        let image = |job: &mut Value| job["spec"]["template"]["spec"]["containers"][0]["image"] = "pi:2".into();
+        let wrong_template = wrong(Some(&old), image);
         assert!(
             wrong_template.len() == 1
                 && wrong_template[0].starts_with("spec.template: Invalid value: {")
@@ -309,7 +235,19 @@ mod tests {
         );
         let mut suspended = sample();
         suspended["spec"]["suspend"] = true.into();
-        assert_eq!(wrong(Some(&suspended), |job| job["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"})), Vec::<String>::new());
+        let elsewhere = |job: &mut Value| {
+            let pod = &mut job["spec"]["template"]["spec"];
+            pod["nodeSelector"] = json!({"a": "b"});
+            pod["affinity"]["nodeAffinity"] = json!({});
+            pod["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+            job["spec"]["template"]["metadata"]["annotations"] = json!({"a": "b"});
+        };
+        assert_eq!(wrong(Some(&suspended), elsewhere), Vec::<String>::new());
+        assert_eq!(wrong(Some(&suspended), image).len(), 1);
+        let anti = |job: &mut Value| job["spec"]["template"]["spec"]["affinity"] = json!({"podAntiAffinity": {}});
+        assert_eq!(wrong(Some(&suspended), anti).len(), 1, "of affinity only that to nodes");
+        suspended["status"] = json!({"active": 1, "startTime": "2026-01-02T03:04:00Z", "conditions": [{"type": "Suspended", "status": "True"}]});
+        assert_eq!(wrong(Some(&suspended), elsewhere).len(), 1, "it still has a pod");
     }
 
     #[test]

@@ -175,6 +175,10 @@ impl<'p, 'v> At<'p, 'v> {
     pub fn invalid(&self, causes: &mut Causes, detail: &str) {
         self.report(causes, Mistake::Invalid, Some(&zero_if_null(self.value)), detail);
     }
+    /// `Invalid value: why`, where the value is too large to be shown.
+    pub fn wrong(&self, causes: &mut Causes, detail: &str) {
+        self.report(causes, Mistake::Invalid, None, detail);
+    }
     /// `Invalid value` about a value that is not the one at this place.
     pub fn invalid_value(&self, causes: &mut Causes, bad: impl Into<Value>, detail: &str) {
         self.report(causes, Mistake::Invalid, Some(&bad.into()), detail);

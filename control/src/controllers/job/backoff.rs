@@ -1,4 +1,4 @@
-//! How long a Job waits after failures: 10 s, doubling with each failure since the last success, at most 10 min.
+//! How long a Job waits after failures: 10 s, doubling with each failure, at most 10 min.
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -6,14 +6,18 @@ use std::time::Duration;
 const FIRST: i64 = 10;
 const LONGEST: i64 = 600;
 
-/// What is left to wait, from when pods failed and when they succeeded.
+/// What is left to wait, from when pods failed and when they succeeded: failures since the last success count.
 pub fn left(failed: &[Timestamp], succeeded: &[Timestamp], now: Timestamp) -> Option<Duration> {
     let last_success = succeeded.iter().max();
     let failures = failed.iter().filter(|at| last_success.is_none_or(|success| *at > success)).count();
-    let last = failed.iter().max()?;
-    let doublings = u32::try_from(failures.checked_sub(1)?).unwrap_or(u32::MAX);
+    after(i64::try_from(failures).unwrap_or(i64::MAX), *failed.iter().max()?, now)
+}
+
+/// What is left to wait after so many failures, the last at this time.
+pub fn after(failures: i64, last: Timestamp, now: Timestamp) -> Option<Duration> {
+    let doublings = u32::try_from(failures.checked_sub(1)?).ok()?;
     let wait = FIRST.saturating_mul(1i64.checked_shl(doublings.min(20)).unwrap_or(i64::MAX)).min(LONGEST);
-    let left = SignedDuration::from_secs(wait) - now.duration_since(*last);
+    let left = SignedDuration::from_secs(wait) - now.duration_since(last);
     (left > SignedDuration::ZERO).then(|| left.unsigned_abs())
 }
 
@@ -35,5 +39,6 @@ mod tests {
         assert_eq!(secs(&[0, 5], &[3], 5), Some(10), "a success between");
         assert_eq!(secs(&[0, 5], &[6], 6), None, "a success afterwards");
         assert_eq!(secs(&(0..60).collect::<Vec<_>>(), &[], 59), Some(600));
+        assert_eq!(after(0, at(0), at(0)), None);
     }
 }

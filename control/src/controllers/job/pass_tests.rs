@@ -1,7 +1,13 @@
 //! A small world of one Job and its pods.
 
 use super::*;
-use crate::controllers::view::parse_bytes;
+use crate::controllers::{
+    job::{
+        TRACKING,
+        make::{FAILURES, IGNORED, INDEX},
+    },
+    view::parse_bytes,
+};
 
 struct World {
     job: Value,
@@ -27,28 +33,36 @@ impl World {
         let decided = decide(&job, &pods, self.now);
         let again = decided.again;
         let did = Decided { again: None, ..decided.clone() } != Decided::default();
-        for action in decided.actions {
-            match action {
-                Action::Status(status) => self.job["status"] = status,
-                Action::Event { reason, .. } => self.events.push(reason),
-                other => panic!("unexpected {other:?}"),
-            }
+        let patched =
+            |actions: Vec<Action>| actions.into_iter().map(|action| if let Action::Patch { key, .. } = action { key } else { panic!("a patch") });
+        for key in patched(decided.given_up) {
+            self.pod(&key.name)["metadata"]["finalizers"] = json!([]);
         }
         for (key, _) in &decided.deletions {
             self.pod(&key.name)["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        for action in decided.given_up.into_iter().chain(decided.releases) {
-            let Action::Patch { key, .. } = action else { panic!("a patch") };
-            self.pod(&key.name)["metadata"]["finalizers"] = json!([]);
-        }
-        for index in decided.create {
+        for new in decided.create {
             self.made += 1;
             let name = format!("p{}", self.made);
-            let annotations = index.map_or(json!({}), |i| json!({ INDEX: i.to_string() }));
+            let mut annotations = new.index.map_or(json!({}), |i| json!({ INDEX: i.to_string() }));
+            if let Some((failures, ignored)) = new.failures {
+                annotations[FAILURES] = json!(failures.to_string());
+                annotations[IGNORED] = json!(ignored.to_string());
+            }
             self.pods.push(json!({
                 "metadata": { "name": name, "namespace": "n", "uid": name, "finalizers": [TRACKING], "annotations": annotations },
                 "status": { "phase": "Pending" },
             }));
+        }
+        if let Some(report) = &decided.report {
+            self.job["status"] = to_json(report);
+        }
+        for event in decided.events {
+            let Action::Event { reason, .. } = event else { panic!("an event") };
+            self.events.push(reason);
+        }
+        for key in patched(decided.releases) {
+            self.pod(&key.name)["metadata"]["finalizers"] = json!([]);
         }
         self.expired |= decided.expired;
         (did, again)
@@ -226,4 +240,121 @@ fn one_success_ends_a_work_queue() {
     world.settle();
     assert_eq!(world.status("succeeded"), 2);
     assert_eq!(world.conditions().len(), 2);
+}
+
+fn world(spec: Value) -> World {
+    let mut world = World::new(spec);
+    world.settle();
+    world
+}
+
+fn ended(world: &mut World, name: &str, code: i64) {
+    let at = stamp(world.now);
+    let state = json!({ "terminated": { "finishedAt": at, "exitCode": code } });
+    world.pod(name)["status"] = json!({ "phase": "Failed", "containerStatuses": [{ "name": "main", "state": state }] });
+}
+
+#[test]
+fn a_policy_may_fail_the_job_or_look_away() {
+    let rules = json!([{ "action": "FailJob", "onExitCodes": { "operator": "In", "values": [42] } },
+        { "action": "Ignore", "onExitCodes": { "operator": "In", "values": [7] } }]);
+    let mut world = world(json!({ "parallelism": 2, "completions": 2, "backoffLimit": 0, "podFailurePolicy": { "rules": rules } }));
+    ended(&mut world, "p1", 7);
+    world.settle();
+    assert_eq!((world.status("failed"), world.conditions().len()), (0, 0), "it does not count");
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    ended(&mut world, "p2", 42);
+    world.settle();
+    assert_eq!(world.conditions(), ["FailureTarget:PodFailurePolicy", "Failed:PodFailurePolicy"]);
+    let message = world.job["status"]["conditions"][1]["message"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(message, "Container main for pod n/p2 failed with exit code 42 matching FailJob rule at index 0");
+    assert_eq!((world.active().len(), world.status("failed")), (0, 2), "what ran has failed, too");
+}
+
+#[test]
+fn each_index_has_its_own_limit() {
+    let spec = json!({ "parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1, "backoffLimit": i32::MAX });
+    let mut world = world(spec);
+    world.end("p1", "Failed");
+    assert_eq!(world.settle(), Some(Duration::from_secs(10)));
+    assert!(
+        world.pods.iter().any(|pod| pod["metadata"]["name"] == "p1" && pod["metadata"]["finalizers"] == json!([TRACKING])),
+        "held for its successor"
+    );
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    assert_eq!((world.active(), world.status("failed")), (vec!["p2".to_owned(), "p3".to_owned()], 1));
+    assert_eq!(world.pod("p3")["metadata"]["annotations"][FAILURES], "1");
+    world.end("p3", "Failed");
+    world.settle();
+    assert_eq!((world.job["status"]["failedIndexes"].as_str(), world.active()), (Some("0"), vec!["p2".to_owned()]));
+    world.end("p2", "Succeeded");
+    world.settle();
+    assert_eq!(world.conditions(), ["FailureTarget:FailedIndexes", "Failed:FailedIndexes"]);
+    assert_eq!((world.job["status"]["completedIndexes"].as_str(), world.status("failed")), (Some("1"), 2));
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let spec = json!({ "parallelism": 3, "completions": 9, "completionMode": "Indexed", "backoffLimitPerIndex": 0, "maxFailedIndexes": 1, "backoffLimit": i32::MAX });
+    let mut world = world(spec);
+    world.end("p1", "Failed");
+    world.settle();
+    assert_eq!((world.conditions().len(), world.active().len()), (0, 3), "the next index takes its place");
+    world.end("p2", "Failed");
+    world.settle();
+    assert_eq!(world.conditions(), ["FailureTarget:MaxFailedIndexesExceeded", "Failed:MaxFailedIndexesExceeded"]);
+    assert_eq!(world.events, ["MaxFailedIndexesExceeded"]);
+}
+
+#[test]
+fn success_may_come_early() {
+    let policy = json!({ "rules": [{ "succeededIndexes": "0" }] });
+    let mut world = world(json!({ "parallelism": 3, "completions": 3, "completionMode": "Indexed", "successPolicy": policy }));
+    world.end("p1", "Succeeded");
+    world.settle();
+    assert_eq!(world.conditions(), ["SuccessCriteriaMet:SuccessPolicy", "Complete:SuccessPolicy"]);
+    assert_eq!((world.status("succeeded"), world.status("failed"), world.active().len()), (1, 0, 0), "what was left over has not failed");
+}
+
+#[test]
+fn only_what_ended_is_replaced_if_so_wanted() {
+    let mut world = world(json!({ "parallelism": 1, "completions": 1, "podReplacementPolicy": "Failed" }));
+    world.pod("p1")["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.settle();
+    assert_eq!((world.active().len(), world.status("terminating"), world.status("failed")), (0, 1, 0));
+    world.end("p1", "Failed");
+    world.settle();
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    assert_eq!((world.active(), world.status("failed")), (vec!["p2".to_owned()], 1));
+}
+
+#[test]
+fn two_pods_of_an_index_are_one_too_many() {
+    let mut world = world(json!({ "parallelism": 2, "completions": 2, "completionMode": "Indexed" }));
+    let mut twin = world.pods[0].clone();
+    for field in ["name", "uid"] {
+        twin["metadata"][field] = json!("twin");
+    }
+    twin["status"]["phase"] = json!("Running");
+    world.pods.push(twin);
+    let mut stray = world.pods[0].clone();
+    for field in ["name", "uid"] {
+        stray["metadata"][field] = json!("stray");
+    }
+    stray["metadata"]["annotations"][INDEX] = json!("9");
+    world.pods.push(stray);
+    world.settle();
+    let left: Vec<&str> = world.pods.iter().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+    assert_eq!(left, ["p2", "twin"], "the one that has done more stays");
+    assert_eq!(world.status("failed"), 0);
+}
+
+#[test]
+fn a_job_of_nothing_is_done_at_once() {
+    let world = world(json!({ "parallelism": 1, "completions": 0 }));
+    assert_eq!(world.conditions(), ["SuccessCriteriaMet:CompletionsReached", "Complete:CompletionsReached"]);
+    assert_eq!(world.made, 0);
 }
