@@ -3,8 +3,10 @@
 pub mod action;
 pub mod claim;
 pub mod cluster_role;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoint_slice;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -86,10 +88,13 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),
         Box::new(cluster_role::Aggregation::new(&context)),
         Box::new(deployment::Deployments::new(&context)),
-        Box::new(replica_set::ReplicaSets::new(&context)),
+        Box::new(replica_set::ReplicaSets::new(&context, &replica_set::REPLICA_SET)),
+        Box::new(replica_set::ReplicaSets::new(&context, &replica_set::REPLICATION_CONTROLLER)),
         Box::new(stateful_set::StatefulSets::new(&context)),
         Box::new(daemon_set::DaemonSets::new(&context)),
         Box::new(job::Jobs::new(&context)),
+        Box::new(cron_job::CronJobs::new(&context)),
+        Box::new(disruption::Disruptions::new(&context, Arc::clone(&options.kinds))),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
         Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),
         Box::new(node_ipam::NodeIpam::new(&context, options.pod_range, options.node_prefix)),

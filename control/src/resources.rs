@@ -8,13 +8,16 @@ pub mod age;
 pub mod cells;
 mod config;
 mod controller_revision;
+mod cron_job;
 mod daemon_set;
+mod disruption_budget;
 mod endpointslice;
 mod event;
 mod job;
 pub mod namespace;
 mod node;
 pub mod pod;
+mod replication_controller;
 mod rolebinding;
 pub mod rules;
 mod service;
@@ -154,6 +157,8 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("namespaces", Arc::new(namespace::Namespace)),
         ("nodes", Arc::new(node::Node)),
         ("pods", Arc::new(pod::Pod)),
+        ("podtemplates", Arc::new(replication_controller::PodTemplate)),
+        ("replicationcontrollers", Arc::new(replication_controller::ReplicationController)),
         ("secrets", Arc::new(config::Secret)),
         ("serviceaccounts", Arc::new(simple::SERVICE_ACCOUNT)),
         ("services", Arc::new(service::Service)),
@@ -162,10 +167,12 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("deployments.apps", Arc::new(workload::Deployment)),
         ("replicasets.apps", Arc::new(workload::ReplicaSet)),
         ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),
+        ("cronjobs.batch", Arc::new(cron_job::CronJob)),
         ("jobs.batch", Arc::new(job::Job)),
         ("leases.coordination.k8s.io", Arc::new(simple::LEASE)),
         ("endpointslices.discovery.k8s.io", Arc::new(endpointslice::EndpointSlice)),
         ("runtimeclasses.node.k8s.io", Arc::new(simple::RUNTIME_CLASS)),
+        ("poddisruptionbudgets.policy", Arc::new(disruption_budget::DisruptionBudget)),
         ("clusterroles.rbac.authorization.k8s.io", Arc::new(simple::CLUSTER_ROLE)),
         ("clusterrolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: false })),
         ("roles.rbac.authorization.k8s.io", Arc::new(simple::ROLE)),

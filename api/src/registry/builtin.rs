@@ -107,6 +107,15 @@ const ROWS: &[Row] = &[
         generation: true,
         ..row("", "v1", "Pod", "pods")
     },
+    Row { generation: true, ..row("", "v1", "PodTemplate", "podtemplates") },
+    Row {
+        short: &["rc"],
+        categories: &["all"],
+        subs: &[SCALE, STATUS],
+        selectable: &["status.replicas=status.replicas?0"],
+        generation: true,
+        ..row("", "v1", "ReplicationController", "replicationcontrollers")
+    },
     Row { selectable: &["type"], ..row("", "v1", "Secret", "secrets") },
     Row {
         short: &["sa"],
@@ -141,6 +150,7 @@ const ROWS: &[Row] = &[
     Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews") },
     Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews") },
     // batch
+    Row { short: &["cj"], categories: &["all"], subs: &[STATUS], generation: true, ..row("batch", "v1", "CronJob", "cronjobs") },
     Row {
         categories: &["all"],
         subs: &[STATUS],
@@ -152,6 +162,7 @@ const ROWS: &[Row] = &[
     row("coordination.k8s.io", "v1", "Lease", "leases"),
     Row { generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
     cluster("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses"),
+    Row { short: &["pdb"], subs: &[STATUS], generation: true, ..row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets") },
     cluster("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
     cluster("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
     row("rbac.authorization.k8s.io", "v1", "Role", "roles"),

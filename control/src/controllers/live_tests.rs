@@ -1,6 +1,9 @@
 //! Controllers and scheduler in a real control plane, with a node that is played by the test.
 
+mod budgets;
 mod cluster;
+mod controllers;
+mod jobs;
 mod sets;
 
 use self::cluster::{Cluster, play_node, run, value};

@@ -1,7 +1,9 @@
-//! Keeps as many pods of a template as a ReplicaSet wants (Kubernetes' replicaset-controller).
+//! Keeps as many pods of a template as a ReplicaSet or a ReplicationController wants (Kubernetes' replicaset-controller and
+//! replication-controller).
 //!
 //! [`scale`] decides how many to make and which to delete, [`status`] what to report; this file reads the state and carries it out.
 
+pub mod controller;
 pub mod scale;
 pub mod status;
 
@@ -12,7 +14,7 @@ use self::{
 use super::{
     Context,
     action::{Action, perform},
-    owned::{Parent, by_selector},
+    owned::{Parent, by_map, by_selector},
     pod::{Pod, from_template},
     pod_control,
     queue::Next,
@@ -28,7 +30,6 @@ use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 
 const RESOURCE: &str = "replicasets.apps";
-const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind: "ReplicaSet", selects: by_selector };
 /// Pods made or deleted in one run; the next run goes on.
 const BURST: usize = 500;
 
@@ -95,15 +96,45 @@ pub struct State<'a> {
     pub conditions: Vec<Condition<'a>>,
 }
 
+/// One of the two kinds.
+pub struct Kind {
+    /// Name of the controller and of its service account.
+    name: &'static str,
+    account: &'static str,
+    parent: Parent,
+    read: for<'a> fn(&'a Object) -> Result<ReplicaSet<'a>, Status>,
+    /// Its status counts pods that are being deleted.
+    terminating: bool,
+}
+
+/// `apps/v1 ReplicaSet`.
+pub const REPLICA_SET: Kind = Kind {
+    name: "replicaset-controller",
+    account: "replicaset-controller",
+    parent: Parent { resource: RESOURCE, api_version: "apps/v1", kind: "ReplicaSet", selects: by_selector },
+    read: |object| parse(object),
+    terminating: true,
+};
+
+/// `v1 ReplicationController`.
+pub const REPLICATION_CONTROLLER: Kind = Kind {
+    name: "replication-controller",
+    account: "replication-controller",
+    parent: Parent { resource: "replicationcontrollers", api_version: "v1", kind: "ReplicationController", selects: by_map },
+    read: controller::read,
+    terminating: false,
+};
+
 /// See the module.
 pub struct ReplicaSets {
     context: Context,
+    kind: &'static Kind,
 }
 
 impl ReplicaSets {
-    /// Acting as `replicaset-controller`.
-    pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("replicaset-controller") }
+    /// For one of the kinds, acting as its service account.
+    pub fn new(context: &Context, kind: &'static Kind) -> Self {
+        Self { context: context.acting_as(kind.account), kind }
     }
 }
 
@@ -126,31 +157,32 @@ fn crowd(snapshot: &Snapshot, set: &ReplicaSet<'_>) -> Result<HashMap<String, us
 #[async_trait]
 impl Controller for ReplicaSets {
     fn name(&self) -> &'static str {
-        "replicaset-controller"
+        self.kind.name
     }
 
     fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
         match event.resource {
-            RESOURCE => keys.extend(event.new.map(|object| object.key.clone())),
-            "pods" => event.versions().for_each(|pod| PARENT.route(pod, event.snapshot, keys)),
+            "pods" => event.versions().for_each(|pod| self.kind.parent.route(pod, event.snapshot, keys)),
+            resource if *resource == *self.kind.parent.resource => keys.extend(event.new.map(|object| object.key.clone())),
             _ => {}
         }
     }
 
     fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
-        every(snapshot, RESOURCE, keys);
+        every(snapshot, self.kind.parent.resource, keys);
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
         let store = client.store();
         let Some(object) = store.snapshot().get(key) else { return Ok(Next::Idle) };
-        let set: ReplicaSet<'_> = parse(&object)?;
+        let Kind { parent, read, .. } = self.kind;
+        let set = read(&object)?;
         let uid = &*set.metadata.uid;
-        let us = PARENT.reference(&set.metadata);
+        let us = parent.reference(&set.metadata);
         let dependents;
         let active = |pod: &Object| parse::<Pod<'_>>(pod).is_ok_and(|pod| pod.active());
-        let pods = PARENT.claim(client, "pods", &set.metadata, &set.spec.selector, |_| true, active).await?;
+        let pods = parent.claim(client, "pods", &set.metadata, &set.spec.selector, |_| true, active).await?;
         let mut views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
 
         let owned = views.iter().filter(|pod| pod.active());
@@ -187,7 +219,7 @@ impl Controller for ReplicaSets {
             views = pods.map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         }
         let owned: Vec<&Pod<'_>> = views.iter().filter(|pod| pod.metadata.controlled_by(uid)).collect();
-        let Report { status, again } = status::report(&set, &owned, failure.as_ref().map(|f| &*f.message), self.context.now());
+        let Report { status, again } = status::report(&set, &owned, self.kind.terminating, failure.as_ref().map(|f| &*f.message), self.context.now());
         if let Some(status) = status {
             perform(client, Some(&object), vec![Action::Status(status)]).await?;
         }

@@ -176,10 +176,11 @@ impl Core {
         let asked = options.grace_period_seconds.map(|grace| if grace < 0 { 1 } else { grace });
         let deletion = hooks.delete(&cx, &mut new, asked)?;
         let (propagation, warnings) = match options.propagation()? {
-            // What batch/v1 does for the sake of older clients.
+            // What these kinds do for the sake of older clients.
             None if &*row.plural == "jobs" && &*row.group == "batch" && !metadata::deleting(&old) => {
                 (Some(Propagation::Orphan), vec![JOB_ORPHANS.to_string()])
             }
+            None if &*row.plural == "replicationcontrollers" && !metadata::deleting(&old) => (Some(Propagation::Orphan), Vec::new()),
             asked => (asked, Vec::new()),
         };
         propagate(&mut new, propagation);

@@ -22,6 +22,10 @@ pub fn view(row: &Resource, object: &Value) -> Value {
     let mut status = json!({"replicas": count(&paths.status)});
     let selector = paths.selector.as_ref().map(|path| match object::at(object, path) {
         Value::String(text) => text.clone(),
+        // A plain map of labels, as ReplicationControllers have it.
+        Value::Object(map) if !map.is_empty() && map.values().all(Value::is_string) => {
+            Selector::from_object(&json!({"matchLabels": map})).map(|selector| selector.to_string()).unwrap_or_default()
+        }
         other => Selector::from_object(other).map(|selector| selector.to_string()).unwrap_or_default(),
     });
     if let Some(selector) = selector.filter(|text| !text.is_empty()) {
@@ -63,6 +67,8 @@ mod tests {
         let scale = view(&row, &object);
         assert_eq!(scale["spec"]["replicas"], 3);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=x"}));
+        let controller = json!({"metadata": {"name": "a"}, "spec": {"selector": {"app": "x", "tier": "y"}}});
+        assert_eq!(view(&row, &controller)["status"]["selector"], "app=x,tier=y");
         let merged = merge(&row, &object, &json!({"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 5}})).expect("merges");
         assert_eq!(merged["spec"]["replicas"], 5);
         assert_eq!(merged["metadata"]["resourceVersion"], "7");

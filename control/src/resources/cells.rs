@@ -3,7 +3,7 @@
 use coracle_api::{registry::Column, selector::Selector};
 use serde_json::Value;
 
-/// A column: heading, one sentence. Prefix `+` shows it only with `-o wide`, prefix `#` makes it a number.
+/// A column: heading, one sentence. Prefix `+` shows it only with `-o wide`, prefix `#` makes it a number, prefix `?` a yes or no.
 pub type Heading = (&'static str, &'static str);
 
 /// The first column of nearly every table.
@@ -22,10 +22,14 @@ pub fn columns(headings: &[Heading]) -> Vec<Column> {
     headings
         .iter()
         .map(|(heading, description)| {
-            let name = heading.trim_start_matches(['+', '#']);
+            let name = heading.trim_start_matches(['+', '#', '?']);
             Column {
                 name: name.into(),
-                kind: if heading.contains('#') { "integer".into() } else { "string".into() },
+                kind: match heading.trim_start_matches('+').chars().next() {
+                    Some('#') => "integer".into(),
+                    Some('?') => "boolean".into(),
+                    _ => "string".into(),
+                },
                 format: if name == "Name" { "name".into() } else { "".into() },
                 priority: i32::from(heading.starts_with('+')),
                 description: (*description).into(),

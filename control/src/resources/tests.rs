@@ -1,8 +1,8 @@
 //! What holds for every kind: as many cells as columns, and no value, however shaped, that makes rules or cells panic.
 
 use super::{
-    builtin, cells, config, controller_revision, daemon_set, endpointslice, event, job, namespace, node, pod, rolebinding, rules::Causes, service,
-    simple, stateful_set, workload,
+    builtin, cells, config, controller_revision, cron_job, daemon_set, disruption_budget, endpointslice, event, job, namespace, node, pod,
+    replication_controller, rolebinding, rules::Causes, service, simple, stateful_set, workload,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -112,6 +112,19 @@ const NAMES: &[&str] = &[
     "httpGet",
     "exec",
     "finalizers",
+    "jobTemplate",
+    "schedule",
+    "timeZone",
+    "podFailurePolicy",
+    "successPolicy",
+    "onExitCodes",
+    "onPodConditions",
+    "succeededIndexes",
+    "succeededCount",
+    "action",
+    "volumeClaimTemplates",
+    "updateStrategy",
+    "minAvailable",
 ];
 
 fn words() -> impl Strategy<Value = Value> {
@@ -176,7 +189,7 @@ proptest! {
         type Rule = fn(Option<&Value>, &Value, &mut Causes);
         let rules: &[Rule] = &[
             config::config_map, config::secret, endpointslice::validate, node::validate, job::validate, workload::deployment, workload::replica_set,
-            stateful_set::validate, daemon_set::validate, controller_revision::validate, service::validate::service, simple::lease, simple::runtime_class, simple::priority_class, simple::role, simple::cluster_role,
+            stateful_set::validate, daemon_set::validate, cron_job::validate, disruption_budget::validate, replication_controller::validate, controller_revision::validate, service::validate::service, simple::lease, simple::runtime_class, simple::priority_class, simple::role, simple::cluster_role,
             |_, new, causes| event::validate(new, causes),
             |old, new, causes| namespace::validate("finalize", old, new, causes),
             |old, new, causes| rolebinding::validate(true, old, new, causes),

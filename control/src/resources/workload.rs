@@ -180,7 +180,8 @@ pub(super) fn counts(old: Option<&Value>, new: &Value, all: &[&str], parts: &[&s
     }
 }
 
-fn status(old: Option<&Value>, new: &Value, all: &[&str], parts: &[&str], causes: &mut Causes) {
+/// The same, and no more available than ready.
+pub(super) fn status(old: Option<&Value>, new: &Value, all: &[&str], parts: &[&str], causes: &mut Causes) {
     counts(old, new, all, parts, causes);
     let root = At::root(new);
     let status = root.field("status");

@@ -131,6 +131,15 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
             EVENTS,
         ],
     ),
+    (
+        "replication-controller",
+        &[
+            On(CHANGE, "core", "replicationcontrollers"),
+            On("patch update", "core", "replicationcontrollers/finalizers replicationcontrollers/status"),
+            On("create delete get list patch watch", "core", "pods"),
+            EVENTS,
+        ],
+    ),
     ("resourcequota-controller", &[On("list watch", "*", "*"), On("patch update", "core", "resourcequotas/status"), EVENTS]),
     ("root-ca-cert-publisher", &[On("create patch update", "core", "configmaps"), EVENTS]),
     ("service-account-controller", &[On("create", "core", "serviceaccounts"), EVENTS]),

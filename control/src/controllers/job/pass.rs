@@ -227,7 +227,7 @@ impl<'j, 'a> Pass<'j, 'a> {
             }
             let tries = |pod: &Pod<'_>| pod.failures() + pod.ignored();
             let newer = |other: &&Pod<'_>| tries(other) <= tries(pod) && other.finished_at() <= pod.finished_at();
-            if last.get(&index).is_none_or(|other| newer(other)) {
+            if last.get(&index).is_none_or(newer) {
                 last.insert(index, pod);
             }
         }

@@ -18,8 +18,9 @@ pub struct Report {
     pub again: Option<Duration>,
 }
 
-/// Computes the status from the pods the set controls; `failure` is why making or deleting pods failed just now.
-pub fn report(set: &ReplicaSet<'_>, owned: &[&Pod<'_>], failure: Option<&str>, now: Timestamp) -> Report {
+/// Computes the status from the pods the set controls; `terminating` pods are counted or not; `failure` is why making or deleting pods
+/// failed just now.
+pub fn report(set: &ReplicaSet<'_>, owned: &[&Pod<'_>], terminating: bool, failure: Option<&str>, now: Timestamp) -> Report {
     let mut status = State { observed_generation: set.metadata.generation, conditions: set.status.conditions.clone(), ..State::default() };
     let mut again: Option<Duration> = None;
     for pod in owned {
@@ -27,7 +28,7 @@ pub fn report(set: &ReplicaSet<'_>, owned: &[&Pod<'_>], failure: Option<&str>, n
             continue;
         }
         if pod.metadata.deleting() {
-            status.terminating_replicas += 1;
+            status.terminating_replicas += i64::from(terminating);
             continue;
         }
         status.replicas += 1;
@@ -99,7 +100,7 @@ mod tests {
             pod(None, "", "Failed"),
         ];
         let views: Vec<Pod<'_>> = pods.iter().map(|p| parse_bytes(p.as_bytes()).expect("pod")).collect();
-        let report = report(&set, &views.iter().collect::<Vec<_>>(), None, now);
+        let report = report(&set, &views.iter().collect::<Vec<_>>(), true, None, now);
         assert_eq!(report.again, Some(Duration::from_secs(3)), "the second pod is available at 00:00:15");
         assert_eq!(
             report.status,
@@ -113,11 +114,11 @@ mod tests {
     fn a_failure_is_a_condition_until_it_is_over() {
         let now: Timestamp = "2026-01-01T00:00:12Z".parse().expect("time");
         let set: ReplicaSet<'_> = parse_bytes(br#"{"spec":{"replicas":1}}"#).expect("set");
-        let failed = report(&set, &[], Some("exceeded quota"), now).status.expect("a status");
+        let failed = report(&set, &[], true, Some("exceeded quota"), now).status.expect("a status");
         assert_eq!(failed["conditions"][0]["reason"], "FailedCreate");
         let stored = json!({ "spec": { "replicas": 1 }, "status": failed }).to_string();
         let set: ReplicaSet<'_> = parse_bytes(stored.as_bytes()).expect("set");
-        assert_eq!(report(&set, &[], Some("exceeded quota again"), now).status, None, "the first failure stands");
-        assert_eq!(report(&set, &[], None, now).status.expect("a status").get("conditions"), None);
+        assert_eq!(report(&set, &[], true, Some("exceeded quota again"), now).status, None, "the first failure stands");
+        assert_eq!(report(&set, &[], true, None, now).status.expect("a status").get("conditions"), None);
     }
 }

@@ -54,11 +54,17 @@ pub fn of_pod(old: Option<&Value>, new: &Value) -> Vec<String> {
 
 /// Of a workload that is new or whose template changes, and whose name goes into those of its pods.
 pub fn of_workload(old: Option<&Value>, new: &Value) -> Vec<String> {
+    let mut said = of_name(old, new);
+    said.extend(of_template(&["spec", "template"], old, new));
+    said
+}
+
+/// Of the name of a new workload, which goes into those of its pods.
+pub fn of_name(old: Option<&Value>, new: &Value) -> Vec<String> {
     let mut said = Vec::new();
     if old.is_none() {
         hostname(new, "this is used in Pod names and hostnames, which can result in surprising behavior", &mut said);
     }
-    said.extend(of_template(&["spec", "template"], old, new));
     said
 }
 
