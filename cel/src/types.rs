@@ -198,13 +198,20 @@ impl Decl {
     /// An object of fields: name in JSON, declaration, and whether every value brings it (required, and without a default). Fields whose name has no
     /// escape cannot be reached.
     pub fn object<'n>(name: &str, fields: impl IntoIterator<Item = (&'n str, Arc<Decl>, bool)>) -> Arc<Decl> {
+        Self::of_fields(name, fields, escape)
+    }
+    /// As [`Decl::object`] for a type of ours, whose fields have the names that they have (`request.namespace`).
+    pub fn record<'n>(name: &str, fields: impl IntoIterator<Item = (&'n str, Arc<Decl>)>) -> Arc<Decl> {
+        Self::of_fields(name, fields.into_iter().map(|(name, decl)| (name, decl, false)), |name| Some(name.to_string()))
+    }
+    fn of_fields<'n>(name: &str, fields: impl IntoIterator<Item = (&'n str, Arc<Decl>, bool)>, named: impl Fn(&str) -> Option<String>) -> Arc<Decl> {
         let (mut known, mut min_size) = (BTreeMap::new(), 2);
         for (json, decl, required) in fields {
             if required {
                 min_size += json.len() as u64 + decl.min_size + 4;
             }
-            if let Some(escaped) = escape(json) {
-                known.insert(escaped.into(), Field { json: json.into(), decl });
+            if let Some(name) = named(json) {
+                known.insert(name.into(), Field { json: json.into(), decl });
             }
         }
         Arc::new(Decl { name: name.into(), shape: Shape::Object(known), max_elements: 0, min_size })

@@ -180,6 +180,10 @@ impl<'a> List<'a> {
             List::Own(list, _) => list.get(at).cloned().map(Ok),
         }
     }
+    /// All elements.
+    pub fn elements(&self) -> impl Iterator<Item = Result<Val<'a>, Error>> + '_ {
+        self.iter()
+    }
     pub(crate) fn iter(&self) -> impl Iterator<Item = Result<Val<'a>, Error>> + '_ {
         (0..self.len()).filter_map(|at| self.get(at))
     }
@@ -224,6 +228,10 @@ impl<'a> Map<'a> {
             (Map::Own(map), Key::Int(value)) => map.get(&Key::Int(*value)).cloned().map(Ok),
             (Map::Own(map), Key::Uint(value)) => map.get(&Key::Uint(*value)).cloned().map(Ok),
         }
+    }
+    /// All values.
+    pub fn values(&self) -> impl Iterator<Item = Result<Val<'a>, Error>> + '_ {
+        self.keys().into_iter().filter_map(|key| self.get(&key.key()?))
     }
     pub(crate) fn keys(&self) -> Vec<Val<'a>> {
         match self {

@@ -2,8 +2,11 @@
 //!
 //! Plugins run in the order of [`builtin`]; quota comes last. They are synchronous over the attempt's snapshot; an error refuses the write (fail closed).
 
+pub mod attributes;
+pub mod constraints;
 mod lookup;
 mod namespace_lifecycle;
+pub mod policy;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -11,6 +14,7 @@ mod tolerations;
 
 use crate::resources::Cx;
 use coracle_api::status::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 /// One admission plugin. `old` is None on create; `new` is None on delete. Connect-type subresources (log, proxy) do not pass here.
@@ -27,6 +31,21 @@ pub trait Plugin: Send + Sync + 'static {
     }
 }
 
+/// Sentences for the client's Warning header that plugins have besides their decision.
+#[derive(Debug, Default)]
+pub struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// One more.
+    pub fn add(&self, warning: String) {
+        self.0.lock().push(warning);
+    }
+    /// All of them so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
 /// The plugins of this build, in order.
 pub fn builtin() -> Vec<Box<dyn Plugin>> {
     vec![
@@ -37,5 +56,7 @@ pub fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(priority::Priority),
         Box::new(tolerations::DefaultTolerationSeconds),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(policy::MutatingAdmissionPolicy::new()),
+        Box::new(policy::ValidatingAdmissionPolicy::new()),
     ]
 }

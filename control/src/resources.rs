@@ -4,6 +4,7 @@
 //! consistent snapshot: they decide, the pipeline does. (An async hook a step, as upstream's strategies could be, was rejected: every wait inside
 //! the write path would lengthen the window in which a compare-and-set is lost.) Only subresources that talk to nodes are async.
 
+mod admission_policy;
 pub mod age;
 pub mod cells;
 mod config;
@@ -49,6 +50,8 @@ pub struct Cx<'a> {
     pub snapshot: &'a Snapshot,
     /// The time of this request, whole seconds as Kubernetes stores them.
     pub now: Timestamp,
+    /// What admission has to say to the client besides.
+    pub warnings: crate::admission::Warnings,
 }
 
 impl Cx<'_> {
@@ -152,6 +155,10 @@ impl Table {
 /// The kinds of this build.
 pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
     vec![
+        ("mutatingadmissionpolicies.admissionregistration.k8s.io", Arc::new(admission_policy::Mutating)),
+        ("mutatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: true })),
+        ("validatingadmissionpolicies.admissionregistration.k8s.io", Arc::new(admission_policy::Validating)),
+        ("validatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: false })),
         ("configmaps", Arc::new(config::ConfigMap)),
         ("events", Arc::new(event::Event)),
         ("namespaces", Arc::new(namespace::Namespace)),

@@ -4,6 +4,7 @@
 //! types are shared between kinds. A [`Schema`] is a kind's view of it. Objects are `serde_json::Value`s on the way through the
 //! pipeline and canonical bytes ([`to_draft`]) at rest.
 
+mod declaration;
 mod decode;
 mod defaults;
 mod depth;
@@ -12,6 +13,7 @@ mod facts;
 mod fold;
 mod merge;
 mod openapi;
+mod overlay;
 #[cfg(test)]
 mod properties;
 pub mod protobuf;

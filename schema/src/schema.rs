@@ -222,6 +222,11 @@ impl Schema {
         strategic::merge(&self.ty, current, patch)
     }
 
+    /// Its type.
+    pub(crate) fn ty(&self) -> &Arc<Type> {
+        &self.ty
+    }
+
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }

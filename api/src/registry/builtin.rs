@@ -129,6 +129,18 @@ const ROWS: &[Row] = &[
         selectable: &["spec.clusterIP", "spec.type"],
         ..row("", "v1", "Service", "services")
     },
+    // admissionregistration
+    Row { generation: true, ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies") },
+    Row { generation: true, ..cluster("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings") },
+    Row {
+        subs: &[STATUS],
+        generation: true,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies")
+    },
+    Row {
+        generation: true,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+    },
     // apps
     row("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Row { short: &["ds"], categories: &["all"], subs: &[STATUS], generation: true, ..row("apps", "v1", "DaemonSet", "daemonsets") },

@@ -75,7 +75,7 @@ impl Core {
         for plugin in &self.admission {
             plugin.validate(&cx, None, Some(&new))?;
         }
-        for warning in hooks.warnings(&cx, None, &new) {
+        for warning in cx.warnings.take().into_iter().chain(hooks.warnings(&cx, None, &new)) {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }

@@ -175,7 +175,7 @@ impl Core {
         // A negative grace is one second, as upstream reads it.
         let asked = options.grace_period_seconds.map(|grace| if grace < 0 { 1 } else { grace });
         let deletion = hooks.delete(&cx, &mut new, asked)?;
-        let (propagation, warnings) = match options.propagation()? {
+        let (propagation, mut warnings) = match options.propagation()? {
             // What these kinds do for the sake of older clients.
             None if &*row.plural == "jobs" && &*row.group == "batch" && !metadata::deleting(&old) => {
                 (Some(Propagation::Orphan), vec![JOB_ORPHANS.to_string()])
@@ -183,6 +183,7 @@ impl Core {
             None if &*row.plural == "replicationcontrollers" && !metadata::deleting(&old) => (Some(Propagation::Orphan), Vec::new()),
             asked => (asked, Vec::new()),
         };
+        warnings.extend(cx.warnings.take());
         propagate(&mut new, propagation);
         let grace = match deletion {
             Deletion::Now => 0,

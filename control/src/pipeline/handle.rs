@@ -84,7 +84,7 @@ impl Core {
 
     /// What hooks and admission look at.
     pub(super) fn cx<'a>(self: &'a Arc<Self>, request: &'a Request, snapshot: &'a Snapshot) -> Cx<'a> {
-        Cx { core: self, request, snapshot, now: Timestamp::now() }
+        Cx { core: self, request, snapshot, now: Timestamp::now(), warnings: Default::default() }
     }
 }
 

@@ -90,7 +90,7 @@ impl Core {
         for plugin in &self.admission {
             plugin.validate(&cx, Some(&old), Some(&new))?;
         }
-        for warning in hooks.warnings(&cx, Some(&old), &new) {
+        for warning in cx.warnings.take().into_iter().chain(hooks.warnings(&cx, Some(&old), &new)) {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
             }

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Instant};
 /// Admission of the body of a subresource, which is a create in the pod's namespace.
 fn admit(core: &Arc<Core>, request: &Request, body: &Value, now: Timestamp) -> Result<(), Status> {
     let snapshot = core.store.snapshot();
-    let cx = Cx { core, request, snapshot: &snapshot, now };
+    let cx = Cx { core, request, snapshot: &snapshot, now, warnings: Default::default() };
     let mut body = body.clone();
     for plugin in &core.admission {
         plugin.mutate(&cx, None, &mut body)?;
