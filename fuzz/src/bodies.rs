@@ -82,8 +82,8 @@ pub fn yaml_bodies(data: &[u8]) {
 }
 
 pub fn protobuf_bodies(data: &[u8]) {
-    if let Ok(unknown) = protobuf::open(data) {
-        let schema = schema(&unknown.api_version, &unknown.kind);
+    if let Some((api_version, kind)) = protobuf::kind_of(data) {
+        let schema = schema(api_version, kind);
         checked(&schema, schema.decode_protobuf(data, FieldValidation::Strict));
     }
 }

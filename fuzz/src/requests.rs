@@ -2,7 +2,7 @@
 
 use crate::text;
 use coracle_control::http::{
-    accept::negotiate,
+    accept::{Offer, negotiate},
     list::Token,
     route::{Route, parse, query},
 };
@@ -44,6 +44,6 @@ pub fn queries(data: &[u8]) {
         if let Ok(token) = Token::read(value, None) {
             assert_eq!(Token::read(&token.write(), Some(&token.namespace)), Ok(token));
         }
-        let _ = (negotiate(Some(value), true), negotiate(Some(value), false));
+        let _ = (negotiate(Some(value), Offer { protobuf: true, shapes: true }), negotiate(Some(value), Offer::PLAIN));
     }
 }

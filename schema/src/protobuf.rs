@@ -43,6 +43,11 @@ pub fn message_of_value(object: &Value) -> Option<Vec<u8>> {
     object.as_object().map(|object| encode(&ty, object))
 }
 
+/// The apiVersion and kind that an envelope names; None if it is none.
+pub fn kind_of(body: &[u8]) -> Option<(&str, &str)> {
+    envelope::open(body).ok().map(|unknown| (unknown.api_version, unknown.kind))
+}
+
 /// As [`message_of_value`], in its envelope.
 pub fn of_value(object: &Value) -> Option<Bytes> {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
