@@ -4,6 +4,7 @@
 //! as [`serde_json::Value`]; there are no typed structs per kind, so that built-in kinds and custom ones are the same thing.
 
 pub mod amounts;
+pub mod cause;
 pub mod names;
 pub mod quantity;
 pub mod registry;

@@ -5,11 +5,13 @@
 
 pub mod builtin;
 mod index;
+mod version;
 
 pub use builtin::builtin;
 pub use index::Registry;
+pub use version::newest_first;
 
-use std::sync::Arc;
+use std::{any::Any, fmt, sync::Arc};
 
 /// Whether objects of a resource live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Resource {
     pub version: Box<str>,
     /// Kind, such as `Deployment`.
     pub kind: Box<str>,
+    /// Kind of its lists, such as `DeploymentList`.
+    pub list_kind: Box<str>,
     /// Plural, lower case: `deployments`.
     pub plural: Box<str>,
     /// Singular, lower case: `deployment`.
@@ -88,12 +92,42 @@ pub struct Resource {
     pub generation: bool,
     /// For rows with a `scale` subresource.
     pub scale: Option<ScalePaths>,
+    /// For rows that a CustomResourceDefinition made.
+    pub custom: Option<Custom>,
+}
+
+/// What the row of a custom resource carries: a row is made anew whenever its definition changes.
+#[derive(Clone)]
+pub struct Custom {
+    /// Name of its CustomResourceDefinition.
+    pub definition: Box<str>,
+    /// The revision of the definition that the row was made from.
+    pub revision: u64,
+    /// Whether objects are stored in this version.
+    pub storage: bool,
+    /// Whether requests in this version are answered.
+    pub served: bool,
+    /// Whether the definition is being deleted, so that nothing new is taken in.
+    pub terminating: bool,
+    /// What the server made of the definition; opaque here.
+    pub kind: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.definition, self.revision)
+    }
 }
 
 impl Resource {
     /// The name under which the store, RBAC and controllers know the resource: `pods`, `deployments.apps`.
     pub fn id(&self) -> String {
         if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether requests are answered in this version; of a custom resource only objects may be left in it.
+    pub fn served(&self) -> bool {
+        self.custom.as_ref().is_none_or(|custom| custom.served)
     }
 
     /// Whether objects of it are kept; reviews are only answered.

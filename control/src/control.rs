@@ -5,7 +5,7 @@ use crate::{
     auth::{self, Auth, User},
     bootstrap,
     client::{Client, events},
-    controllers, expiry, http,
+    controllers, custom, expiry, http,
     nodes::{self, Call, ServeCall, Sessions},
     pipeline::{Config, Core},
     resources, scheduler,
@@ -126,10 +126,13 @@ impl Control {
         let auth = Auth::open(auth::Options { store: store.clone(), pki_dir: pki_dir.clone(), issuer: issuer.clone(), audiences: Vec::new() })?;
         let tasks = Tasks::default();
         let ca_pem = options.authority.ca_pem().to_string();
+        let registry = Registry::builtin();
         let core = Arc::new(Core {
             store: store.clone(),
             schemas: Schemas::builtin(),
-            registry: Registry::builtin(),
+            registry: registry.clone(),
+            customs: custom::Kinds::new(store.clone(), registry.clone()),
+            webhooks: Default::default(),
             hooks: resources::Table::new(resources::builtin()),
             admission: admission::builtin(),
             auth: auth.clone(),
@@ -154,6 +157,8 @@ impl Control {
         tasks.spawn("rbac rules", async move { auth.run().await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
         tasks.spawn("event expiry", expiry::run(store));
+        let follower = core.clone();
+        tasks.spawn("custom kinds", async move { follower.customs.run().await });
         let names = server_names(&options);
         let authority = options.authority.clone();
         // Issued at every start: addresses may have changed, and it costs a millisecond.
@@ -161,11 +166,10 @@ impl Control {
         let link = quic::Server::bind(options.link_addr, &ca_pem, &authority.server(&[quic::SERVER_NAME.to_string()], SERVER_CERTIFICATE)?)?;
         let link_addr = link.local_addr();
         serve_nodes(&core, link, &tasks);
-        let registry = core.registry.clone();
         controllers::start(
             &client,
             controllers::Options {
-                kinds: Arc::new(move || registry.all()),
+                kinds: Arc::new(move || registry.kinds()),
                 root_ca: ca_pem.clone(),
                 pod_range: options.pod_cidr.parse()?,
                 node_prefix: NODE_PREFIX,

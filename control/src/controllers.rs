@@ -5,6 +5,7 @@ pub mod claim;
 pub mod cluster_role;
 pub mod cron_job;
 pub mod daemon_set;
+pub mod definitions;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
@@ -84,6 +85,8 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
     let context = Context { client: client.clone(), clock: Arc::clone(&options.clock) };
     let controllers: Vec<Box<dyn runner::Controller>> = vec![
         Box::new(namespace::Namespaces::new(&context, Arc::clone(&options.kinds))),
+        Box::new(definitions::Definitions::new(&context)),
+        Box::new(definitions::cleanup::Cleanup::new(&context)),
         Box::new(service_account::ServiceAccounts::new(&context)),
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),
         Box::new(cluster_role::Aggregation::new(&context)),

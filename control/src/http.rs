@@ -24,12 +24,16 @@ pub use tls::Peer;
 
 use crate::{
     auth::{Attributes, User, impersonate},
+    custom,
     pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, patch},
 };
 use accept::Offer;
 use axum::body::Body as HttpBody;
 use bytes::Bytes;
-use coracle_api::{registry::Resource, status::Status};
+use coracle_api::{
+    registry::{Resource, ResourceRef},
+    status::Status,
+};
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use inflight::Admission;
@@ -206,7 +210,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
     let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let watch = param("watch").is_some_and(|value| route::flag(Some(value)));
     let verb = route::verb(call.method, &target, watch).ok_or_else(Status::method_not_allowed)?;
-    let row = core.registry.by_path(&target.group, &target.version, &target.resource);
+    let row = row_of(core, &target).await;
     let Some(row) = row.filter(|row| row.namespaced() || target.namespace.is_empty()) else {
         // Who may not ask learns nothing, not even that it does not exist.
         core.authorize(
@@ -264,17 +268,32 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         http,
     };
     let answer = core.handle(request).await?;
-    respond::answer(core, &row, &wanted, answer)
+    let mut response = respond::answer(core, &row, &wanted, answer)?;
+    if let Some(deprecation) = custom::version_of(&row).and_then(|version| version.deprecation()) {
+        respond::warn(&mut response, &[deprecation.to_string()]);
+    }
+    Ok(response)
 }
 
 /// What a resource can answer with: tables and metadata where objects are stored, protobuf where its kinds have one.
 fn offer(core: &Core, row: &Resource, subresource: &str, verb: Verb) -> Offer {
-    let encoded = |(group, version, kind): (&str, &str, &str)| core.schemas.get(group, version, kind).is_some_and(|schema| schema.has_protobuf());
-    let sub = row.subresource(subresource).map(|sub| (&*sub.gvk.0, &*sub.gvk.1, &*sub.gvk.2));
-    Offer {
-        protobuf: encoded((&row.group, &row.version, &row.kind)) && sub.is_none_or(encoded),
-        shapes: matches!(verb, Verb::Get | Verb::List | Verb::Watch) || row.stored(),
+    let own = core.schema_of(row).is_some_and(|schema| schema.has_protobuf());
+    let sub = row.subresource(subresource).map(|sub| &sub.gvk).filter(|(_, _, kind)| *kind != row.kind);
+    let encoded = sub.is_none_or(|(group, version, kind)| core.schemas.get(group, version, kind).is_some_and(|schema| schema.has_protobuf()));
+    Offer { protobuf: own && encoded, shapes: matches!(verb, Verb::Get | Verb::List | Verb::Watch) || row.stored() }
+}
+
+/// The row a path names. A custom kind that is not known yet may be stored already, here or on another server.
+async fn row_of(core: &Core, target: &Target) -> Option<ResourceRef> {
+    let find = || core.registry.by_path(&target.group, &target.version, &target.resource);
+    let known = find();
+    if known.is_some() || !target.group.contains('.') {
+        return known;
     }
+    // An error is for whoever looks next: here it only means that nothing newer is to be had.
+    let _ = core.store.barrier().await;
+    core.customs.refresh(&format!("{}.{}", target.resource, target.group));
+    find()
 }
 
 fn patch_kind(content_type: &str) -> Result<PatchKind, Status> {

@@ -6,6 +6,7 @@ pub mod bootstrap;
 pub mod client;
 pub mod control;
 pub mod controllers;
+pub mod custom;
 mod expiry;
 pub mod http;
 pub mod nodes;
@@ -13,6 +14,7 @@ pub mod pipeline;
 pub mod resources;
 pub mod scheduler;
 pub mod tasks;
+pub mod webhook;
 
 pub use control::{Control, Error, Options};
 pub use tasks::Tasks;

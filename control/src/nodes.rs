@@ -10,7 +10,7 @@ mod logs;
 mod proxy;
 mod session;
 mod slice;
-mod target;
+pub(crate) mod target;
 
 pub use connect::serve;
 pub use session::{Call, Options, ServeCall};
@@ -118,7 +118,7 @@ fn late(node: &str) -> Status {
 }
 
 /// Opens a stream and waits for the node's yes.
-async fn accepted(link: &(dyn NodeLink + '_), node: &str, open: Open) -> Result<Box<dyn Stream>, Status> {
+pub(crate) async fn accepted(link: &(dyn NodeLink + '_), node: &str, open: Open) -> Result<Box<dyn Stream>, Status> {
     let mut stream = link.open(node, open).await?;
     answer(node, &mut *stream).await?;
     Ok(stream)

@@ -15,7 +15,7 @@ mod update;
 use crate::{
     admission,
     auth::{Auth, User},
-    resources,
+    custom, resources, webhook,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -222,7 +222,11 @@ pub struct Core {
     pub schemas: Schemas,
     /// Rows.
     pub registry: Registry,
-    /// What is special about kinds.
+    /// Kinds that CustomResourceDefinitions made.
+    pub customs: custom::Kinds,
+    /// Connections to webhooks that wait for the next call.
+    pub webhooks: webhook::Pool,
+    /// What is special about built-in kinds.
     pub hooks: resources::Table,
     /// Rules across objects.
     pub admission: Vec<Box<dyn admission::Plugin>>,

@@ -9,6 +9,7 @@ pub mod age;
 pub mod cells;
 mod config;
 mod controller_revision;
+mod crd;
 mod cron_job;
 mod daemon_set;
 mod disruption_budget;
@@ -111,10 +112,9 @@ pub trait Hooks: Send + Sync + 'static {
     fn columns(&self) -> Option<Vec<Column>> {
         None
     }
-    /// The cells of one row, one a column. A column of type `date` wants the raw timestamp string (or null): the server renders the age when it sends it,
-    /// so that all other cells can be kept with the object. Text may hold [`age::moment`]s among other words, which become ages at the same time.
+    /// The cells of one row, one a column, kept with the object. What depends on the time of reading is left in them as [`age::moment`]s.
     fn cells(&self, object: &Value) -> Vec<Value> {
-        vec![object["metadata"]["name"].clone(), object["metadata"]["creationTimestamp"].clone()]
+        vec![object["metadata"]["name"].clone(), age::of(object)]
     }
     /// A delete begins; may refuse, or change the object that stays behind while finalizers or grace hold it (namespace: phase Terminating).
     /// `grace` is what the client asked for.
@@ -171,6 +171,7 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("services", Arc::new(service::Service)),
         ("controllerrevisions.apps", Arc::new(controller_revision::CONTROLLER_REVISION)),
         ("daemonsets.apps", Arc::new(daemon_set::DaemonSet)),
+        ("customresourcedefinitions.apiextensions.k8s.io", Arc::new(crd::Definition)),
         ("deployments.apps", Arc::new(workload::Deployment)),
         ("replicasets.apps", Arc::new(workload::ReplicaSet)),
         ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),

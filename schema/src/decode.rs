@@ -104,6 +104,31 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A value of one of upstream's types that hold several things: schemas in them are read as what they are, without a word about unknown fields.
+    fn untyped(&mut self, of: &str, value: Value) -> Option<Value> {
+        if value.is_null() {
+            return None;
+        }
+        if !of.starts_with("JSONSchemaPropsOr") {
+            return Some(value);
+        }
+        match value {
+            Value::Object(_) => {
+                let ty = crate::facts::named("apiextensions.v1.JSONSchemaProps")?;
+                let (schema, findings) = object(&ty, value).map_err(|error: serde_json::Error| self.fatal(error.to_string())).ok()?;
+                findings.error.into_iter().for_each(|error| self.fatal(error));
+                schema
+            }
+            Value::Array(_) if of == "JSONSchemaPropsOrStringArray" => Some(value),
+            Value::Array(list) if of == "JSONSchemaPropsOrArray" => Some(list.into_iter().filter_map(|value| self.untyped(of, value)).collect()),
+            Value::Bool(_) if of == "JSONSchemaPropsOrBool" => Some(value),
+            _ => {
+                self.fatal(if of == "JSONSchemaPropsOrBool" { "boolean or JSON schema expected" } else { "array or JSON schema expected" }.into());
+                None
+            }
+        }
+    }
+
     /// Reads the fields of a struct.
     fn fields<'de, A: MapAccess<'de>>(&mut self, ty: &'a Type, mut access: A) -> Result<Map<String, Value>, A::Error> {
         let mut map = Map::new();
@@ -229,7 +254,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_, '_> {
     type Value = Option<Value>;
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         match self.shape {
-            Shape::Any(_) => Value::deserialize(from).map(|value| if value.is_null() { None } else { Some(value) }),
+            Shape::Any(of) => Value::deserialize(from).map(|value| self.walk.untyped(of, value)),
             _ => from.deserialize_any(self),
         }
     }

@@ -5,12 +5,13 @@
 //! find what they look for. A document is written as a stream of small values: no tree of a whole document is ever in memory.
 
 mod components;
+mod custom;
 mod descriptions;
 mod paths;
 
 use bytes::Bytes;
 use components::Components;
-use coracle_api::registry::ResourceRef;
+use coracle_api::registry::{Resource, ResourceRef};
 use serde_json::{Value, json};
 
 /// Which of the two OpenAPI generations a document is of.
@@ -31,9 +32,12 @@ impl Dialect {
     }
 }
 
+/// Gives the `openAPIV3Schema` of a custom resource; None for built-in ones.
+pub type CustomSchemas<'a> = &'a dyn Fn(&Resource) -> Option<Value>;
+
 /// The document of one group version.
-pub(crate) fn v3(group: &str, version: &str, resources: &[ResourceRef]) -> Bytes {
-    let mut components = Components::new(Dialect::V3);
+pub(crate) fn v3(group: &str, version: &str, resources: &[ResourceRef], custom: CustomSchemas<'_>) -> Bytes {
+    let mut components = Components::new(Dialect::V3, custom);
     let mut out = Vec::with_capacity(256 * 1024);
     out.extend_from_slice(br#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"unversioned"},"paths":{"#);
     let own = resources.iter().filter(|r| &*r.group == group && &*r.version == version);
@@ -47,8 +51,8 @@ pub(crate) fn v3(group: &str, version: &str, resources: &[ResourceRef]) -> Bytes
 }
 
 /// The document of everything, in the older form.
-pub(crate) fn v2(resources: &[ResourceRef]) -> Bytes {
-    let mut components = Components::new(Dialect::V2);
+pub(crate) fn v2(resources: &[ResourceRef], custom: CustomSchemas<'_>) -> Bytes {
+    let mut components = Components::new(Dialect::V2, custom);
     let mut out = Vec::with_capacity(1024 * 1024);
     out.extend_from_slice(br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"unversioned"},"paths":{"#);
     paths::write(resources.iter(), &mut components, &mut out);

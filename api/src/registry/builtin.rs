@@ -141,6 +141,14 @@ const ROWS: &[Row] = &[
         generation: true,
         ..cluster("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
     },
+    // custom resources
+    Row {
+        short: &["crd", "crds"],
+        categories: &["api-extensions"],
+        subs: &[STATUS],
+        generation: true,
+        ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
+    },
     // apps
     row("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Row { short: &["ds"], categories: &["all"], subs: &[STATUS], generation: true, ..row("apps", "v1", "DaemonSet", "daemonsets") },
@@ -193,6 +201,7 @@ pub fn builtin() -> Vec<Resource> {
             group: row.group.into(),
             version: row.version.into(),
             kind: row.kind.into(),
+            list_kind: format!("{}List", row.kind).into(),
             plural: row.plural.into(),
             singular: row.kind.to_ascii_lowercase().into(),
             short_names: boxed(row.short),
@@ -215,13 +224,15 @@ pub fn builtin() -> Vec<Resource> {
                 status: "status.replicas".into(),
                 selector: Some("spec.selector".into()),
             }),
+            custom: None,
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Registry;
+    use super::super::{Custom, Registry, Resource};
+    use std::sync::Arc;
 
     #[test]
     fn rows_are_found_by_each_of_their_keys() {
@@ -235,15 +246,44 @@ mod tests {
         assert_eq!(registry.groups()[0], (String::new(), vec!["v1".to_string()]));
     }
 
+    fn custom(group: &str, version: &str, storage: bool) -> Resource {
+        let mut row = super::builtin().remove(0);
+        (row.group, row.version) = (group.into(), version.into());
+        let definition = row.id().into();
+        row.custom = Some(Custom { definition, revision: 1, storage, served: true, terminating: false, kind: Arc::new(()) });
+        row
+    }
+
     #[test]
-    fn rows_added_at_run_time_are_seen_by_every_clone() {
+    fn custom_rows_come_and_go_for_every_clone() {
         let registry = Registry::builtin();
         let other = registry.clone();
-        let mut row = super::builtin().remove(0);
-        row.group = "example.com".into();
-        registry.put(row);
-        assert!(other.by_id("configmaps.example.com").is_some());
-        registry.remove("configmaps.example.com");
-        assert!(other.by_id("configmaps.example.com").is_none());
+        let built_in = registry.all().len();
+        let id = "configmaps.example.com";
+        registry.replace(id, vec![custom("example.com", "v1beta1", true), custom("example.com", "v1", false)]);
+        assert_eq!(&*other.by_id(id).expect("by id").version, "v1beta1", "controllers see the version that is stored");
+        assert_eq!(other.groups().last(), Some(&("example.com".to_string(), vec!["v1".to_string(), "v1beta1".to_string()])));
+        assert_eq!((other.all().len(), other.kinds().len()), (built_in + 2, built_in + 1));
+        let mut hidden = custom("example.com", "v1", true);
+        if let Some(custom) = &mut hidden.custom {
+            custom.served = false;
+        }
+        registry.replace(id, vec![hidden]);
+        assert!(other.by_path("example.com", "v1", "configmaps").is_none() && other.by_id(id).is_some());
+        assert!(other.groups().iter().all(|(group, _)| group != "example.com"));
+        registry.replace(id, Vec::new());
+        assert!(other.by_id(id).is_none());
+    }
+
+    #[test]
+    fn no_definition_takes_the_place_of_a_built_in_kind() {
+        let registry = Registry::builtin();
+        registry.replace("leases.coordination.k8s.io", {
+            let mut row = custom("coordination.k8s.io", "v1", true);
+            row.plural = "leases".into();
+            vec![row]
+        });
+        assert!(registry.by_id("leases.coordination.k8s.io").expect("the row").custom.is_none());
+        assert!(registry.by_path("coordination.k8s.io", "v1", "leases").expect("the row").custom.is_none());
     }
 }

@@ -13,10 +13,13 @@ use std::{net::SocketAddr, path::Path};
 pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
     let issuer = "https://kubernetes.default.svc.cluster.local".to_string();
     let options = crate::auth::Options { store: store.clone(), pki_dir: dir.into(), issuer: issuer.clone(), audiences: vec![] };
+    let registry = Registry::builtin();
     Core {
         store: store.clone(),
         schemas: Schemas::builtin(),
-        registry: Registry::builtin(),
+        registry: registry.clone(),
+        customs: crate::custom::Kinds::new(store.clone(), registry),
+        webhooks: Default::default(),
         hooks: resources::Table::new(resources::builtin()),
         admission: Vec::new(),
         auth: Auth::open(options).unwrap(),

@@ -11,6 +11,12 @@ use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// The verbs of a row as discovery tells them: a kind that is going takes nothing in.
+fn verbs(row: &Resource) -> Vec<&str> {
+    let going = row.custom.as_ref().is_some_and(|custom| custom.terminating);
+    row.verbs.iter().map(|verb| &**verb).filter(|verb| !going || !matches!(*verb, "create" | "patch" | "update")).collect()
+}
+
 /// Answers a discovery path; None when it is none.
 pub fn serve(core: &Core, parts: &[&str], accept_header: Option<&str>, if_none_match: Option<&str>) -> Option<Result<Response<Body>, Status>> {
     let body = match parts {
@@ -60,15 +66,15 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
     for row in &rows {
         let mut entry =
-            json!({"name": row.plural, "singularName": row.singular, "namespaced": row.namespaced(), "kind": row.kind, "verbs": row.verbs});
+            json!({"name": row.plural, "singularName": row.singular, "namespaced": row.namespaced(), "kind": row.kind, "verbs": verbs(row)});
         if !row.short_names.is_empty() {
             entry["shortNames"] = json!(row.short_names);
         }
         if !row.categories.is_empty() {
             entry["categories"] = json!(row.categories);
         }
-        if row.stored() {
-            entry["storageVersionHash"] = storage_hash(row).into();
+        if let Some(hash) = storage_hash(core, row) {
+            entry["storageVersionHash"] = hash.into();
         }
         list.push(entry);
         for sub in &row.subresources {
@@ -85,10 +91,15 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
 }
 
-fn storage_hash(row: &Resource) -> String {
+/// Tells clients when the version that objects are stored in has changed; None for what is not stored, or in a version that is not served.
+fn storage_hash(core: &Core, row: &Resource) -> Option<String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let hash = Sha256::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
-    STANDARD.encode(hash.get(..8).unwrap_or_default())
+    let stored = match &row.custom {
+        None => row.version.clone(),
+        Some(_) => core.registry.by_id(&row.id()).filter(|stored| stored.served())?.version.clone(),
+    };
+    let hash = Sha256::digest(format!("{}/{stored}/{}", row.group, row.kind));
+    row.stored().then(|| STANDARD.encode(hash.get(..8).unwrap_or_default()))
 }
 
 /// Encoding and version (`v2`, `v2beta1`), when the client asks for aggregated discovery at all: even after plainer things, as upstream has it.
@@ -141,7 +152,7 @@ fn aggregated_resource(row: &Resource) -> Value {
         .collect();
     let mut entry = json!({
         "resource": row.plural, "singularResource": row.singular, "scope": if row.namespaced() { "Namespaced" } else { "Cluster" },
-        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind}, "verbs": row.verbs,
+        "responseKind": {"group": row.group, "version": row.version, "kind": row.kind}, "verbs": verbs(row),
     });
     for (field, list) in [("shortNames", json!(row.short_names)), ("categories", json!(row.categories)), ("subresources", Value::Array(subresources))]
     {

@@ -181,8 +181,9 @@ impl Encoder {
                         }
                     }
                     let (api_version, kind) = encoder.kind();
+                    let kind = if encoder.accepted.shape == Shape::Object { page.row.list_kind.to_string() } else { format!("{kind}List") };
                     let metadata = list::list_metadata(page.revision, &page.next, page.remaining);
-                    let head = envelope::list_head(&api_version, &format!("{kind}List"), &metadata, sum);
+                    let head = envelope::list_head(&api_version, &kind, &metadata, sum);
                     Some((Ok(head.into()), (encoder, page, Part::Items(0))))
                 }
                 Part::Items(from) => {

@@ -142,20 +142,45 @@ pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
             (snapshot, Some(token))
         }
     };
-    Ok(cut(&request.resource, &snapshot, namespace, after.as_ref(), &options))
+    cut(core, &request.resource, &snapshot, namespace, after.as_ref(), &options).await
 }
 
-fn cut(row: &ResourceRef, snapshot: &Snapshot, namespace: Option<&str>, after: Option<&Token>, options: &ListOptions) -> Page {
+/// Objects of a custom kind that are looked at together.
+const BATCH: usize = 500;
+
+async fn cut(
+    core: &Core,
+    row: &ResourceRef,
+    snapshot: &Snapshot,
+    namespace: Option<&str>,
+    after: Option<&Token>,
+    options: &ListOptions,
+) -> Result<Page, Status> {
     let id = row.id();
     let filter = &options.filter;
     let mut items: Vec<Arc<Object>> = Vec::new();
     let mut more = false;
-    for object in snapshot.range(&id, namespace, after.map(Token::position)).filter(|object| filter.matches(object)) {
+    let mut all = snapshot.range(&id, namespace, after.map(Token::position));
+    let mut take = |object: &Arc<Object>| {
         if options.limit > 0 && items.len() == options.limit {
             more = true;
-            break;
+        } else {
+            items.push(object.clone());
         }
-        items.push(object.clone());
+        !more
+    };
+    if row.custom.is_none() {
+        let _ = all.filter(|object| filter.matches(object)).all(take);
+    } else {
+        // Fields are selected as the version shows them.
+        loop {
+            let batch: Vec<Arc<Object>> = all.by_ref().take(BATCH).cloned().collect();
+            let last = batch.len() < BATCH;
+            let going = core.views(row, batch).await?.iter().filter(|object| filter.matches(object)).all(&mut take);
+            if last || !going {
+                break;
+            }
+        }
     }
     let revision = snapshot.revision();
     let before = match after {
@@ -170,7 +195,7 @@ fn cut(row: &ResourceRef, snapshot: &Snapshot, namespace: Option<&str>, after: O
         _ => String::new(),
     };
     let remaining = (more && filter.is_everything()).then(|| (snapshot.count(&id, namespace) as u64).saturating_sub(sent)).filter(|count| *count > 0);
-    Page { row: row.clone(), revision, next, remaining, items }
+    Ok(Page { row: row.clone(), revision, next, remaining, items })
 }
 
 impl Page {
@@ -178,8 +203,8 @@ impl Page {
     /// of what is not sent yet.
     pub fn chunks(self) -> impl Iterator<Item = Bytes> + Send {
         let head = format!(
-            "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            self.row.kind,
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+            self.row.list_kind,
             self.row.api_version(),
             list_metadata(self.revision, &self.next, self.remaining)
         );

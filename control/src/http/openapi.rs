@@ -4,12 +4,18 @@
 //! was rejected: core/v1 alone is a megabyte that is read once a client and version.)
 
 use super::{accept, respond, route};
-use crate::pipeline::{Core, handle};
+use crate::{
+    custom,
+    pipeline::{Core, handle},
+};
 use axum::body::Body;
-use coracle_api::{registry::ResourceRef, status::Status};
+use coracle_api::{
+    registry::{Resource, ResourceRef},
+    status::Status,
+};
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Answers a path below `/openapi`.
 pub fn serve(
@@ -31,7 +37,7 @@ pub fn serve(
             acceptable(accept_header)?;
             let rows = core.registry.all();
             let hash = fingerprint(&rows);
-            let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v2(&rows) };
+            let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v2(&rows, &custom_schema) };
             respond::tagged(respond::json(document), &hash, if_none_match)
         }
         _ => return Err(handle::no_such_path()),
@@ -48,6 +54,11 @@ fn acceptable(accept_header: Option<&str>) -> Result<(), Status> {
 /// Changes when a document over these rows does.
 fn fingerprint(rows: &[ResourceRef]) -> String {
     respond::hash(format!("{}{rows:?}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
+
+/// The definition's schema of a custom kind.
+fn custom_schema(row: &Resource) -> Option<Value> {
+    serde_json::from_slice(custom::version_of(row)?.open_api()).ok()
 }
 
 fn name(group: &str, version: &str) -> String {
@@ -94,7 +105,8 @@ fn v3(
         }
         return Ok(moved);
     }
-    let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v3(group, version, &rows) };
+    let document =
+        if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v3(group, version, &rows, &custom_schema) };
     let mut response = respond::tagged(respond::json(document), &hash, if_none_match);
     if asked.is_some() && response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

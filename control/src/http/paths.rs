@@ -55,6 +55,8 @@ pub async fn serve(
     if verb != "get" {
         return Err(Status::method_not_allowed());
     }
+    // Somebody may have seen a definition before this server's own watch did.
+    core.customs.catch_up();
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let accept_header = text(header::ACCEPT);
     if let Some(answer) = discovery::serve(core, parts, accept_header, text(header::IF_NONE_MATCH)) {

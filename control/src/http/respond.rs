@@ -98,7 +98,7 @@ pub fn status(status: &Status, accept_header: Option<&str>) -> Response<Body> {
 
 /// RFC 7234 warnings, code 299, as `apimachinery/pkg/util/net.NewWarningHeader` writes them: each once, and when they are too many characters, all of
 /// them cut short and the last ones left out.
-fn warn(answer: &mut Response<Body>, warnings: &[String]) {
+pub fn warn(answer: &mut Response<Body>, warnings: &[String]) {
     let mut seen = BTreeSet::new();
     let once: Vec<&String> = warnings.iter().filter(|text| !text.is_empty() && seen.insert(*text)).collect();
     let longest = if once.iter().map(|text| text.chars().count()).sum::<usize>() > MAX_WARNINGS { MAX_WARNING } else { MAX_WARNINGS };

@@ -52,6 +52,8 @@ impl Include {
 pub struct Tables {
     hooks: Arc<dyn Hooks>,
     columns: Vec<Column>,
+    /// Cells are kept with their objects.
+    kept: bool,
     include: Include,
     /// `apiVersion` of the table.
     meta: &'static str,
@@ -71,27 +73,23 @@ fn columns_of(hooks: &dyn Hooks, row: &Resource) -> Vec<Column> {
     }
     vec![
         column("Name", "string", "name", "Name of the object, unique within its namespace and kind."),
-        column("Age", "date", "", "Time since the object was created."),
+        column("Age", "string", "", "Time since the object was created."),
     ]
 }
 
 impl Tables {
     /// For a row of the registry, in a version of `meta.k8s.io`.
     pub fn new(core: &Core, row: &Resource, include: Include, meta: &'static str) -> Self {
-        let hooks = core.hooks.get(&row.id()).clone();
+        let hooks = core.hooks_of(row);
         let columns = columns_of(&*hooks, row);
-        Self { hooks, columns, include, meta, now: Timestamp::now() }
+        Self { hooks, columns, kept: row.custom.is_none(), include, meta, now: Timestamp::now() }
     }
 
     /// `columnDefinitions`
     pub fn definitions(&self) -> Value {
         self.columns
             .iter()
-            .map(|c| {
-                // Clients show dates as the strings they are sent.
-                let kind = if &*c.kind == "date" { "string" } else { &*c.kind };
-                json!({"name": c.name, "type": kind, "format": c.format, "description": c.description, "priority": c.priority})
-            })
+            .map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority}))
             .collect()
     }
 
@@ -102,10 +100,12 @@ impl Tables {
 
     /// One row as JSON text.
     pub fn row(&self, object: &Object) -> String {
-        let cells = object.encoding(CELLS, || {
+        let made = || {
             let value: Value = serde_json::from_slice(&object.json).unwrap_or_default();
             Bytes::from(Value::Array(self.cells(&value)).to_string())
-        });
+        };
+        // Columns of a custom kind change with its definition, and differ by version.
+        let cells = if self.kept { object.encoding(CELLS, made) } else { made() };
         self.shown(serde_json::from_slice(&cells).unwrap_or_default(), &object.json)
     }
 
@@ -121,12 +121,8 @@ impl Tables {
     }
 
     fn shown(&self, mut cells: Vec<Value>, json: &[u8]) -> String {
-        for (cell, column) in cells.iter_mut().zip(&self.columns) {
-            let aged = match &*column.kind {
-                "date" => Some(age::since(cell.as_str().unwrap_or_default(), self.now)),
-                _ => cell.as_str().and_then(|text| age::render(text, self.now)),
-            };
-            if let Some(aged) = aged {
+        for cell in &mut cells {
+            if let Some(aged) = cell.as_str().and_then(|text| age::render(text, self.now)) {
                 *cell = Value::String(aged);
             }
         }

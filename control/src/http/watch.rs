@@ -1,8 +1,11 @@
 //! Watches: where they start, what of the store's changes a selector lets through, bookmarks, the end.
 
 use super::list::{self, Filter, ListOptions};
-use crate::pipeline::{Core, Request, handle};
-use coracle_api::status::Status;
+use crate::{
+    custom,
+    pipeline::{Core, Request, handle},
+};
+use coracle_api::{registry::ResourceRef, status::Status};
 use coracle_store::{Change, Error, Object, Scope, Snapshot, Watch};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
@@ -36,8 +39,12 @@ pub enum Event {
 
 /// A watch that is under way.
 pub struct Stream {
+    row: ResourceRef,
     filter: Filter,
     ready: VecDeque<Event>,
+    /// Changes of a custom kind's objects, not yet looked at as its version shows them.
+    raw: Vec<Arc<Change>>,
+    core: Arc<Core>,
     watch: Option<Watch>,
     /// Last revision that was told by a bookmark.
     told: u64,
@@ -77,8 +84,11 @@ pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status
     };
     let now = Instant::now();
     let mut stream = Stream {
+        row: request.resource.clone(),
         filter: options.filter,
         ready: VecDeque::new(),
+        raw: Vec::new(),
+        core: core.clone(),
         watch: None,
         told: 0,
         bookmarks: options.bookmarks,
@@ -104,7 +114,7 @@ pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status
         _ => {
             let (snapshot, watch) = core.store.list_watch(scope.clone());
             if options.initial == Some(true) {
-                stream.begin(&snapshot, &scope, &request.resource.id());
+                stream.begin(&snapshot, &scope).await?;
             }
             stream.told = snapshot.revision();
             stream.watch = Some(watch);
@@ -122,13 +132,22 @@ fn too_old(error: Error) -> Status {
 
 impl Stream {
     /// What is there, in the order of a list, and the bookmark that says so.
-    fn begin(&mut self, snapshot: &Snapshot, scope: &Scope, resource: &str) {
+    async fn begin(&mut self, snapshot: &Snapshot, scope: &Scope) -> Result<(), Status> {
         let named = |object: &Object| scope.name.as_ref().is_none_or(|name| *name == object.key.name);
-        let objects = snapshot.range(resource, scope.namespace.as_deref(), None).filter(|object| named(object) && self.filter.matches(object));
-        self.ready = objects.map(|object| Event::Added(object.clone())).collect();
+        let id = self.row.id();
+        let objects = snapshot.range(&id, scope.namespace.as_deref(), None).filter(|object| named(object));
+        self.ready = match self.row.custom {
+            // Fields are selected as the version shows them.
+            Some(_) => {
+                let shown = self.core.views(&self.row, objects.cloned().collect()).await?;
+                shown.into_iter().filter(|object| self.filter.matches(object)).map(Event::Added).collect()
+            }
+            None => objects.filter(|object| self.filter.matches(object)).map(|object| Event::Added(object.clone())).collect(),
+        };
         if self.bookmarks {
             self.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
         }
+        Ok(())
     }
 
     /// The next event; None at the end. Cancel safe.
@@ -140,11 +159,27 @@ impl Stream {
                 }
                 return Some(event);
             }
+            if !self.raw.is_empty() {
+                match self.shown().await {
+                    Ok(events) => self.ready.extend(events),
+                    Err(status) => self.ready.push_back(Event::Error(status)),
+                }
+                self.raw.clear();
+                continue;
+            }
             let watch = self.watch.as_mut()?;
             let bookmarks = self.bookmarks;
+            let alive = custom::version_of(&self.row).map(|version| version.alive().clone());
+            let gone = async {
+                match &alive {
+                    Some(alive) => alive.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 changes = watch.next() => match changes {
+                    Ok(changes) if self.row.custom.is_some() => self.raw.extend(changes.iter().cloned()),
                     Ok(changes) => self.ready.extend(changes.iter().filter_map(|change| filtered(&self.filter, change))),
                     Err(error) => self.ready.push_back(Event::Error(too_old(error))),
                 },
@@ -152,6 +187,8 @@ impl Stream {
                     self.next_bookmark = Instant::now() + BOOKMARK;
                     self.bookmark();
                 }
+                // The kind is no more.
+                () = gone => return None,
                 () = sleep_until(self.ends) => {
                     if bookmarks {
                         self.bookmark();
@@ -160,6 +197,21 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// The raw changes as the newest state of the kind shows their objects.
+    async fn shown(&self) -> Result<Vec<Event>, Status> {
+        let newest = self.core.registry.by_path(&self.row.group, &self.row.version, &self.row.plural);
+        let row = newest.as_ref().unwrap_or(&self.row);
+        let objects = self.raw.iter().flat_map(|change| [&change.prev, &change.new]).flatten().cloned().collect();
+        let mut shown = self.core.views(row, objects).await?.into_iter();
+        let mut events = Vec::new();
+        for change in &self.raw {
+            let prev = change.prev.as_ref().and_then(|_| shown.next());
+            let new = change.new.as_ref().and_then(|_| shown.next());
+            events.extend(filtered(&self.filter, &Change { revision: change.revision, prev, new }));
+        }
+        Ok(events)
     }
 
     /// Whether `next` would not wait: events are at hand.

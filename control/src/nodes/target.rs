@@ -101,6 +101,7 @@ struct Endpoints {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Endpoint {
+    addresses: Vec<String>,
     conditions: Conditions,
     target_ref: Option<TargetRef>,
 }
@@ -122,11 +123,60 @@ struct EndpointPort {
     port: Option<u16>,
 }
 
+/// Where one endpoint of a Service is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// A pod, to be reached through its node.
+    Pod(Target),
+    /// `address:port` of something that is no pod.
+    Address(String),
+}
+
 /// A ready pod behind a Service's port (by number or name; a single port needs neither). `choose` picks one of that many.
 ///
 /// # Errors
 /// 404, 503 for a port it does not have and for no ready endpoint.
 pub fn service(snapshot: &Snapshot, namespace: &str, to: &Name<'_>, choose: impl FnOnce(usize) -> usize) -> Result<Target, Status> {
+    let (mut ready, none) = endpoints(snapshot, namespace, to)?;
+    ready.retain(|(endpoint, _)| endpoint.pod().is_some());
+    match pick(snapshot, namespace, to, ready, none, choose)? {
+        Reached::Pod(target) => Ok(target),
+        Reached::Address(_) => Err(Status::internal("an endpoint changed its kind")),
+    }
+}
+
+/// As [`service`], of any endpoints: those that are no pods too.
+///
+/// # Errors
+/// As [`service`].
+pub fn any(snapshot: &Snapshot, namespace: &str, to: &Name<'_>, choose: impl FnOnce(usize) -> usize) -> Result<Reached, Status> {
+    let (ready, none) = endpoints(snapshot, namespace, to)?;
+    pick(snapshot, namespace, to, ready, none, choose)
+}
+
+fn pick(
+    snapshot: &Snapshot,
+    namespace: &str,
+    to: &Name<'_>,
+    mut ready: Vec<(Endpoint, u16)>,
+    none: Status,
+    choose: impl FnOnce(usize) -> usize,
+) -> Result<Reached, Status> {
+    if ready.is_empty() {
+        return Err(none);
+    }
+    let chosen = choose(ready.len()) % ready.len();
+    let (endpoint, port) = ready.swap_remove(chosen);
+    match (endpoint.pod(), endpoint.addresses.first()) {
+        (Some(name), _) => pod(snapshot, namespace, &Name { scheme: to.scheme, name, port: &port.to_string() }).map(Reached::Pod),
+        (None, Some(address)) if address.contains(':') => Ok(Reached::Address(format!("[{address}]:{port}"))),
+        (None, Some(address)) => Ok(Reached::Address(format!("{address}:{port}"))),
+        (None, None) => Err(none),
+    }
+}
+
+/// The ready endpoints behind a Service's port, and what is said when there are none.
+fn endpoints(snapshot: &Snapshot, namespace: &str, to: &Name<'_>) -> Result<(Vec<(Endpoint, u16)>, Status), Status> {
     let object = snapshot.get(&Key::new("services", namespace, to.name)).ok_or_else(|| Status::not_found("", "services", to.name))?;
     let service: Service = serde_json::from_slice(&object.json).map_err(Status::internal)?;
     let wanted = match (to.port, &service.spec.ports[..]) {
@@ -140,23 +190,24 @@ pub fn service(snapshot: &Snapshot, namespace: &str, to: &Name<'_>, choose: impl
             Err(_) => port,
         },
     };
-    let mut ready: Vec<(String, u16)> = Vec::new();
+    let mut ready = Vec::new();
     let mine = |meta: &coracle_store::Meta| meta.labels.iter().any(|(k, v)| &**k == "kubernetes.io/service-name" && &**v == to.name);
     for slice in snapshot.range("endpointslices.discovery.k8s.io", Some(namespace), None).filter(|s| mine(&s.meta)) {
         let Ok(slice) = serde_json::from_slice::<Endpoints>(&slice.json) else { continue };
         let Some(port) = slice.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or_default() == wanted).and_then(|p| p.port) else {
             continue;
         };
-        let pods = slice.endpoints.into_iter().flatten().filter(|e| e.conditions.ready != Some(false)).filter_map(|e| e.target_ref);
-        ready.extend(pods.filter(|t| t.kind == "Pod").map(|t| (t.name, port)));
+        let serving = slice.endpoints.into_iter().flatten().filter(|e| e.conditions.ready != Some(false));
+        ready.extend(serving.map(|endpoint| (endpoint, port)));
     }
-    let none = || unavailable(format!("no endpoints available for service {:?}", to.name));
-    if ready.is_empty() {
-        return Err(none());
+    Ok((ready, unavailable(format!("no endpoints available for service {:?}", to.name))))
+}
+
+impl Endpoint {
+    /// The pod it is, if it is one.
+    fn pod(&self) -> Option<&str> {
+        self.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| target.name.as_str())
     }
-    let chosen = choose(ready.len()) % ready.len();
-    let (name, port) = ready.swap_remove(chosen);
-    pod(snapshot, namespace, &Name { scheme: to.scheme, name: &name, port: &port.to_string() })
 }
 
 #[cfg(test)]

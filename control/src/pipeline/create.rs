@@ -1,21 +1,19 @@
 //! Create: the generic handler's POST.
 
 use super::{Answer, Core, Request, decode, handle, metadata, object};
+use crate::custom;
 use coracle_api::{names, status::Status};
 use coracle_store::{Error, Expect, Key, Op, Txn};
 use serde_json::Value;
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// Tries of `generateName` before giving up, as upstream.
 const GENERATE_TRIES: usize = 8;
 
 impl Core {
     pub(super) async fn create(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut decoded, mut warnings) = decode::body(self, request)?;
-        metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
-        if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
-            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
-        }
+        let (mut decoded, mut warnings) = self.sent(request)?;
+        let mut request = Cow::Borrowed(request);
         let generated = decoded["metadata"]["name"].as_str().unwrap_or_default().is_empty()
             && !decoded["metadata"]["generateName"].as_str().unwrap_or_default().is_empty();
         let until = Instant::now() + handle::DEADLINE;
@@ -27,24 +25,40 @@ impl Core {
                 let name = names::generate(base, |below| rand::random_range(0..below));
                 metadata::of(&mut new).insert("name".into(), Value::String(name));
             }
-            match self.try_create(request, new, &mut warnings).await? {
+            match self.try_create(&request, new, &mut warnings).await? {
                 Tried::Done(answer) => return Ok(answer),
                 Tried::Exists(name) if generated => {
                     collisions += 1;
                     if collisions == GENERATE_TRIES {
-                        return Err(already(request, &name));
+                        return Err(already(&request, &name));
                     }
                 }
-                Tried::Exists(name) => return Err(already(request, &name)),
-                Tried::Lost if Instant::now() < until => {}
+                Tried::Exists(name) => return Err(already(&request, &name)),
+                Tried::Lost if Instant::now() < until => {
+                    // The kind itself may have changed: then what was sent means something else.
+                    if let Some(renewed) = self.renewed(&request)? {
+                        (decoded, warnings) = self.sent(&renewed)?;
+                        request = Cow::Owned(renewed);
+                    }
+                }
                 Tried::Lost => return Err(Status::internal("the write lost too many races; try again")),
             }
         }
     }
 
+    /// The object in the request's body, with warnings.
+    fn sent(&self, request: &Request) -> Result<(Value, Vec<String>), Status> {
+        let (mut decoded, warnings) = decode::body(self, request)?;
+        metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
+        if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        Ok((decoded, warnings))
+    }
+
     async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value, warnings: &mut Vec<String>) -> Result<Tried, Status> {
         let row = &request.resource;
-        let hooks = self.hooks.get(&row.id());
+        let hooks = self.hooks_of(row);
         let snapshot = self.store.snapshot();
         let cx = self.cx(request, &snapshot);
 
@@ -81,8 +95,15 @@ impl Core {
             }
         }
 
+        if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&row.group, &row.plural, &name, why));
+        }
+
         let key = Key::new(row.id(), request.namespace.as_str(), name.as_str());
-        let mut ops = vec![Op::Put { key: key.clone(), expect: Expect::Absent, draft: object::draft(row, &new) }];
+        let draft = object::draft(row, &self.stored_form(row, &new).await?);
+        let mut ops = vec![Op::Put { key: key.clone(), expect: Expect::Absent, draft }];
+        ops.extend(custom::guard(row));
         if row.namespaced() {
             // Nothing slips into a namespace between the look at it and the write.
             let namespace = Key::new("namespaces", "", request.namespace.as_str());
@@ -99,7 +120,10 @@ impl Core {
         }
         match self.store.commit(Txn { ops }).await {
             Ok(committed) => match committed.objects.into_iter().next().flatten() {
-                Some(object) => Ok(Tried::Done(Answer::Object { object, created: true, warnings: std::mem::take(warnings) })),
+                Some(object) => {
+                    let object = self.view(row, object).await?;
+                    Ok(Tried::Done(Answer::Object { object, created: true, warnings: std::mem::take(warnings) }))
+                }
                 None => Err(Status::internal("the store did not return what it wrote")),
             },
             Err(Error::Precondition { op: 0, .. }) => Ok(Tried::Exists(name)),

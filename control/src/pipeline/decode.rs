@@ -26,8 +26,11 @@ pub fn api_version(group: &str, version: &str) -> String {
 
 /// The schema for the bodies of this request, if there is one.
 pub fn schema_of(core: &Core, request: &Request) -> Option<Arc<Schema>> {
-    let (group, version, kind) = kind_of(request);
-    core.schemas.get(&group, &version, &kind)
+    let row = &request.resource;
+    match row.subresource(&request.subresource).map(|sub| &sub.gvk) {
+        Some((group, version, kind)) if *kind != row.kind => core.schemas.get(group, version, kind),
+        _ => core.schema_of(row),
+    }
 }
 
 /// The encoding of a body.
@@ -103,16 +106,19 @@ pub fn body(core: &Core, request: &Request) -> Result<(Value, Vec<String>), Stat
 
 /// A patched value brought back into form.
 pub fn patched(core: &Core, request: &Request, value: &mut Value) -> Result<Vec<String>, Status> {
-    let (group, version, kind) = if &*request.subresource == "scale" {
-        kind_of(request)
-    } else {
-        let row = &request.resource;
-        (row.group.clone(), row.version.clone(), row.kind.clone())
+    let row = &request.resource;
+    let (group, version, kind) = match &*request.subresource {
+        "scale" => kind_of(request),
+        _ => (row.group.clone(), row.version.clone(), row.kind.clone()),
     };
+    let schema = match &*request.subresource {
+        "scale" => core.schemas.get(&group, &version, &kind),
+        _ => core.schema_of(row),
+    };
+    let schema = schema.ok_or_else(|| Status::internal(format_args!("no schema for {kind}")))?;
     if deeper_than(value, MAX_DEPTH) {
         return Err(Status::bad_request(format!("the patched object is nested deeper than {MAX_DEPTH} levels")));
     }
-    let schema = core.schemas.get(&group, &version, &kind).ok_or_else(|| Status::internal(format_args!("no schema for {kind}")))?;
     let warnings = schema.canonicalize_patched(value, request.write.field_validation)?;
     finish(&schema, value, &group, &version, &kind)?;
     Ok(warnings)

@@ -164,11 +164,12 @@ impl Core {
                 return Err(conflict(request, &why));
             }
         }
-        let hooks = self.hooks.get(&row.id());
+        let hooks = self.hooks_of(row);
         let cx = self.cx(request, &snapshot);
         let old = object::parse(&stored)?;
+        let shown = self.view(row, stored.clone()).await?;
         for plugin in &self.admission {
-            plugin.validate(&cx, Some(&old), None)?;
+            plugin.validate(&cx, Some(&object::parse(&shown)?), None)?;
         }
 
         let mut new = old.clone();
@@ -210,14 +211,17 @@ impl Core {
         }
         let draft = object::draft(row, &new);
         if object::unchanged(&stored, &draft) {
-            return Ok(Some(Answer::Object { object: stored, created: false, warnings }));
+            return Ok(Some(Answer::Object { object: shown, created: false, warnings }));
         }
         if dry_run {
             return Ok(Some(Answer::Value { code: 200, value: object::with_revision(new, stored.revision), warnings }));
         }
         let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
         hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
-        Ok(self.commit_first(request, ops).await?.map(|object| Answer::Object { object, created: false, warnings }))
+        match self.commit_first(request, ops).await? {
+            Some(object) => Ok(Some(Answer::Object { object: self.view(row, object).await?, created: false, warnings })),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
@@ -225,7 +229,12 @@ impl Core {
         let filter = Filter::of(request)?;
         let snapshot = self.fresh().await?;
         let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
-        let found: Vec<_> = snapshot.range(&request.resource.id(), namespace, None).filter(|object| filter.matches(object)).cloned().collect();
+        let all = snapshot.range(&request.resource.id(), namespace, None);
+        let found = match request.resource.custom {
+            // Fields are selected as the version shows them.
+            Some(_) => self.views(&request.resource, all.cloned().collect()).await?.into_iter().filter(|object| filter.matches(object)).collect(),
+            None => all.filter(|object| filter.matches(object)).cloned().collect::<Vec<_>>(),
+        };
         for object in found {
             let one =
                 Request { verb: Verb::Delete, namespace: object.key.namespace.to_string(), name: object.key.name.to_string(), ..request.clone() };

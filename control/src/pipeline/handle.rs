@@ -46,7 +46,7 @@ impl Core {
         if let Some(answer) = crate::nodes::serve(self, request).await {
             return answer;
         }
-        if let Some(answer) = self.hooks.get(&row.id()).call(self, request).await {
+        if let Some(answer) = self.hooks_of(row).call(self, request).await {
             return answer;
         }
         if !row.stored() {

@@ -4,7 +4,12 @@ use crate::resources::rules::{
     At,
     labels::{annotation_map, label_map},
 };
-use coracle_api::{names, registry::Resource, status::Cause, status::Status};
+use coracle_api::{
+    cause::Path,
+    names,
+    registry::Resource,
+    status::{Cause, Status},
+};
 use serde_json::{Map, Value, json};
 
 /// Finalizers and owner references of one object; upstream has no bound, a megabyte of them is no use to anybody.
@@ -49,17 +54,18 @@ pub fn prepare_update(old: &Value, new: &mut Value) {
     }
 }
 
-/// Counts up when anything but metadata and status changed.
+/// Counts up when anything but metadata and status changed; the status counts where it has no subresource of its own, as upstream has it for custom resources.
 pub fn bump_generation(row: &Resource, old: &Value, new: &mut Value) {
     if !row.generation {
         return;
     }
+    let whole = row.custom.is_some() && !row.has_status();
     let rest = |object: &Value| -> Vec<(String, Value)> {
         object
             .as_object()
             .into_iter()
             .flatten()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion"))
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "kind" | "apiVersion") && (whole || *key != "status"))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
@@ -113,11 +119,12 @@ pub fn validate(row: &Resource, old: Option<&Value>, object: &Value, causes: &mu
         causes.extend(name_rules(row)(&base).iter().map(|why| invalid("metadata.generateName", generate, why)));
     }
     let root = At::root(object);
-    let place = root.field("metadata");
-    label_map(&place.field("labels"), causes);
-    annotation_map(&place.field("annotations"), causes);
-    validate_finalizers(old, object, causes);
-    validate_owners(metadata, causes);
+    let metadata_place = root.field("metadata");
+    shape(&metadata_place, causes);
+    if row.custom.is_none() && &*row.group != "apiextensions.k8s.io" {
+        standard_finalizers(&metadata_place.field("finalizers"), causes);
+    }
+    validate_no_new_finalizers(old, object, causes);
     if let Some(old) = old {
         for field in ["name", "namespace", "uid", "creationTimestamp"] {
             let (was, is) = (&old["metadata"][field], &metadata[field]);
@@ -128,51 +135,77 @@ pub fn validate(row: &Resource, old: Option<&Value>, object: &Value, causes: &mu
     }
 }
 
-fn validate_finalizers(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
-    let list = finalizers(object);
-    for finalizer in &list {
-        causes.extend(names::qualified_name(finalizer).iter().map(|why| invalid("metadata.finalizers", finalizer, why)));
-        if !finalizer.contains('/') && !matches!(*finalizer, "orphan" | "foregroundDeletion" | "kubernetes") {
-            causes.push(invalid("metadata.finalizers", finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
-        }
+/// Everything that can be wrong with the metadata of an object that is embedded in another one.
+pub fn check_embedded(metadata: &Value, path: Path<'_>, causes: &mut Vec<Cause>) {
+    let place = At::new(metadata, path);
+    for field in ["name", "generateName"] {
+        place.field(field).optional_syntax(causes, names::path_segment);
     }
-    if list.len() > MAX_LIST {
-        causes.push(cause("FieldValueTooMany", "metadata.finalizers", format!("Too many: {}: must have at most {MAX_LIST} items", list.len())));
+    place.field("namespace").optional_syntax(causes, names::dns_label);
+    place.field("generation").non_negative(causes);
+    shape(&place, causes);
+}
+
+/// What is checked of any metadata but its name.
+fn shape(metadata: &At<'_, '_>, causes: &mut Vec<Cause>) {
+    label_map(&metadata.field("labels"), causes);
+    annotation_map(&metadata.field("annotations"), causes);
+    validate_finalizers(&metadata.field("finalizers"), causes);
+    validate_owners(&metadata.field("ownerReferences"), causes);
+}
+
+fn validate_finalizers(list: &At<'_, '_>, causes: &mut Vec<Cause>) {
+    let texts: Vec<&str> = list.items().map(|finalizer| finalizer.text()).collect();
+    for finalizer in &texts {
+        names::qualified_name(finalizer).iter().for_each(|why| list.invalid_value(causes, *finalizer, why));
     }
-    if list.contains(&"orphan") && list.contains(&"foregroundDeletion") {
-        causes.push(invalid("metadata.finalizers", &format!("{list:?}"), "finalizer orphan and foregroundDeletion cannot be both set"));
+    if texts.len() > MAX_LIST {
+        list.too_many(causes, MAX_LIST);
     }
-    if let Some(old) = old
-        && deleting(old)
-    {
-        let before = finalizers(old);
-        let added: Vec<&&str> = list.iter().filter(|finalizer| !before.contains(finalizer)).collect();
-        if !added.is_empty() {
-            let message = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
-            causes.push(cause("FieldValueForbidden", "metadata.finalizers", message));
+    if texts.contains(&"orphan") && texts.contains(&"foregroundDeletion") {
+        list.invalid(causes, "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// Finalizers of built-in kinds name whose they are. (Of custom kinds and their definitions upstream asks no more than a name.)
+fn standard_finalizers(list: &At<'_, '_>, causes: &mut Vec<Cause>) {
+    for finalizer in list.items() {
+        let name = finalizer.text();
+        if !name.contains('/') && !matches!(name, "orphan" | "foregroundDeletion" | "kubernetes") {
+            list.invalid_value(causes, name, "name is neither a standard finalizer name nor is it fully qualified");
         }
     }
 }
 
-fn validate_owners(metadata: &Value, causes: &mut Vec<Cause>) {
-    let Some(owners) = metadata["ownerReferences"].as_array() else { return };
-    if owners.len() > MAX_LIST {
-        let message = format!("Too many: {}: must have at most {MAX_LIST} items", owners.len());
-        causes.push(cause("FieldValueTooMany", "metadata.ownerReferences", message));
+fn validate_no_new_finalizers(old: Option<&Value>, object: &Value, causes: &mut Vec<Cause>) {
+    let Some(old) = old.filter(|old| deleting(old)) else { return };
+    let (list, before) = (finalizers(object), finalizers(old));
+    let added: Vec<&&str> = list.iter().filter(|finalizer| !before.contains(finalizer)).collect();
+    if !added.is_empty() {
+        let message = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+        causes.push(cause("FieldValueForbidden", "metadata.finalizers", message));
     }
-    for (at, owner) in owners.iter().enumerate() {
+}
+
+fn validate_owners(owners: &At<'_, '_>, causes: &mut Vec<Cause>) {
+    if owners.len() > MAX_LIST {
+        owners.too_many(causes, MAX_LIST);
+    }
+    for owner in owners.items() {
         for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner[field].as_str().unwrap_or_default().is_empty() {
-                let field = format!("metadata.ownerReferences[{at}].{field}");
-                causes.push(invalid(&field, "", "must not be empty"));
+            if owner.field(field).text().is_empty() {
+                owner.field(field).invalid_value(causes, "", "must not be empty");
             }
         }
     }
-    let controllers: Vec<&str> = owners.iter().filter(|o| o["controller"] == true).filter_map(|o| o["name"].as_str()).collect();
-    if controllers.len() > 1 {
-        let why =
-            format!("Only one reference can have Controller set to true. Found \"true\" in references for {} and {}", controllers[0], controllers[1]);
-        causes.push(invalid("metadata.ownerReferences", &format!("{controllers:?}"), why));
+    let controllers: Vec<&str> = owners
+        .items()
+        .filter(|owner| owner.field("controller").is_true())
+        .map(|owner| owner.field("name").value.as_str().unwrap_or_default())
+        .collect();
+    if let [first, second, ..] = controllers.as_slice() {
+        let why = format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}");
+        owners.invalid(causes, &why);
     }
 }
 

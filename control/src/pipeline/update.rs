@@ -3,33 +3,42 @@
 //! Each attempt starts from the current object: a patch is applied again, an update compared again, until the compare-and-set holds.
 
 use super::{Answer, Body, Core, Request, Verb, decode, handle, metadata, object, patch, scale};
+use crate::custom;
 use coracle_api::status::Status;
 use coracle_store::{Error, Expect, Object, Op, Snapshot, Txn};
 use serde_json::Value;
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 impl Core {
     pub(super) async fn update(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let mut warnings = Vec::new();
-        let sent = match request.verb {
-            Verb::Update => {
-                let (mut value, more) = decode::body(self, request)?;
-                metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
-                warnings = more;
-                Some(value)
-            }
-            _ => None,
-        };
+        let (mut sent, mut warnings) = self.replacement(request)?;
+        let mut request = Cow::Borrowed(request);
         let until = Instant::now() + handle::DEADLINE;
         loop {
-            match self.try_update(request, sent.as_ref(), &mut warnings).await? {
+            match self.try_update(&request, sent.as_ref(), &mut warnings).await? {
                 Some(answer) => return Ok(answer),
-                None if Instant::now() < until => {}
-                None => return Err(conflict(request, MODIFIED)),
+                None if Instant::now() < until => {
+                    // The kind itself may have changed: then what was sent means something else.
+                    if let Some(renewed) = self.renewed(&request)? {
+                        (sent, warnings) = self.replacement(&renewed)?;
+                        request = Cow::Owned(renewed);
+                    }
+                }
+                None => return Err(conflict(&request, MODIFIED)),
             }
         }
+    }
+
+    /// What an update was sent, with warnings; None for a patch.
+    fn replacement(&self, request: &Request) -> Result<(Option<Value>, Vec<String>), Status> {
+        if request.verb != Verb::Update {
+            return Ok((None, Vec::new()));
+        }
+        let (mut value, warnings) = decode::body(self, request)?;
+        metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
+        Ok((Some(value), warnings))
     }
 
     /// None after a lost race.
@@ -44,7 +53,7 @@ impl Core {
                 self.store.snapshot().get(&handle::key(request)).ok_or_else(|| handle::missing(request))?
             }
         };
-        let old = object::parse(&stored)?;
+        let old = object::parse(&*self.view(row, stored.clone()).await?)?;
         let scaled = &*request.subresource == "scale";
 
         let mut new = match (sent, &request.body) {
@@ -52,8 +61,7 @@ impl Core {
             (Some(sent), _) => sent.clone(),
             (None, Body::Patch { kind, bytes }) => {
                 let base = if scaled { scale::view(row, &old) } else { old.clone() };
-                let schema =
-                    if scaled { self.schemas.get("autoscaling", "v1", "Scale") } else { self.schemas.get(&row.group, &row.version, &row.kind) };
+                let schema = if scaled { self.schemas.get("autoscaling", "v1", "Scale") } else { self.schema_of(row) };
                 let mut value = patch::apply(*kind, bytes, &base, schema.as_deref())?;
                 for warning in decode::patched(self, request, &mut value)? {
                     if !warnings.contains(&warning) {
@@ -70,7 +78,7 @@ impl Core {
         keep_what_is_not_theirs(request, &old, &mut new);
         metadata::prepare_update(&old, &mut new);
 
-        let hooks = self.hooks.get(&row.id());
+        let hooks = self.hooks_of(row);
         let cx = self.cx(request, &snapshot);
         for plugin in &self.admission {
             plugin.mutate(&cx, Some(&old), &mut new)?;
@@ -100,9 +108,9 @@ impl Core {
             && metadata::finalizers(&new).is_empty()
             && !hooks.held(&new)
             && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
-        let draft = object::draft(row, &new);
+        let draft = object::draft(row, &self.stored_form(row, &new).await?);
         if !gone && object::unchanged(&stored, &draft) {
-            return Ok(Some(self.answer(request, stored, std::mem::take(warnings))?));
+            return Ok(Some(self.answer(request, stored, std::mem::take(warnings)).await?));
         }
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
@@ -113,9 +121,10 @@ impl Core {
         let key = stored.key.clone();
         let expect = Expect::Revision(stored.revision);
         let mut ops = vec![if gone { Op::Delete { key, expect } } else { Op::Put { key, expect, draft } }];
+        ops.extend(custom::guard(row));
         hooks.also(&cx, Some(&old), (!gone).then_some(&new), &mut ops)?;
         match self.commit_first(request, ops).await? {
-            Some(object) => Ok(Some(self.answer(request, object, std::mem::take(warnings))?)),
+            Some(object) => Ok(Some(self.answer(request, object, std::mem::take(warnings)).await?)),
             None => Ok(None),
         }
     }
@@ -153,7 +162,8 @@ impl Core {
     }
 
     /// The stored object as this subresource shows it.
-    pub(super) fn answer(&self, request: &Request, object: Arc<Object>, warnings: Vec<String>) -> Result<Answer, Status> {
+    pub(super) async fn answer(&self, request: &Request, object: Arc<Object>, warnings: Vec<String>) -> Result<Answer, Status> {
+        let object = self.view(&request.resource, object).await?;
         if &*request.subresource == "scale" {
             let value = scale::view(&request.resource, &object::parse(&object)?);
             return Ok(Answer::Value { code: 200, value, warnings });

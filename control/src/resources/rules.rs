@@ -10,33 +10,16 @@ pub mod percent;
 pub mod quantities;
 pub mod syntax;
 
-pub use coracle_api::names::quote;
-use coracle_api::status::Cause;
+use coracle_api::{
+    cause::{self, Mistake, Path},
+    status::Cause,
+};
 use serde_json::Value;
-use std::fmt::{self, Display};
+
+pub use coracle_api::names::quote;
 
 /// What is wrong so far.
 pub type Causes = Vec<Cause>;
-
-#[derive(Clone, Copy)]
-enum Path<'p> {
-    Root,
-    Field(&'p Path<'p>, &'p str),
-    Index(&'p Path<'p>, usize),
-    Key(&'p Path<'p>, &'p str),
-}
-
-impl Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Path::Root => Ok(()),
-            Path::Field(Path::Root, name) => f.write_str(name),
-            Path::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Path::Index(parent, index) => write!(f, "{parent}[{index}]"),
-            Path::Key(parent, key) => write!(f, "{parent}[{key}]"),
-        }
-    }
-}
 
 /// A place in an object while it is checked: the value there (null if absent) and the path to it.
 #[derive(Clone, Copy)]
@@ -48,34 +31,6 @@ pub struct At<'p, 'v> {
 
 static NULL: Value = Value::Null;
 
-/// The kinds of mistakes (`field.ErrorType`) that rules report by name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mistake {
-    Required,
-    Duplicate,
-    Invalid,
-    NotSupported,
-    Forbidden,
-    TooLong,
-    TooMany,
-    NotFound,
-}
-
-impl Mistake {
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Mistake::Required => ("FieldValueRequired", "Required value"),
-            Mistake::Duplicate => ("FieldValueDuplicate", "Duplicate value"),
-            Mistake::Invalid => ("FieldValueInvalid", "Invalid value"),
-            Mistake::NotSupported => ("FieldValueNotSupported", "Unsupported value"),
-            Mistake::Forbidden => ("FieldValueForbidden", "Forbidden"),
-            Mistake::TooLong => ("FieldValueTooLong", "Too long"),
-            Mistake::TooMany => ("FieldValueTooMany", "Too many"),
-            Mistake::NotFound => ("FieldValueNotFound", "Not found"),
-        }
-    }
-}
-
 impl<'v> At<'_, 'v> {
     /// The whole object.
     pub fn root(value: &'v Value) -> Self {
@@ -84,6 +39,11 @@ impl<'v> At<'_, 'v> {
 }
 
 impl<'p, 'v> At<'p, 'v> {
+    /// A value that lies at a path.
+    pub fn new(value: &'v Value, path: Path<'p>) -> Self {
+        At { value, path }
+    }
+
     /// A field of this object.
     pub fn field<'q>(&'q self, name: &'q str) -> At<'q, 'v> {
         At { value: self.value.get(name).unwrap_or(&NULL), path: Path::Field(&self.path, name) }
@@ -155,17 +115,7 @@ impl<'p, 'v> At<'p, 'v> {
     }
 
     fn report(&self, causes: &mut Causes, mistake: Mistake, bad: Option<&Value>, detail: &str) {
-        let (reason, words) = mistake.words();
-        let mut message = String::from(words);
-        if let Some(bad) = bad {
-            message.push_str(": ");
-            message.push_str(&shown(bad));
-        }
-        if !detail.is_empty() {
-            message.push_str(": ");
-            message.push_str(detail);
-        }
-        causes.push(Cause { reason: reason.into(), message, field: self.path() });
+        causes.push(Cause::of(mistake, self.path, bad, detail));
     }
 
     /// `Required value`
@@ -186,11 +136,7 @@ impl<'p, 'v> At<'p, 'v> {
     }
     /// `Unsupported value: "x": supported values: "A", "B"`
     pub fn unsupported(&self, causes: &mut Causes, supported: &[&str]) {
-        let detail = match supported {
-            [] => String::new(),
-            list => format!("supported values: {}", list.iter().map(|s| quote(s)).collect::<Vec<_>>().join(", ")),
-        };
-        self.report(causes, Mistake::NotSupported, Some(&zero_if_null(self.value)), &detail);
+        self.report(causes, Mistake::NotSupported, Some(&zero_if_null(self.value)), &cause::supported(supported));
     }
     /// `Duplicate value: "x"`
     pub fn duplicate(&self, causes: &mut Causes) {
@@ -214,12 +160,11 @@ impl<'p, 'v> At<'p, 'v> {
     }
     /// `Too long: may not be more than N bytes`
     pub fn too_long(&self, causes: &mut Causes, max: usize) {
-        self.report(causes, Mistake::TooLong, None, &format!("may not be more than {max} bytes"));
+        self.report(causes, Mistake::TooLong, None, &cause::most_bytes(max as i64));
     }
     /// `Too many: 12: must have at most 10 items`
     pub fn too_many(&self, causes: &mut Causes, max: usize) {
-        let items = if max == 1 { "item" } else { "items" };
-        self.report(causes, Mistake::TooMany, Some(&self.len().into()), &format!("must have at most {max} {items}"));
+        self.report(causes, Mistake::TooMany, Some(&self.len().into()), &cause::most_items(max as i64));
     }
 
     /// Reports nothing-there (absent, empty text or list); true if something is there.
@@ -312,17 +257,10 @@ fn zero_if_null(value: &Value) -> std::borrow::Cow<'_, Value> {
     }
 }
 
-fn shown(value: &Value) -> String {
-    match value {
-        Value::String(text) => quote(text),
-        value => value.to_string(),
-    }
-}
-
 /// `path: message` of every cause, for test tables.
 #[cfg(test)]
 pub fn lines(causes: &Causes) -> Vec<String> {
-    causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    causes.iter().map(Cause::line).collect()
 }
 
 #[cfg(test)]

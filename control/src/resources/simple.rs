@@ -132,12 +132,15 @@ pub(super) fn priority_class(old: Option<&Value>, new: &Value, causes: &mut Caus
     root.field("preemptionPolicy").one_of(causes, &["PreemptLowerPriority", "Never"]);
 }
 
+/// What kinds without a printer of their own show.
+pub(super) const CREATED: &[Heading] = &[NAME, ("Created At", "When the object was created.")];
+
 /// `roles` and `clusterroles`: upstream gives them no printer, so the table has the default columns.
-pub const ROLE: Simple = Simple { headings: &[NAME, ("Created At", "When the object was created.")], cells: created_at, validate: role };
+pub const ROLE: Simple = Simple { headings: CREATED, cells: created_at, validate: role };
 /// `clusterroles`
 pub const CLUSTER_ROLE: Simple = Simple { validate: cluster_role, ..ROLE };
 
-fn created_at(object: &Value) -> Vec<Value> {
+pub(super) fn created_at(object: &Value) -> Vec<Value> {
     vec![cells::name(object), object["metadata"]["creationTimestamp"].clone()]
 }
 

@@ -1,9 +1,10 @@
 //! Component schemas: every type that a document's paths refer to, and what those refer to in turn.
 
 use super::descriptions::Descriptions;
-use super::{Dialect, member};
+use super::{CustomSchemas, Dialect, custom, member};
 use crate::facts;
 use crate::types::{Field, Shape, Type};
+use coracle_api::registry::Resource;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +16,40 @@ enum Component {
 }
 
 /// The components that were referred to so far.
-pub(super) struct Components {
+pub(super) struct Components<'c> {
     pub(super) dialect: Dialect,
+    custom: CustomSchemas<'c>,
     wanted: BTreeMap<String, Component>,
 }
 
-impl Components {
-    pub(super) fn new(dialect: Dialect) -> Components {
-        Components { dialect, wanted: BTreeMap::new() }
+impl<'c> Components<'c> {
+    pub(super) fn new(dialect: Dialect, custom: CustomSchemas<'c>) -> Self {
+        Components { dialect, custom, wanted: BTreeMap::new() }
+    }
+
+    /// A reference to a resource's kind.
+    pub(super) fn object_of(&mut self, resource: &Resource) -> Value {
+        self.of(resource, &resource.kind, |resource, schema, dialect| custom::object(resource, schema, dialect))
+    }
+
+    /// A reference to the kind of a resource's lists.
+    pub(super) fn list_of(&mut self, resource: &Resource) -> Value {
+        self.of(resource, &resource.list_kind, |resource, _, dialect| custom::list(resource, dialect))
+    }
+
+    fn of(&mut self, resource: &Resource, kind: &str, make: impl FnOnce(&Resource, Value, Dialect) -> Value) -> Value {
+        if resource.custom.is_none() {
+            return self.kind(&resource.group, &resource.version, kind);
+        }
+        let name = custom::name(resource, kind);
+        if !self.wanted.contains_key(&name) {
+            let schema = (self.custom)(resource).unwrap_or_else(|| json!({ "type": "object" }));
+            self.wanted.insert(name.clone(), Component::Special(make(resource, schema, self.dialect)));
+            for meta in ["meta.v1.ObjectMeta", "meta.v1.ListMeta"] {
+                facts::named(meta).map(|ty| self.reference(&ty));
+            }
+        }
+        self.dialect.reference(&name)
     }
 
     /// A reference to a kind, which is then part of the document; a plain object where the table has no such kind.

@@ -59,7 +59,7 @@ const PORTS: &[Parameter] = &[("ports", "integer", "Ports to forward; needed wit
 const PATH: &[Parameter] = &[("path", "string", "The path to ask of the target.")];
 
 /// Writes the paths of resources as members of an object, and refers to what they need in `components`.
-pub(super) fn write<'a>(resources: impl Iterator<Item = &'a ResourceRef>, components: &mut Components, out: &mut Vec<u8>) {
+pub(super) fn write<'a>(resources: impl Iterator<Item = &'a ResourceRef>, components: &mut Components<'_>, out: &mut Vec<u8>) {
     let mut first = true;
     for resource in resources {
         let mut writer = Writer { resource, components, out: &mut *out, first: &mut first };
@@ -71,9 +71,9 @@ pub(super) fn write<'a>(resources: impl Iterator<Item = &'a ResourceRef>, compon
     }
 }
 
-struct Writer<'w> {
+struct Writer<'w, 'c> {
     resource: &'w Resource,
-    components: &'w mut Components,
+    components: &'w mut Components<'c>,
     out: &'w mut Vec<u8>,
     first: &'w mut bool,
 }
@@ -103,14 +103,14 @@ const STREAM: &[&str] = &["application/json", "application/json;stream=watch", "
 const TEXT: &[&str] = &["text/plain"];
 const PATCHES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
 
-impl Writer<'_> {
+impl Writer<'_, '_> {
     fn base(&self) -> String {
         let r = self.resource;
         if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) }
     }
 
     fn object(&mut self) -> Value {
-        self.components.kind(&self.resource.group, &self.resource.version, &self.resource.kind)
+        self.components.object_of(self.resource)
     }
 
     fn meta(&mut self, kind: &str) -> Value {
@@ -122,7 +122,7 @@ impl Writer<'_> {
         let gvk = (&*r.group, &*r.version, &*r.kind);
         let mut item = Map::new();
         let list = r.serves("list").then(|| {
-            let list = self.components.kind(&r.group, &r.version, &format!("{}List", r.kind));
+            let list = self.components.list_of(r);
             Operation {
                 action: "list",
                 id: "list",
@@ -220,6 +220,8 @@ impl Writer<'_> {
     /// Get, update and patch of an object or of a subresource that looks like one.
     fn object_operations(&mut self, verbs: &[Box<str>], gvk: (&str, &str, &str), object: &Value, suffix: &str) -> Map<String, Value> {
         let namespaced = self.resource.namespaced();
+        // A custom kind has no merge strategies.
+        let patches = if self.resource.custom.is_some() { PATCHES.get(..2).unwrap_or_default() } else { PATCHES };
         let mut item = Map::new();
         let make = |action, id, parameters: &[Parameter], body, consumes, codes| Operation {
             action,
@@ -237,7 +239,7 @@ impl Writer<'_> {
             let (method, operation) = match &**verb {
                 "get" => ("get", make("get", "read", &[], None, ANY, &["200"])),
                 "update" => ("put", make("put", "replace", WRITE, Some(object.clone()), ANY, &["200", "201"])),
-                "patch" => ("patch", make("patch", "patch", PATCH, Some(self.meta("Patch")), PATCHES, &["200", "201"])),
+                "patch" => ("patch", make("patch", "patch", PATCH, Some(self.meta("Patch")), patches, &["200", "201"])),
                 _ => continue,
             };
             item.insert(method.into(), self.operation(&operation, namespaced));
@@ -291,7 +293,8 @@ impl Writer<'_> {
             };
             item.insert("get".into(), self.operation(&operation, r.namespaced()));
         } else {
-            let object = self.components.kind(group, version, kind);
+            let own = kind == &*r.kind && group == &*r.group;
+            let object = if own { self.object() } else { self.components.kind(group, version, kind) };
             item = self.object_operations(&sub.verbs, (group, version, kind), &object, &suffix);
             if sub.verbs.iter().any(|v| &**v == "create") {
                 let operation = Operation {

@@ -1,5 +1,5 @@
 use super::*;
-use coracle_api::registry::{Resource, Scope, Subresource};
+use coracle_api::registry::{Custom, Scope, Subresource};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], sub
         group: group.into(),
         version: version.into(),
         kind: kind.into(),
+        list_kind: format!("{kind}List").into(),
         plural: plural.into(),
         singular: kind.to_lowercase().into(),
         short_names: Vec::new(),
@@ -29,6 +30,7 @@ fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], sub
         columns: Vec::new(),
         generation: false,
         scale: None,
+        custom: None,
     })
 }
 
@@ -79,7 +81,7 @@ fn check_references(value: &Value, document: &Value) {
 
 #[test]
 fn what_kubectl_reads_is_there() {
-    let document: Value = serde_json::from_slice(&v3("apps", "v1", &rows())).unwrap();
+    let document: Value = serde_json::from_slice(&v3("apps", "v1", &rows(), &|_| None)).unwrap();
     check_references(&document, &document);
     let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     assert_eq!(patch["x-kubernetes-action"], "patch");
@@ -102,7 +104,7 @@ fn what_kubectl_reads_is_there() {
 
 #[test]
 fn every_field_of_the_kinds_we_serve_is_described() {
-    let document: Value = serde_json::from_slice(&v3("", "v1", &rows())).unwrap();
+    let document: Value = serde_json::from_slice(&v3("", "v1", &rows(), &|_| None)).unwrap();
     check_references(&document, &document);
     for (name, component) in document["components"]["schemas"].as_object().unwrap() {
         assert!(component["description"].is_string(), "{name}");
@@ -118,7 +120,7 @@ fn every_field_of_the_kinds_we_serve_is_described() {
 
 #[test]
 fn the_older_form_refers_to_definitions() {
-    let document: Value = serde_json::from_slice(&v2(&rows())).unwrap();
+    let document: Value = serde_json::from_slice(&v2(&rows(), &|_| None)).unwrap();
     check_references(&document, &document);
     assert_eq!(document["swagger"], "2.0");
     let create = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
@@ -126,4 +128,49 @@ fn the_older_form_refers_to_definitions() {
     assert_eq!(body["schema"]["$ref"], "#/definitions/io.k8s.api.core.v1.Pod");
     assert!(document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"].is_string());
     assert!(document["paths"].get("/apis/authentication.k8s.io/v1/namespaces/{namespace}/tokenreviews").is_some());
+}
+
+fn foos() -> ResourceRef {
+    let mut row = (*row("example.com", "v1", "Foo", "foos", ALL, &[("status", ("example.com", "v1", "Foo"), &["get", "patch", "update"])])).clone();
+    row.selectable = vec!["spec.a".into()];
+    let definition = "foos.example.com".into();
+    row.custom = Some(Custom { definition, revision: 1, storage: true, served: true, terminating: false, kind: Arc::new(()) });
+    Arc::new(row)
+}
+
+#[test]
+fn custom_kinds_are_published_with_what_every_object_has() {
+    let schema = json!({"type": "object", "description": "A foo.", "properties": {
+        "spec": {"type": "object", "required": ["none"], "properties": {
+            "port": {"x-kubernetes-int-or-string": true},
+            "none": {"type": "string", "nullable": true},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"a": {"type": "string"}}},
+            "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}},
+        }},
+    }});
+    let custom = |_: &Resource| Some(schema.clone());
+    let document: Value = serde_json::from_slice(&v3("example.com", "v1", &[foos()], &custom)).unwrap();
+    check_references(&document, &document);
+    let foo = &document["components"]["schemas"]["com.example.v1.Foo"];
+    assert_eq!(foo["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "version": "v1", "kind": "Foo"}]));
+    assert_eq!(foo["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.a"}]));
+    assert_eq!(foo["properties"]["metadata"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let spec = &foo["properties"]["spec"]["properties"];
+    assert_eq!(spec["port"]["anyOf"], json!([{"type": "integer"}, {"type": "string"}]));
+    assert_eq!((&spec["none"]["nullable"], &spec["pod"]["required"]), (&json!(true), &json!(["kind", "apiVersion"])));
+    assert!(spec["pod"]["properties"]["metadata"]["allOf"].is_array());
+    let list = &document["components"]["schemas"]["com.example.v1.FooList"]["properties"]["items"]["items"];
+    assert_eq!(list["$ref"], "#/components/schemas/com.example.v1.Foo");
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/foos/{name}/status"]["patch"];
+    assert_eq!(patch["requestBody"]["content"].as_object().unwrap().len(), 2, "no strategic merge");
+
+    let older: Value = serde_json::from_slice(&v2(&[foos()], &custom)).unwrap();
+    check_references(&older, &older);
+    let spec = &older["definitions"]["com.example.v1.Foo"]["properties"]["spec"];
+    assert_eq!(spec["properties"]["free"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+    assert_eq!((&spec["properties"]["none"], spec.get("required")), (&json!({}), None));
+    assert_eq!(spec["properties"]["port"], json!({"x-kubernetes-int-or-string": true}));
+    let free = |_: &Resource| Some(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    let older: Value = serde_json::from_slice(&v2(&[foos()], &free)).unwrap();
+    assert!(older["definitions"]["com.example.v1.Foo"].get("properties").is_none(), "kubectl would take all else for unknown");
 }
