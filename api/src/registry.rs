@@ -130,9 +130,9 @@ impl Resource {
         self.custom.as_ref().is_none_or(|custom| custom.served)
     }
 
-    /// Whether objects of it are kept; reviews are only answered.
+    /// Whether objects of it are kept; reviews and component statuses are only answered.
     pub fn stored(&self) -> bool {
-        self.serves("get")
+        self.serves("get") && self.serves("update")
     }
 
     /// Whether the main resource serves a verb.

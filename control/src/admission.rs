@@ -4,12 +4,14 @@
 
 pub mod attributes;
 pub mod constraints;
+mod ingress_class;
 mod lookup;
 mod namespace_lifecycle;
 pub mod policy;
 mod priority;
 mod runtime_class;
 mod service_account;
+pub mod storage;
 mod tolerations;
 
 use crate::resources::Cx;
@@ -58,5 +60,9 @@ pub fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(runtime_class::RuntimeClass),
         Box::new(policy::MutatingAdmissionPolicy::new()),
         Box::new(policy::ValidatingAdmissionPolicy::new()),
+        Box::new(ingress_class::DefaultIngressClass),
+        Box::new(storage::DefaultStorageClass),
+        Box::new(storage::StorageObjectInUseProtection),
+        Box::new(storage::PersistentVolumeClaimResize),
     ]
 }

@@ -65,11 +65,12 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
         }
     }
     let mut wanted = objects::classes();
+    wanted.push(objects::service_cidr(config, &rfc3339(now)));
     wanted.extend(objects::api_service(config));
     for object in wanted {
         put(core, snapshot, &mut ops, object, now)?;
     }
-    ops.extend(objects::reservation(snapshot, config));
+    objects::addresses(snapshot, config, |object| put(core, snapshot, &mut ops, object, now))?;
     for object in [policy::cluster_roles(), policy::cluster_role_bindings(), policy::roles(), policy::role_bindings()].concat() {
         put(core, snapshot, &mut ops, object, now)?;
     }

@@ -171,6 +171,7 @@ impl Control {
             controllers::Options {
                 kinds: Arc::new(move || registry.kinds()),
                 root_ca: ca_pem.clone(),
+                service_range: options.service_cidr.clone(),
                 pod_range: options.pod_cidr.parse()?,
                 node_prefix: NODE_PREFIX,
                 clock: Arc::new(Timestamp::now),

@@ -31,8 +31,10 @@ pub mod root_ca;
 pub mod runner;
 pub mod selector;
 pub mod service_account;
+pub mod service_cidr;
 pub mod stateful_set;
 pub mod view;
+pub mod volume_protection;
 
 use crate::{Tasks, client::Client};
 use coracle_api::registry::ResourceRef;
@@ -72,6 +74,8 @@ pub struct Options {
     pub kinds: Kinds,
     /// The cluster's CA bundle, PEM, published in every namespace.
     pub root_ca: String,
+    /// The range of Service addresses that the cluster was made with (`10.96.0.0/16`).
+    pub service_range: String,
     /// The cluster's range of pod addresses (`10.244.0.0/16`), of which each node gets a part.
     pub pod_range: node_ipam::Range,
     /// Prefix length of a node's part; 20 unless there is a reason.
@@ -104,6 +108,8 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(node_lifecycle::NodeLifecycle::new(&context)),
         Box::new(node_lifecycle::Evictions::new(&context)),
         Box::new(pod_gc::PodGarbage::new(&context)),
+        Box::new(service_cidr::ServiceCidrs::new(&context, options.service_range)),
+        Box::new(volume_protection::VolumeProtection::new(&context)),
     ];
     runner::start(client.store(), controllers, tasks);
 }

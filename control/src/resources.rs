@@ -7,6 +7,7 @@
 mod admission_policy;
 pub mod age;
 pub mod cells;
+mod component_status;
 mod config;
 mod controller_revision;
 mod crd;
@@ -17,14 +18,18 @@ mod endpointslice;
 mod event;
 mod job;
 pub mod namespace;
+pub mod networking;
 mod node;
 pub mod pod;
 mod replication_controller;
+mod quota;
 mod rolebinding;
 pub mod rules;
 mod service;
 mod simple;
 mod stateful_set;
+mod storage;
+pub mod volume;
 mod workload;
 
 use crate::{
@@ -89,6 +94,10 @@ pub enum Deletion {
 /// a write of the object and keeping everything else on a write of the status are the pipeline's business, not a hook's.
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
+    /// Whether a client may say the status of a new object (nodes: who registers one knows it).
+    fn status_on_create(&self) -> bool {
+        false
+    }
     /// Before validation of a create: fixed fields, allocation, initial status (the pipeline has dropped the client's status when the row has one).
     fn prepare_create(&self, _cx: &Cx<'_>, _new: &mut Value) -> Result<(), Status> {
         Ok(())
@@ -99,7 +108,7 @@ pub trait Hooks: Send + Sync + 'static {
     }
     /// One cause a wrong field (`FieldValueInvalid`, `FieldValueRequired`, `FieldValueForbidden`, …). `old` is None on create. Metadata is checked by the pipeline.
     fn validate(&self, _cx: &Cx<'_>, _old: Option<&Value>, _new: &Value, _causes: &mut Vec<Cause>) {}
-    /// Other store operations of the same transaction, such as reservations (`Key::new("~service-ips", "", "10.96.0.7")`, `Expect::Absent`,
+    /// Other store operations of the same transaction, such as reservations (`Key::new("~node-ports", "", "30080")`, `Expect::Absent`,
     /// `pipeline::reservation(owner)`). `new` is None when the object is removed. A failed precondition of one of these reruns the write from `prepare`.
     fn also(&self, _cx: &Cx<'_>, _old: Option<&Value>, _new: Option<&Value>, _ops: &mut Vec<Op>) -> Result<(), Status> {
         Ok(())
@@ -159,13 +168,18 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("mutatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: true })),
         ("validatingadmissionpolicies.admissionregistration.k8s.io", Arc::new(admission_policy::Validating)),
         ("validatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: false })),
+        ("componentstatuses", Arc::new(component_status::ComponentStatus)),
         ("configmaps", Arc::new(config::ConfigMap)),
         ("events", Arc::new(event::Event)),
+        ("limitranges", Arc::new(quota::LIMIT_RANGE)),
         ("namespaces", Arc::new(namespace::Namespace)),
         ("nodes", Arc::new(node::Node)),
+        ("persistentvolumeclaims", Arc::new(volume::claim::PersistentVolumeClaim)),
+        ("persistentvolumes", Arc::new(volume::persistent::PersistentVolume)),
         ("pods", Arc::new(pod::Pod)),
         ("podtemplates", Arc::new(replication_controller::PodTemplate)),
         ("replicationcontrollers", Arc::new(replication_controller::ReplicationController)),
+        ("resourcequotas", Arc::new(quota::RESOURCE_QUOTA)),
         ("secrets", Arc::new(config::Secret)),
         ("serviceaccounts", Arc::new(simple::SERVICE_ACCOUNT)),
         ("services", Arc::new(service::Service)),
@@ -179,6 +193,11 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("jobs.batch", Arc::new(job::Job)),
         ("leases.coordination.k8s.io", Arc::new(simple::LEASE)),
         ("endpointslices.discovery.k8s.io", Arc::new(endpointslice::EndpointSlice)),
+        ("ingressclasses.networking.k8s.io", Arc::new(networking::ingress::INGRESS_CLASS)),
+        ("ingresses.networking.k8s.io", Arc::new(networking::ingress::INGRESS)),
+        (networking::address::IP_ADDRESSES, Arc::new(networking::address::IP_ADDRESS)),
+        ("networkpolicies.networking.k8s.io", Arc::new(networking::policy::NETWORK_POLICY)),
+        (networking::address::SERVICE_CIDRS, Arc::new(networking::address::ServiceCidr)),
         ("runtimeclasses.node.k8s.io", Arc::new(simple::RUNTIME_CLASS)),
         ("poddisruptionbudgets.policy", Arc::new(disruption_budget::DisruptionBudget)),
         ("clusterroles.rbac.authorization.k8s.io", Arc::new(simple::CLUSTER_ROLE)),
@@ -186,6 +205,12 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("roles.rbac.authorization.k8s.io", Arc::new(simple::ROLE)),
         ("rolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: true })),
         ("priorityclasses.scheduling.k8s.io", Arc::new(simple::PRIORITY_CLASS)),
+        ("csidrivers.storage.k8s.io", Arc::new(storage::CSI_DRIVER)),
+        ("csinodes.storage.k8s.io", Arc::new(storage::CSI_NODE)),
+        ("csistoragecapacities.storage.k8s.io", Arc::new(storage::CSI_STORAGE_CAPACITY)),
+        ("storageclasses.storage.k8s.io", Arc::new(storage::STORAGE_CLASS)),
+        ("volumeattachments.storage.k8s.io", Arc::new(storage::VolumeAttachment)),
+        ("volumeattributesclasses.storage.k8s.io", Arc::new(storage::VOLUME_ATTRIBUTES_CLASS)),
     ]
 }
 

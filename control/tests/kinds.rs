@@ -179,7 +179,7 @@ async fn addresses_come_back(client: &Client) {
     named["spec"]["externalName"] = "example.com".into();
     let named = value(&client.update("services", named).await.expect("renamed"));
     assert!(named["spec"].get("clusterIP").is_none(), "{named}");
-    assert!(client.store().snapshot().get(&Key::new("~service-ips", "", "10.96.0.9")).is_none(), "the address is given back");
+    assert!(client.get("ipaddresses.networking.k8s.io", "", "10.96.0.9").is_none(), "the address is given back");
 }
 
 async fn namespaces_have_a_life(client: &Client) {

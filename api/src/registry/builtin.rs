@@ -7,8 +7,11 @@ use super::{Resource, ScalePaths, Scope, Subresource};
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CREATE: &[&str] = &["create"];
-const STATUS: Sub = ("status", None, &["get", "patch", "update"]);
-const SCALE: Sub = ("scale", Some(("autoscaling", "v1", "Scale")), &["get", "patch", "update"]);
+const READ: &[&str] = &["get", "list"];
+/// Of subresources that are parts of the object itself.
+const STORED: &[&str] = &["get", "patch", "update"];
+const STATUS: Sub = ("status", None, STORED);
+const SCALE: Sub = ("scale", Some(("autoscaling", "v1", "Scale")), STORED);
 
 /// (name, kind if not the row's own, verbs)
 type Sub = (&'static str, Option<(&'static str, &'static str, &'static str)>, &'static [&'static str]);
@@ -19,6 +22,8 @@ struct Row {
     version: &'static str,
     kind: &'static str,
     plural: &'static str,
+    /// The kind in lower case, if empty.
+    singular: &'static str,
     short: &'static [&'static str],
     categories: &'static [&'static str],
     scope: Scope,
@@ -35,6 +40,7 @@ const fn row(group: &'static str, version: &'static str, kind: &'static str, plu
         version,
         kind,
         plural,
+        singular: "",
         short: &[],
         categories: &[],
         scope: Scope::Namespaced,
@@ -78,8 +84,10 @@ const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const ROWS: &[Row] = &[
     // core
+    Row { short: &["cs"], verbs: READ, singular: "componentstatus", ..cluster("", "v1", "ComponentStatus", "componentstatuses") },
     Row { short: &["cm"], ..row("", "v1", "ConfigMap", "configmaps") },
     Row { short: &["ev"], selectable: EVENT_FIELDS, ..row("", "v1", "Event", "events") },
+    Row { short: &["limits"], ..row("", "v1", "LimitRange", "limitranges") },
     Row {
         short: &["ns"],
         verbs: NO_COLLECTION,
@@ -93,14 +101,18 @@ const ROWS: &[Row] = &[
         selectable: &["spec.unschedulable=spec.unschedulable?false"],
         ..cluster("", "v1", "Node", "nodes")
     },
+    Row { short: &["pvc"], subs: &[STATUS], ..row("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims") },
+    Row { short: &["pv"], subs: &[STATUS], ..cluster("", "v1", "PersistentVolume", "persistentvolumes") },
     Row {
         short: &["po"],
         categories: &["all"],
         subs: &[
             ("binding", Some(("", "v1", "Binding")), &["create"]),
+            ("ephemeralcontainers", None, STORED),
             ("eviction", Some(("policy", "v1", "Eviction")), &["create"]),
             ("log", None, &["get"]),
             ("proxy", Some(("", "v1", "PodProxyOptions")), PROXY),
+            ("resize", None, STORED),
             STATUS,
         ],
         selectable: POD_FIELDS,
@@ -116,6 +128,7 @@ const ROWS: &[Row] = &[
         generation: true,
         ..row("", "v1", "ReplicationController", "replicationcontrollers")
     },
+    Row { short: &["quota"], subs: &[STATUS], ..row("", "v1", "ResourceQuota", "resourcequotas") },
     Row { selectable: &["type"], ..row("", "v1", "Secret", "secrets") },
     Row {
         short: &["sa"],
@@ -181,6 +194,11 @@ const ROWS: &[Row] = &[
     // the rest
     row("coordination.k8s.io", "v1", "Lease", "leases"),
     Row { generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
+    Row { generation: true, ..cluster("networking.k8s.io", "v1", "IngressClass", "ingressclasses") },
+    Row { short: &["ing"], subs: &[STATUS], generation: true, ..row("networking.k8s.io", "v1", "Ingress", "ingresses") },
+    Row { short: &["ip"], ..cluster("networking.k8s.io", "v1", "IPAddress", "ipaddresses") },
+    Row { short: &["netpol"], generation: true, ..row("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies") },
+    Row { subs: &[STATUS], ..cluster("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs") },
     cluster("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses"),
     Row { short: &["pdb"], subs: &[STATUS], generation: true, ..row("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets") },
     cluster("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles"),
@@ -188,6 +206,12 @@ const ROWS: &[Row] = &[
     row("rbac.authorization.k8s.io", "v1", "Role", "roles"),
     row("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
     Row { short: &["pc"], generation: true, ..cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses") },
+    cluster("storage.k8s.io", "v1", "CSIDriver", "csidrivers"),
+    cluster("storage.k8s.io", "v1", "CSINode", "csinodes"),
+    row("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities"),
+    Row { short: &["sc"], ..cluster("storage.k8s.io", "v1", "StorageClass", "storageclasses") },
+    Row { subs: &[STATUS], ..cluster("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments") },
+    Row { short: &["vac"], ..cluster("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses") },
 ];
 
 fn boxed(list: &[&str]) -> Vec<Box<str>> {
@@ -203,7 +227,7 @@ pub fn builtin() -> Vec<Resource> {
             kind: row.kind.into(),
             list_kind: format!("{}List", row.kind).into(),
             plural: row.plural.into(),
-            singular: row.kind.to_ascii_lowercase().into(),
+            singular: if row.singular.is_empty() { row.kind.to_ascii_lowercase().into() } else { row.singular.into() },
             short_names: boxed(row.short),
             categories: boxed(row.categories),
             scope: row.scope,

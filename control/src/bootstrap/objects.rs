@@ -2,9 +2,11 @@
 
 use crate::{
     control::first_address,
-    pipeline::{Config, reservation as reserved},
+    pipeline::{Config, object},
+    resources::{cells::list, networking::address},
 };
-use coracle_store::{Expect, Key, Op, Snapshot};
+use coracle_api::status::Status;
+use coracle_store::{Key, Snapshot};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -52,10 +54,6 @@ pub(super) fn classes() -> Vec<Value> {
     ]
 }
 
-fn owner() -> String {
-    "services/default/kubernetes".into()
-}
-
 /// Service `kubernetes` of the default namespace and its endpoint slice: the API by the first address of the service range.
 pub(super) fn api_service(config: &Config) -> Vec<Value> {
     let Some(ip) = first_address(&config.service_cidr) else { return Vec::new() };
@@ -83,10 +81,28 @@ pub(super) fn api_service(config: &Config) -> Vec<Value> {
     vec![service, slice]
 }
 
-/// The Service's address is taken, so that no other Service gets it.
-pub(super) fn reservation(snapshot: &Snapshot, config: &Config) -> Option<Op> {
-    let key = Key::new("~service-ips", "", first_address(&config.service_cidr)?.to_string());
-    snapshot.get(&key).is_none().then(|| Op::Put { key, expect: Expect::Absent, draft: reserved(&owner()) })
+/// The range that Services get their addresses from, open at once.
+pub(super) fn service_cidr(config: &Config, now: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": address::DEFAULT}, "spec": {"cidrs": [config.service_cidr]},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": now}]},
+    })
+}
+
+/// Every Service's address is taken by an IPAddress, so that no other Service gets it.
+pub(super) fn addresses(snapshot: &Snapshot, config: &Config, mut put: impl FnMut(Value) -> Result<(), Status>) -> Result<(), Status> {
+    // The API's own Service is being made by the same plan.
+    let own = snapshot.get(&Key::new("services", "default", "kubernetes")).is_none();
+    if let Some(ip) = first_address(&config.service_cidr).filter(|_| own) {
+        put(address::for_service(&ip, "default", "kubernetes"))?;
+    }
+    for service in snapshot.range("services", None, None) {
+        let value = object::parse(service)?;
+        for ip in list(&value["spec"]["clusterIPs"]).iter().filter_map(Value::as_str).filter_map(|ip| ip.parse().ok()) {
+            put(address::for_service(&ip, &service.key.namespace, &service.key.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The stored Service or slice with the API's present address, if it has another.

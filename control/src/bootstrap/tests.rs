@@ -63,7 +63,8 @@ async fn a_cluster_begins_with_all_it_needs_and_is_left_alone_after() {
     assert_eq!(slice["endpoints"][0]["addresses"], json!(["127.0.0.1"]));
     assert_eq!(get(&store, "runtimeclasses.node.k8s.io", "", "wasm")["handler"], "wasm");
     assert_eq!(get(&store, "priorityclasses.scheduling.k8s.io", "", "system-node-critical")["value"], 2_000_001_000);
-    assert!(store.snapshot().get(&Key::new("~service-ips", "", "10.96.0.1")).is_some());
+    assert_eq!(get(&store, "ipaddresses.networking.k8s.io", "", "10.96.0.1")["spec"]["parentRef"]["name"], "kubernetes");
+    assert_eq!(get(&store, "servicecidrs.networking.k8s.io", "", "kubernetes")["spec"]["cidrs"], json!(["10.96.0.0/16"]));
 
     // the rules are in force for an authorizer opened afterwards
     let rules = core(&store, dir.path(), "127.0.0.1:6443").await.auth;

@@ -64,6 +64,7 @@ impl Core {
 
         metadata::prepare_create(row, &mut new, uuid::Uuid::new_v4().to_string(), &cx.timestamp());
         if row.has_status()
+            && !hooks.status_on_create()
             && let Some(object) = new.as_object_mut()
         {
             object.remove("status");

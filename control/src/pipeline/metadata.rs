@@ -54,6 +54,17 @@ pub fn prepare_update(old: &Value, new: &mut Value) {
     }
 }
 
+/// For subresources that change nothing of the metadata (`metav1.ResetObjectMetaForStatus`).
+pub fn keep(old: &Value, new: &mut Value) {
+    let metadata = of(new);
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.into(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+}
+
 /// Counts up when anything but metadata and status changed; the status counts where it has no subresource of its own, as upstream has it for custom resources.
 pub fn bump_generation(row: &Resource, old: &Value, new: &mut Value) {
     if !row.generation {
@@ -97,7 +108,9 @@ fn invalid(field: &str, value: &str, why: impl std::fmt::Display) -> Cause {
 fn name_rules(row: &Resource) -> fn(&str) -> Vec<String> {
     match (&*row.group, &*row.plural) {
         ("", "namespaces") | ("apps", "statefulsets") => names::dns_label,
-        ("", "services") => names::dns1035_label,
+        // Any label since 1.36 (KEP-5311).
+        ("", "services") => names::dns_label,
+        ("networking.k8s.io", "ipaddresses") => crate::resources::rules::syntax::canonical_ip,
         ("rbac.authorization.k8s.io", _) => names::path_segment,
         _ => names::dns_subdomain,
     }

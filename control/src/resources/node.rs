@@ -3,7 +3,7 @@
 use super::{
     Cx, Hooks, age,
     cells::{self, AGE, NAME, condition, list, text_or},
-    rules::{At, Causes, labels::label_key, quantities},
+    rules::{At, Causes, labels::label_key, quantities, syntax},
 };
 use crate::{
     nodes,
@@ -35,6 +35,17 @@ const HEADINGS: &[cells::Heading] = &[
 
 #[async_trait]
 impl Hooks for Node {
+    fn status_on_create(&self) -> bool {
+        true
+    }
+    fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
+        configuration(None, new);
+        Ok(())
+    }
+    fn prepare_update(&self, _cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
+        configuration(Some(old), new);
+        Ok(())
+    }
     fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         validate(old, new, causes);
     }
@@ -46,6 +57,17 @@ impl Hooks for Node {
     }
     fn cells(&self, object: &Value) -> Vec<Value> {
         node_cells(object)
+    }
+}
+
+/// Configuration by the API is long gone: what is not there already is dropped.
+fn configuration(old: Option<&Value>, new: &mut Value) {
+    for (part, field) in [("spec", "configSource"), ("status", "config")] {
+        if old.is_none_or(|old| old[part][field].is_null())
+            && let Some(part) = new.get_mut(part).and_then(Value::as_object_mut)
+        {
+            part.remove(field);
+        }
     }
 }
 
@@ -108,18 +130,65 @@ pub fn validate(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     for name in ["capacity", "allocatable"] {
         quantities::non_negative_list(&status.field(name), causes);
     }
+    let place = metadata.field("nodeSwapStatus");
+    place.field("capacity").with(&new["status"]["nodeInfo"]["swap"]["capacity"]).positive(causes);
+    features(&status.field("declaredFeatures"), causes);
+    let ranges = spec.field("podCIDRs");
+    for range in ranges.items().filter(|range| old.is_none_or(|old| !list(&old["spec"]["podCIDRs"]).contains(range.value))) {
+        range.syntax(causes, syntax::cidr);
+    }
+    let families: BTreeSet<_> = ranges.items().filter_map(|range| syntax::range(range.text())).map(|(ip, _)| ip.is_ipv4()).collect();
+    if ranges.len() > 1 && families.len() != ranges.len() {
+        ranges.invalid(causes, "may specify no more than one CIDR for each IP family");
+    }
     if let Some(old) = old {
-        let old = &old["spec"];
-        for name in ["podCIDR", "podCIDRs", "providerID"] {
-            let (before, now) = (&old[name], spec.field(name));
-            if !before.is_null() && now.value != before {
-                let message = match name {
-                    "providerID" => "node updates may not change providerID except from \"\" to valid",
-                    _ => "node updates may not change podCIDR except from \"\" to valid",
-                };
-                now.forbidden(causes, message);
-            }
+        update(old, &root, causes);
+    }
+}
+
+/// `MyFeature`, `MyFeature/part`: sorted, each once.
+fn features(at: &At<'_, '_>, causes: &mut Causes) {
+    let named = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.split('/').all(|part| !part.is_empty() && part.bytes().all(|c| c.is_ascii_alphanumeric()))
+    };
+    let mut before = "";
+    for feature in at.items() {
+        let name = feature.text();
+        if name.len() > 253 {
+            feature.invalid(causes, &format!("invalid feature name {name:?}: must be no more than 253 characters"));
+        } else if !named(name) {
+            feature.invalid(causes, &format!("invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"));
         }
+        if name == before {
+            feature.duplicate(causes);
+        } else if name < before {
+            feature.invalid(causes, "list must be sorted alphabetically");
+        }
+        before = name;
+    }
+}
+
+fn update(old: &Value, root: &At<'_, '_>, causes: &mut Causes) {
+    let (spec, status) = (root.field("spec"), root.field("status"));
+    let mut seen = BTreeSet::new();
+    for address in status.field("addresses").items() {
+        if !seen.insert((address.value["type"].as_str(), address.value["address"].as_str())) {
+            address.duplicate(causes);
+        }
+    }
+    for (name, message) in [
+        ("podCIDRs", "node updates may not change podCIDR except from \"\" to valid"),
+        ("providerID", "node updates may not change providerID except from \"\" to valid"),
+    ] {
+        let (before, now) = (&old["spec"][name], spec.field(name));
+        if !before.is_null() && before != "" && now.value != before {
+            now.forbidden(causes, message);
+        }
+    }
+    let external = spec.field("externalID");
+    if external.value != &old["spec"]["externalID"] {
+        external.forbidden(causes, "may not be updated");
     }
 }
 

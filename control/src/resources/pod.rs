@@ -7,10 +7,12 @@ pub mod binding;
 pub mod cells;
 pub mod containers;
 pub mod env;
+pub mod ephemeral;
 pub mod eviction;
 pub mod probes;
 pub mod qos;
 pub mod requests;
+pub mod resize;
 pub mod scheduling;
 pub mod security;
 pub mod spec;
@@ -49,6 +51,8 @@ impl Hooks for Pod {
     fn prepare_update(&self, cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
         match cx.subresource() {
             "status" => status::keep(old, new),
+            "ephemeralcontainers" => ephemeral::keep_the_rest(old, new),
+            "resize" => resize::keep_the_rest(old, new),
             _ => open_gates(new, &cx.timestamp()),
         }
         Ok(())
@@ -56,6 +60,8 @@ impl Hooks for Pod {
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         match (cx.subresource(), old) {
             ("status", Some(old)) => status::validate(old, new, causes),
+            ("ephemeralcontainers", Some(old)) => ephemeral::update(old, new, causes),
+            ("resize", Some(old)) => resize::update(old, new, causes),
             (_, Some(old)) => update::validate(old, new, causes),
             (_, None) => create(new, causes),
         }

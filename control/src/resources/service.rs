@@ -40,23 +40,23 @@ const HEADINGS: &[Heading] = &[
 impl Hooks for Service {
     fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
         prepare::on_create(new);
-        allocate::fill(&allocate::Pool::of(cx)?, None, new)
+        allocate::fill(&allocate::Pool::of(cx), None, new)
     }
     fn prepare_update(&self, cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
         if !cx.subresource().is_empty() {
             return Ok(());
         }
         prepare::on_update(old, new);
-        allocate::fill(&allocate::Pool::of(cx)?, Some(old), new)
+        allocate::fill(&allocate::Pool::of(cx), Some(old), new)
     }
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
-        if cx.subresource().is_empty() {
-            validate::service(old, new, causes);
+        match cx.subresource() {
+            "status" => validate::status(old, new, causes),
+            _ => validate::service(old, new, causes),
         }
     }
-    fn also(&self, _cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) -> Result<(), Status> {
-        allocate::reservations(old, new, ops);
-        Ok(())
+    fn also(&self, cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) -> Result<(), Status> {
+        allocate::reservations(cx, old, new, ops)
     }
     async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
         nodes::serve(core, request).await

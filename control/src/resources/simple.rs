@@ -5,14 +5,51 @@ use super::{
     cells::{self, AGE, Heading, NAME, text_or},
     rules::{At, Causes},
 };
-use coracle_api::{names, registry::Column, status::Cause};
+use coracle_api::{
+    names,
+    registry::Column,
+    status::{Cause, Status},
+};
 use serde_json::Value;
 
-/// A kind told by data: headings, the cells between name and age, and its rules.
+/// A kind told by data: its table, what is prepared, and its rules.
 pub struct Simple {
     headings: &'static [Heading],
     cells: fn(&Value) -> Vec<Value>,
-    validate: fn(Option<&Value>, &Value, &mut Causes),
+    prepare: fn(Option<&Value>, &mut Value),
+    validate: Rules,
+    status: Rules,
+    warnings: fn(&Value) -> Vec<String>,
+}
+
+/// What may be wrong with a new object (`old` is None) or a changed one.
+pub type Rules = fn(Option<&Value>, &Value, &mut Causes);
+
+impl Simple {
+    /// A table, and the rules of the object.
+    pub const fn new(headings: &'static [Heading], cells: fn(&Value) -> Vec<Value>, validate: Rules) -> Self {
+        Simple { headings, cells, prepare: |_, _| {}, validate, status: |_, _, _| {}, warnings: |_| Vec::new() }
+    }
+    /// Only name and age to show.
+    pub const fn named(validate: Rules) -> Self {
+        Self::new(&[NAME, AGE], name_and_age, validate)
+    }
+    /// A kind without a printer upstream: name and time of creation.
+    pub const fn dated(validate: Rules) -> Self {
+        Self::new(CREATED, created_at, validate)
+    }
+    /// What is set before the rules look at a write of the object; None is the old object of a create.
+    pub const fn preparing(self, prepare: fn(Option<&Value>, &mut Value)) -> Self {
+        Simple { prepare, ..self }
+    }
+    /// Rules of writes of its status.
+    pub const fn with_status(self, status: Rules) -> Self {
+        Simple { status, ..self }
+    }
+    /// Sentences for the writer of the object.
+    pub const fn warning(self, warnings: fn(&Value) -> Vec<String>) -> Self {
+        Simple { warnings, ..self }
+    }
 }
 
 impl Simple {
@@ -23,8 +60,24 @@ impl Simple {
 }
 
 impl Hooks for Simple {
-    fn validate(&self, _cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
-        (self.validate)(old, new, causes);
+    fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
+        (self.prepare)(None, new);
+        Ok(())
+    }
+    fn prepare_update(&self, cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
+        if cx.subresource().is_empty() {
+            (self.prepare)(Some(old), new);
+        }
+        Ok(())
+    }
+    fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
+        match cx.subresource() {
+            "status" => (self.status)(old, new, causes),
+            _ => (self.validate)(old, new, causes),
+        }
+    }
+    fn warnings(&self, cx: &Cx<'_>, _old: Option<&Value>, new: &Value) -> Vec<String> {
+        if cx.subresource().is_empty() { (self.warnings)(new) } else { Vec::new() }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(self.headings))
@@ -39,14 +92,14 @@ fn name_and_age(object: &Value) -> Vec<Value> {
 }
 
 /// `serviceaccounts`
-pub const SERVICE_ACCOUNT: Simple = Simple { headings: &[NAME, AGE], cells: name_and_age, validate: |_, _, _| {} };
+pub const SERVICE_ACCOUNT: Simple = Simple::named(|_, _, _| {});
 
 /// `leases.coordination.k8s.io`
-pub const LEASE: Simple = Simple {
-    headings: &[NAME, ("Holder", "Who holds the lease."), AGE],
-    cells: |lease| vec![cells::name(lease), text_or(&lease["spec"]["holderIdentity"], "").into(), age::of(lease)],
-    validate: lease,
-};
+pub const LEASE: Simple = Simple::new(
+    &[NAME, ("Holder", "Who holds the lease."), AGE],
+    |lease| vec![cells::name(lease), text_or(&lease["spec"]["holderIdentity"], "").into(), age::of(lease)],
+    lease,
+);
 
 pub(super) fn lease(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
@@ -56,11 +109,11 @@ pub(super) fn lease(_old: Option<&Value>, new: &Value, causes: &mut Causes) {
 }
 
 /// `runtimeclasses.node.k8s.io`
-pub const RUNTIME_CLASS: Simple = Simple {
-    headings: &[NAME, ("Handler", "Which runtime of the node runs the pods of this class."), AGE],
-    cells: |class| vec![cells::name(class), text_or(&class["handler"], "").into(), age::of(class)],
-    validate: runtime_class,
-};
+pub const RUNTIME_CLASS: Simple = Simple::new(
+    &[NAME, ("Handler", "Which runtime of the node runs the pods of this class."), AGE],
+    |class| vec![cells::name(class), text_or(&class["handler"], "").into(), age::of(class)],
+    runtime_class,
+);
 
 pub(super) fn runtime_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
@@ -77,15 +130,15 @@ pub(super) fn runtime_class(old: Option<&Value>, new: &Value, causes: &mut Cause
 }
 
 /// `priorityclasses.scheduling.k8s.io`
-pub const PRIORITY_CLASS: Simple = Simple {
-    headings: &[
+pub const PRIORITY_CLASS: Simple = Simple::new(
+    &[
         NAME,
         ("#Value", "Priority of the pods of this class; higher comes first."),
-        ("Global-Default", "Whether pods without a class get this one."),
+        ("?Global-Default", "Whether pods without a class get this one."),
         AGE,
         ("PreemptionPolicy", "Whether its pods may push others out."),
     ],
-    cells: |class| {
+    |class| {
         vec![
             cells::name(class),
             cells::count(&class["value"]).into(),
@@ -94,8 +147,8 @@ pub const PRIORITY_CLASS: Simple = Simple {
             text_or(&class["preemptionPolicy"], "").into(),
         ]
     },
-    validate: priority_class,
-};
+    priority_class,
+);
 
 /// Priorities that users may give; what is above belongs to the system's own two classes.
 pub const MAX_USER_PRIORITY: i64 = 1_000_000_000;
@@ -136,9 +189,9 @@ pub(super) fn priority_class(old: Option<&Value>, new: &Value, causes: &mut Caus
 pub(super) const CREATED: &[Heading] = &[NAME, ("Created At", "When the object was created.")];
 
 /// `roles` and `clusterroles`: upstream gives them no printer, so the table has the default columns.
-pub const ROLE: Simple = Simple { headings: CREATED, cells: created_at, validate: role };
+pub const ROLE: Simple = Simple::dated(role);
 /// `clusterroles`
-pub const CLUSTER_ROLE: Simple = Simple { validate: cluster_role, ..ROLE };
+pub const CLUSTER_ROLE: Simple = Simple::dated(cluster_role);
 
 pub(super) fn created_at(object: &Value) -> Vec<Value> {
     vec![cells::name(object), object["metadata"]["creationTimestamp"].clone()]

@@ -122,6 +122,16 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
         "pod-garbage-collector",
         &[On("delete list watch", "core", "pods"), On(READ, "core", "nodes"), On("patch update", "core", "pods/status"), EVENTS],
     ),
+    ("pv-protection-controller", &[On(CHANGE, "core", "persistentvolumes"), EVENTS]),
+    (
+        "pvc-protection-controller",
+        &[
+            On(CHANGE, "core", "persistentvolumeclaims"),
+            On("patch update", "core", "persistentvolumeclaims/status"),
+            On(READ, "core", "pods"),
+            EVENTS,
+        ],
+    ),
     (
         "replicaset-controller",
         &[
@@ -144,6 +154,15 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
     ("root-ca-cert-publisher", &[On("create patch update", "core", "configmaps"), EVENTS]),
     ("service-account-controller", &[On("create", "core", "serviceaccounts"), EVENTS]),
     (
+        "service-cidrs-controller",
+        &[
+            On(CHANGE, "networking.k8s.io", "servicecidrs"),
+            On("patch update", "networking.k8s.io", "servicecidrs/finalizers servicecidrs/status"),
+            On(READ, "networking.k8s.io", "ipaddresses"),
+            EVENTS,
+        ],
+    ),
+    (
         "statefulset-controller",
         &[
             On("list watch", "core", "pods"),
@@ -156,5 +175,9 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
         ],
     ),
     ("ttl-after-finished-controller", &[On("delete get list watch", "batch", "jobs"), EVENTS]),
+    (
+        "volumeattributesclass-protection-controller",
+        &[On(READ, "core", "persistentvolumeclaims persistentvolumes"), On(CHANGE, "storage.k8s.io", "volumeattributesclasses"), EVENTS],
+    ),
     ("ttl-controller", &[On("list patch update watch", "core", "nodes"), EVENTS]),
 ];

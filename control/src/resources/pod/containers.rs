@@ -1,6 +1,6 @@
 //! Containers and init containers: names, images, ports, and where their volumes are mounted.
 
-use super::{env, probes, requests, security, spec::unique, volumes::Volumes};
+use super::{env, ephemeral, probes, requests, security, spec::unique, volumes::Volumes};
 use crate::resources::rules::{At, Causes, syntax};
 use coracle_api::names;
 use serde_json::Value;
@@ -43,9 +43,10 @@ pub fn validate(spec: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut Causes) {
             env::file_volumes(&container.field("env"), volumes, causes);
         }
     }
+    ephemeral::validate(spec, volumes, &mut seen, causes);
 }
 
-fn common(container: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut Causes) {
+pub(super) fn common(container: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut Causes) {
     let name = container.field("name");
     if name.required(causes, "") {
         name.syntax(causes, names::dns_label);

@@ -2,7 +2,7 @@
 
 use crate::resources::rules::{
     At, Causes,
-    quantities::{is_extended, is_integer_resource, non_negative, quantity, resource_name, shown},
+    quantities::{is_extended, quantity, resource_name, shown, whole_if_counted},
 };
 
 /// `resources` of a container.
@@ -29,10 +29,7 @@ pub fn overhead(list: &At<'_, '_>, causes: &mut Causes) {
 
 fn value(at: &At<'_, '_>, name: &str, rule: fn(&At<'_, '_>, &str, &mut Causes), causes: &mut Causes) {
     rule(at, name, causes);
-    non_negative(at, causes);
-    if is_integer_resource(name) && quantity(at).is_some_and(|amount| !amount.is_whole()) {
-        at.invalid_value(causes, shown(at), "must be an integer");
-    }
+    whole_if_counted(at, name, causes);
 }
 
 /// Devices and huge pages cannot be promised twice.
@@ -90,7 +87,10 @@ mod tests {
         assert_eq!(wrong(json!({"limits": {"cpu": "-1"}})), ["resources.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"]);
         assert_eq!(
             wrong(json!({"limits": {"disk": "1"}})),
-            ["resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for containers"]
+            [
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type or fully qualified",
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for containers"
+            ]
         );
         assert_eq!(
             wrong(json!({"limits": {"example.com/gpu": "1"}, "requests": {"example.com/gpu": "2"}})),

@@ -63,12 +63,7 @@ pub fn affinity(at: &At<'_, '_>, causes: &mut Causes) {
     let node = at.field("nodeAffinity");
     let required = node.field(REQUIRED);
     if required.is_set() {
-        let terms = required.field("nodeSelectorTerms");
-        if terms.required(causes, "must have at least one node selector term") {
-            for term in terms.items() {
-                node_term(&term, true, causes);
-            }
-        }
+        node_selector(&required, causes);
     }
     for term in node.field(PREFERRED).items() {
         weight(&term, causes);
@@ -82,6 +77,16 @@ pub fn affinity(at: &At<'_, '_>, causes: &mut Causes) {
         for term in pods.field(PREFERRED).items() {
             weight(&term, causes);
             pod_term(&term.field("podAffinityTerm"), causes);
+        }
+    }
+}
+
+/// A whole `NodeSelector`.
+pub fn node_selector(selector: &At<'_, '_>, causes: &mut Causes) {
+    let terms = selector.field("nodeSelectorTerms");
+    if terms.required(causes, "must have at least one node selector term") {
+        for term in terms.items() {
+            node_term(&term, true, causes);
         }
     }
 }

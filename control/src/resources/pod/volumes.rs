@@ -1,7 +1,13 @@
 //! Volumes: exactly one source each, and what each source needs.
 
 use super::env::{FILE_FIELDS, field_ref, resource_ref};
-use crate::resources::rules::{At, Causes, quantities::quantity, syntax};
+use crate::resources::{
+    rules::{At, Causes, labels::label_map, quantities::quantity, syntax},
+    volume::{
+        claim,
+        source::{self, Owner},
+    },
+};
 use coracle_api::names;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +33,7 @@ pub fn validate<'v>(list: &At<'_, 'v>, causes: &mut Causes) -> Volumes<'v> {
     let mut good = BTreeMap::new();
     for volume in list.items() {
         let before = causes.len();
-        let from = source(&volume, causes);
+        let from = source_of(&volume, causes);
         let name = volume.field("name");
         if name.required(causes, "") {
             name.syntax(causes, names::dns_label);
@@ -43,16 +49,16 @@ pub fn validate<'v>(list: &At<'_, 'v>, causes: &mut Causes) -> Volumes<'v> {
     Volumes(good)
 }
 
-fn source<'v>(volume: &At<'_, 'v>, causes: &mut Causes) -> Option<&'v str> {
+fn source_of<'v>(volume: &At<'_, 'v>, causes: &mut Causes) -> Option<&'v str> {
     let mut found = None;
     for (kind, _) in volume.value.as_object().into_iter().flatten().filter(|(key, value)| *key != "name" && !value.is_null()) {
         let at = volume.field(kind);
         if found.is_some() {
-            at.forbidden(causes, "may not specify more than 1 volume type");
+            volume.field(source::second_place(kind)).forbidden(causes, "may not specify more than 1 volume type");
             continue;
         }
         found = Some(kind.as_str());
-        of_kind(kind, &at, causes);
+        of_kind(kind, &volume.field(source::place(kind)).with(at.value), causes);
     }
     if found.is_none() {
         volume.missing(causes, "must specify a volume type");
@@ -66,14 +72,6 @@ fn of_kind(kind: &str, at: &At<'_, '_>, causes: &mut Causes) {
             let limit = at.field("sizeLimit");
             if quantity(&limit).is_some_and(|limit| limit.is_negative()) {
                 limit.forbidden(causes, "SizeLimit field must be a valid resource quantity");
-            }
-        }
-        "hostPath" => {
-            let path = at.field("path");
-            if path.required(causes, "") {
-                path.syntax(causes, syntax::no_backsteps);
-                at.field("type")
-                    .one_of(causes, &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]);
             }
         }
         "secret" => keyed(at, "secretName", causes),
@@ -90,21 +88,32 @@ fn of_kind(kind: &str, at: &At<'_, '_>, causes: &mut Causes) {
             projected(at, causes);
         }
         "persistentVolumeClaim" => drop(at.field("claimName").required(causes, "")),
-        "nfs" => {
-            at.field("server").required(causes, "");
-            let path = at.field("path");
-            if path.required(causes, "") && !path.text().starts_with('/') {
-                path.invalid(causes, "must be an absolute path");
+        "ephemeral" => {
+            let template = at.field("volumeClaimTemplate");
+            match template.is_set() {
+                true => claim_template(&template, causes),
+                false => template.missing(causes, ""),
             }
         }
-        "ephemeral" => drop(at.field("volumeClaimTemplate").required(causes, "")),
-        "csi" => drop(at.field("driver").required(causes, "")),
         "image" => {
             at.field("reference").required(causes, "");
             at.field("pullPolicy").one_of(causes, &["Always", "IfNotPresent", "Never"]);
         }
-        _ => {}
+        kind => source::check(kind, at, Owner::Pod, causes),
     }
+}
+
+/// What a claim is made from: a spec, labels and annotations.
+fn claim_template(template: &At<'_, '_>, causes: &mut Causes) {
+    let metadata = template.field("metadata");
+    label_map(&metadata.field("labels"), causes);
+    let empty = |value: &Value| value.is_null() || value == "";
+    for (field, _) in
+        metadata.value.as_object().into_iter().flatten().filter(|(field, value)| !matches!(field.as_str(), "labels" | "annotations") && !empty(value))
+    {
+        metadata.field(field).forbidden(causes, "cannot be set");
+    }
+    claim::check_spec(&template.field("spec"), causes);
 }
 
 fn mode(at: &At<'_, '_>, causes: &mut Causes) {

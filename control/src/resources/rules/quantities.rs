@@ -4,6 +4,9 @@ use super::{At, Causes};
 use coracle_api::quantity::Quantity;
 use serde_json::Value;
 
+/// None at all.
+pub const ZERO: Quantity = Quantity::ZERO;
+
 /// The quantity there; None if absent or not a quantity (the schema has refused that before).
 pub fn quantity(at: &At<'_, '_>) -> Option<Quantity> {
     match at.value {
@@ -20,14 +23,25 @@ pub fn non_negative(at: &At<'_, '_>, causes: &mut Causes) {
     }
 }
 
+/// More than 0; absent is fine.
+pub fn positive(at: &At<'_, '_>, causes: &mut Causes) {
+    if quantity(at).is_some_and(|quantity| quantity <= ZERO) {
+        at.invalid_value(causes, shown(at), "must be greater than zero");
+    }
+}
+
+/// 0 or more, and whole where the resource is counted.
+pub fn whole_if_counted(at: &At<'_, '_>, name: &str, causes: &mut Causes) {
+    non_negative(at, causes);
+    if is_integer_resource(name) && quantity(at).is_some_and(|quantity| !quantity.is_whole()) {
+        at.invalid_value(causes, shown(at), "must be an integer");
+    }
+}
+
 /// Every quantity of a resource list, reported as `status.capacity.cpu`.
 pub fn non_negative_list(list: &At<'_, '_>, causes: &mut Causes) {
     for (name, _) in list.entries() {
-        let at = list.field(name);
-        non_negative(&at, causes);
-        if is_integer_resource(name) && quantity(&at).is_some_and(|quantity| !quantity.is_whole()) {
-            at.invalid_value(causes, shown(&at), "must be an integer");
-        }
+        whole_if_counted(&list.field(name), name, causes);
     }
 }
 
@@ -54,7 +68,52 @@ pub fn is_integer_resource(name: &str) -> bool {
 
 /// A resource outside Kubernetes' own names, such as `example.com/gpu`.
 pub fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+    !is_native(name) && !name.starts_with("requests.") && coracle_api::names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// One of Kubernetes' own names: without a domain, or with its.
+pub fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// What quota counts by these very names.
+const QUOTA: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// A resource that quota knows without a domain in front.
+pub fn is_quota_resource(name: &str) -> bool {
+    QUOTA.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-")
+}
+
+/// A resource's name anywhere: qualified, or one that Kubernetes knows. True if it can be read at all.
+pub fn standard_name(at: &At<'_, '_>, name: &str, causes: &mut Causes) -> bool {
+    let wrong = coracle_api::names::qualified_name(name);
+    for why in &wrong {
+        at.invalid_value(causes, name, why);
+    }
+    if wrong.is_empty() && !name.contains('/') && !is_quota_resource(name) && name != "storage" {
+        at.invalid_value(causes, name, "must be a standard resource type or fully qualified");
+    }
+    wrong.is_empty()
 }
 
 /// A resource list outside a container: known names, nothing below zero, reported as `podFixed[cpu]`.
@@ -70,18 +129,14 @@ const CONTAINER_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
 /// The name of a resource that a container asks for.
 pub fn resource_name(at: &At<'_, '_>, name: &str, causes: &mut Causes) {
-    let before = causes.len();
-    for why in coracle_api::names::qualified_name(name) {
-        at.invalid_value(causes, name, &why);
-    }
-    if causes.len() > before {
+    if !standard_name(at, name, causes) {
         return;
     }
     if !name.contains('/') {
         if !CONTAINER_RESOURCES.contains(&name) && !name.starts_with("hugepages-") {
             at.invalid_value(causes, name, "must be a standard resource for containers");
         }
-    } else if !is_extended(name) {
+    } else if !is_native(name) && !is_extended(name) {
         at.invalid_value(causes, name, "doesn't follow extended resource name standard");
     }
 }

@@ -1,72 +1,99 @@
 //! Cluster addresses and node ports: chosen here against one snapshot, reserved by the transaction.
 //!
 //! A reservation is a key of its own that must be absent when the service is stored; a lost race reruns the write, which then chooses another. (One
-//! bitmap object for the whole range, as older Kubernetes has, makes every two creates of services a conflict.) The choice starts at a place drawn from
-//! the service's name and the time, not at random, so that a simulation replays; the lower part of a range is left to services that ask for an address.
+//! bitmap object for the whole range, as older Kubernetes has, makes every two creates of services a conflict.) An address's reservation is its
+//! IPAddress object. The choice starts at a place drawn from the service's name and the time, not at random, so that a simulation replays; the lower
+//! part of a range is left to services that ask for an address.
 
 use super::{has_node_ports, is_headless, kind, needs_health_check};
 use crate::{
-    pipeline,
+    pipeline::{self, object},
     resources::{
         Cx,
         cells::list,
-        rules::{At, Causes},
+        networking::address::{self, IP_ADDRESSES, SERVICE_CIDRS},
+        rules::{At, Causes, syntax},
     },
 };
 use coracle_api::status::Status;
-use coracle_store::{Expect, Key, Op};
+use coracle_store::{Expect, Key, Op, Snapshot};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
-/// Resource under which addresses are reserved.
-pub const IPS: &str = "~service-ips";
 /// Resource under which node ports are reserved.
 pub const PORTS: &str = "~node-ports";
 
 /// Whether a name of a resource is taken.
 type Taken<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
 
-/// The ranges and what is taken in them.
-pub(super) struct Pool<'a> {
-    /// First address of the range (the network's own), and how many there are.
+/// A range that addresses may be given from.
+pub(super) struct Range {
+    /// First address (the network's own), and how many there are.
     network: (u32, u32),
-    cidr: &'a str,
-    ports: (u16, u16),
-    seed: u64,
-    taken: Taken<'a>,
+    cidr: String,
+    /// The ServiceCIDR, and its revision when it was looked at.
+    of: (Key, u64),
 }
 
-impl<'a> Pool<'a> {
-    pub(super) fn of(cx: &'a Cx<'_>) -> Result<Self, Status> {
-        let config = &cx.core.config;
-        let mut hasher = DefaultHasher::new();
-        (&cx.request.namespace, &cx.request.name, cx.now.as_nanosecond(), cx.snapshot.revision()).hash(&mut hasher);
-        Ok(Self {
-            network: parse(&config.service_cidr)
-                .ok_or_else(|| Status::internal(format!("the service range {:?} is not an IPv4 range; check --service-cidr", config.service_cidr)))?,
-            cidr: &config.service_cidr,
-            ports: config.node_ports,
-            seed: hasher.finish(),
-            taken: Box::new(|resource, name| cx.snapshot.get(&Key::new(resource, "", name)).is_some()),
-        })
-    }
-
+impl Range {
     fn contains(&self, ip: Ipv4Addr) -> bool {
         let (first, size) = self.network;
         let offset = u32::from(ip).wrapping_sub(first);
         // Neither the network's own address nor its broadcast address.
         offset > 0 && offset < size.saturating_sub(1)
     }
+}
+
+/// The open ranges of IPv4, the cluster's own first.
+fn open_ranges(snapshot: &Snapshot) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    for object in snapshot.range(SERVICE_CIDRS, None, None) {
+        // What cannot be read gives no addresses.
+        let Ok(cidr) = serde_json::from_slice::<Value>(&object.json) else { continue };
+        let open = address::is_open(&cidr);
+        for text in list(&cidr["spec"]["cidrs"]).iter().filter_map(Value::as_str).filter(|_| open) {
+            if let Some(network) = parse(text) {
+                ranges.push(Range { network, cidr: text.to_string(), of: (object.key.clone(), object.revision) });
+            }
+        }
+    }
+    ranges.sort_by_key(|range| &*range.of.0.name != address::DEFAULT);
+    ranges
+}
+
+/// The ranges and what is taken in them.
+pub(super) struct Pool<'a> {
+    ranges: Vec<Range>,
+    ports: (u16, u16),
+    seed: u64,
+    taken: Taken<'a>,
+}
+
+impl<'a> Pool<'a> {
+    pub(super) fn of(cx: &'a Cx<'_>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&cx.request.namespace, &cx.request.name, cx.now.as_nanosecond(), cx.snapshot.revision()).hash(&mut hasher);
+        Self {
+            ranges: open_ranges(cx.snapshot),
+            ports: cx.core.config.node_ports,
+            seed: hasher.finish(),
+            taken: Box::new(|resource, name| cx.snapshot.get(&Key::new(resource, "", name)).is_some()),
+        }
+    }
 
     fn free_ip(&self) -> Option<Ipv4Addr> {
-        let (first, size) = self.network;
-        let usable = size.checked_sub(2).filter(|n| *n > 0)?;
-        let reserved = (usable / 16).clamp(16, 256).min(usable / 2);
-        self.search(usable, reserved, |offset| (IPS, Ipv4Addr::from(first + 1 + offset).to_string())).map(|offset| Ipv4Addr::from(first + 1 + offset))
+        self.ranges.iter().find_map(|range| {
+            let (first, size) = range.network;
+            let usable = size.checked_sub(2).filter(|n| *n > 0)?;
+            let reserved = (usable / 16).clamp(16, 256).min(usable / 2);
+            let at = |offset: u32| Ipv4Addr::from(first + 1 + offset);
+            self.search(usable, reserved, |offset| (IP_ADDRESSES, at(offset).to_string())).map(at)
+        })
     }
 
     fn free_port(&self, used: &BTreeSet<i64>) -> Option<i64> {
@@ -95,9 +122,8 @@ impl<'a> Pool<'a> {
 }
 
 fn parse(cidr: &str) -> Option<(u32, u32)> {
-    let (address, bits) = cidr.split_once('/')?;
-    let (address, bits) = (address.parse::<Ipv4Addr>().ok()?, bits.parse::<u32>().ok().filter(|bits| (1..=32).contains(bits))?);
-    let size = 1u32.checked_shl(32 - bits)?;
+    let (IpAddr::V4(address), bits @ 1..) = syntax::range(cidr)? else { return None };
+    let size = 1u32.checked_shl(32 - u32::from(bits))?;
     Some((u32::from(address) & !(size - 1), size))
 }
 
@@ -148,9 +174,10 @@ fn address(pool: &Pool<'_>, old: Option<&Value>, new: &mut Value, causes: &mut C
     }
     // What is no address at all is refused by validation.
     let Ok(ip) = asked.parse::<Ipv4Addr>() else { return Ok(()) };
-    let why = if !pool.contains(ip) {
-        format!("failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", pool.cidr)
-    } else if (pool.taken)(IPS, &asked) {
+    let why = if !pool.ranges.iter().any(|range| range.contains(ip)) {
+        let ranges: Vec<&str> = pool.ranges.iter().map(|range| range.cidr.as_str()).collect();
+        format!("failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", ranges.join(","))
+    } else if (pool.taken)(IP_ADDRESSES, &asked) {
         format!("failed to allocate IP {ip}: provided IP is already allocated")
     } else {
         return Ok(());
@@ -231,21 +258,53 @@ fn held_ports(service: &Value) -> impl Iterator<Item = i64> {
 
 /// What a service holds, as (resource, name).
 fn held(service: &Value) -> BTreeSet<(&'static str, String)> {
-    let ips = held_ips(service).map(|ip| (IPS, ip.to_string()));
+    let ips = held_ips(service).map(|ip| (IP_ADDRESSES, ip.to_string()));
     ips.chain(held_ports(service).map(|number| (PORTS, number.to_string()))).collect()
 }
 
 /// Takes what the new service holds and the old one did not, and gives back the rest.
-pub(super) fn reservations(old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) {
+pub(super) fn reservations(cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>, ops: &mut Vec<Op>) -> Result<(), Status> {
     let (before, now) = (old.map(held).unwrap_or_default(), new.map(held).unwrap_or_default());
     let metadata = &new.or(old).unwrap_or(&Value::Null)["metadata"];
-    let owner = format!("services/{}/{}", metadata["namespace"].as_str().unwrap_or_default(), metadata["name"].as_str().unwrap_or_default());
-    for (resource, name) in now.difference(&before) {
-        ops.push(Op::Put { key: Key::new(*resource, "", name.as_str()), expect: Expect::Absent, draft: pipeline::reservation(&owner) });
+    let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+    let (namespace, name) = (text("namespace"), text("name"));
+    for (resource, held) in now.difference(&before) {
+        let key = Key::new(*resource, "", held.as_str());
+        let draft = match *resource {
+            IP_ADDRESSES => {
+                // The range stays open while an address is taken from it.
+                let ip = held.parse::<IpAddr>().map_err(|_| Status::internal(format_args!("{held:?} is no address")))?;
+                if let IpAddr::V4(ip) = ip
+                    && let Some(Range { of: (key, revision), .. }) = open_ranges(cx.snapshot).into_iter().find(|range| range.contains(ip))
+                {
+                    ops.push(Op::Check { key, expect: Expect::Revision(revision) });
+                }
+                address_draft(cx, &ip, namespace, name)?
+            }
+            _ => pipeline::reservation(&format!("services/{namespace}/{name}")),
+        };
+        ops.push(Op::Put { key, expect: Expect::Absent, draft });
     }
-    for (resource, name) in before.difference(&now) {
-        ops.push(Op::Delete { key: Key::new(*resource, "", name.as_str()), expect: Expect::Any });
+    for (resource, held) in before.difference(&now) {
+        let key = Key::new(*resource, "", held.as_str());
+        let theirs = |stored: &Arc<coracle_store::Object>| {
+            *resource == IP_ADDRESSES && object::parse(stored).is_ok_and(|address| !address::belongs_to(&address, namespace, name))
+        };
+        // An address that somebody else has by now is not this service's to give back.
+        if cx.snapshot.get(&key).as_ref().is_none_or(theirs) {
+            continue;
+        }
+        ops.push(Op::Delete { key, expect: Expect::Any });
     }
+    Ok(())
+}
+
+fn address_draft(cx: &Cx<'_>, ip: &IpAddr, namespace: &str, name: &str) -> Result<coracle_store::Draft, Status> {
+    let row = cx.core.registry.by_id(IP_ADDRESSES).ok_or_else(|| Status::internal("no registry row for IPAddress"))?;
+    let mut object = address::for_service(ip, namespace, name);
+    object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
+    object["metadata"]["creationTimestamp"] = cx.timestamp().into();
+    Ok(object::draft(&row, &object))
 }
 
 #[cfg(test)]
@@ -254,8 +313,11 @@ mod tests {
 
     fn pool<'a>(taken: &'a [(&'a str, &'a str)], seed: u64) -> Pool<'a> {
         Pool {
-            network: parse("10.96.0.0/24").expect("range"),
-            cidr: "10.96.0.0/24",
+            ranges: vec![Range {
+                network: parse("10.96.0.0/24").expect("range"),
+                cidr: "10.96.0.0/24".into(),
+                of: (Key::new(SERVICE_CIDRS, "", address::DEFAULT), 1),
+            }],
             ports: (30000, 30099),
             seed,
             taken: Box::new(move |resource, name| taken.contains(&(resource, name))),
@@ -276,14 +338,14 @@ mod tests {
             service["spec"],
             json!({"type": "ClusterIP", "clusterIP": "10.96.0.17", "clusterIPs": ["10.96.0.17"], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"})
         );
-        let service = filled(&pool(&[(IPS, "10.96.0.17")], 0), None, json!({})).expect("filled");
+        let service = filled(&pool(&[(IP_ADDRESSES, "10.96.0.17")], 0), None, json!({})).expect("filled");
         assert_eq!(service["spec"]["clusterIP"], "10.96.0.18");
         // The search wraps, and reaches the lower part when the upper one is full.
         let all: Vec<String> = (17..255).map(|n| format!("10.96.0.{n}")).collect();
-        let taken: Vec<(&str, &str)> = all.iter().map(|ip| (IPS, ip.as_str())).collect();
+        let taken: Vec<(&str, &str)> = all.iter().map(|ip| (IP_ADDRESSES, ip.as_str())).collect();
         assert_eq!(filled(&pool(&taken, 77), None, json!({})).expect("filled")["spec"]["clusterIP"], "10.96.0.1");
         let all: Vec<String> = (1..255).map(|n| format!("10.96.0.{n}")).collect();
-        let taken: Vec<(&str, &str)> = all.iter().map(|ip| (IPS, ip.as_str())).collect();
+        let taken: Vec<(&str, &str)> = all.iter().map(|ip| (IP_ADDRESSES, ip.as_str())).collect();
         assert!(filled(&pool(&taken, 77), None, json!({})).expect_err("full").contains("range is full"));
     }
 
@@ -291,7 +353,7 @@ mod tests {
     fn asked_for_addresses_are_given_or_refused() {
         assert_eq!(filled(&pool(&[], 0), None, json!({"clusterIP": "10.96.0.9"})).expect("free")["spec"]["clusterIPs"], json!(["10.96.0.9"]));
         assert_eq!(
-            filled(&pool(&[(IPS, "10.96.0.9")], 0), None, json!({"clusterIP": "10.96.0.9"})).expect_err("taken"),
+            filled(&pool(&[(IP_ADDRESSES, "10.96.0.9")], 0), None, json!({"clusterIP": "10.96.0.9"})).expect_err("taken"),
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.9\"]: failed to allocate IP 10.96.0.9: provided IP is already allocated"
         );
         assert_eq!(
@@ -322,23 +384,25 @@ mod tests {
     }
 
     #[test]
-    fn reservations_follow_what_is_held() {
-        let old = json!({"spec": {"clusterIPs": ["10.96.0.5"], "ports": [{"nodePort": 30001}]}});
-        let new = json!({"spec": {"clusterIPs": ["10.96.0.5"], "ports": [{"nodePort": 30002}, {"nodePort": 30002}]}});
-        let shown = |old: Option<&Value>, new: Option<&Value>| -> Vec<String> {
-            let mut ops = Vec::new();
-            reservations(old, new, &mut ops);
-            ops.iter()
-                .map(|op| match op {
-                    Op::Put { key, expect, .. } => format!("take {} {} {}", key.resource, key.name, *expect == Expect::Absent),
-                    Op::Delete { key, .. } => format!("give {} {}", key.resource, key.name),
-                    Op::Check { .. } => "check".into(),
-                })
-                .collect()
-        };
-        assert_eq!(shown(None, Some(&old)), ["take ~node-ports 30001 true", "take ~service-ips 10.96.0.5 true"]);
-        assert_eq!(shown(Some(&old), Some(&new)), ["take ~node-ports 30002 true", "give ~node-ports 30001"]);
-        assert_eq!(shown(Some(&new), None), ["give ~node-ports 30002", "give ~service-ips 10.96.0.5"]);
-        assert_eq!(shown(Some(&old), Some(&old)), Vec::<String>::new());
+    fn a_second_range_is_used_when_the_first_is_full() {
+        let all: Vec<String> = (1..255).map(|n| format!("10.96.0.{n}")).collect();
+        let taken: Vec<(&str, &str)> = all.iter().map(|ip| (IP_ADDRESSES, ip.as_str())).collect();
+        let mut pool = pool(&taken, 0);
+        pool.ranges.push(Range {
+            network: parse("10.97.0.0/28").expect("range"),
+            cidr: "10.97.0.0/28".into(),
+            of: (Key::new(SERVICE_CIDRS, "", "more"), 1),
+        });
+        assert_eq!(filled(&pool, None, json!({})).expect("filled")["spec"]["clusterIP"], "10.97.0.8");
+        assert_eq!(filled(&pool, None, json!({"clusterIP": "10.97.0.9"})).expect("filled")["spec"]["clusterIPs"], json!(["10.97.0.9"]));
+        assert!(filled(&pool, None, json!({"clusterIP": "10.98.0.9"})).expect_err("outside").ends_with("10.96.0.0/24,10.97.0.0/28"));
+    }
+
+    #[test]
+    fn what_is_held_can_be_told() {
+        let service =
+            json!({"spec": {"clusterIPs": ["10.96.0.5"], "ports": [{"nodePort": 30001}, {"nodePort": 30001}], "healthCheckNodePort": 30002}});
+        let held: Vec<String> = held(&service).into_iter().map(|(resource, name)| format!("{resource} {name}")).collect();
+        assert_eq!(held, ["ipaddresses.networking.k8s.io 10.96.0.5", "~node-ports 30001", "~node-ports 30002"]);
     }
 }

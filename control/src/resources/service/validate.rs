@@ -1,10 +1,13 @@
 //! Rules of services.
 
 use super::{is_external, is_headless, kind, needs_health_check};
-use crate::resources::rules::{
-    At, Causes,
-    labels::label_map,
-    syntax::{cidr, ip},
+use crate::resources::{
+    networking::ingress::reached_at,
+    rules::{
+        At, Causes,
+        labels::label_map,
+        syntax::{cidr, ip},
+    },
 };
 use coracle_api::names;
 use serde_json::{Value, json};
@@ -222,6 +225,27 @@ fn traffic(new: &Value, spec: &At<'_, '_>, causes: &mut Causes) {
     spec.field("trafficDistribution").one_of(causes, &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
+pub(super) fn status(old: Option<&Value>, new: &Value, causes: &mut Causes) {
+    let root = At::root(new);
+    let status = root.field("status");
+    let balancer = status.field("loadBalancer");
+    let ingress = balancer.field("ingress");
+    if kind(new) != "LoadBalancer" && !ingress.is_empty() {
+        ingress.forbidden(causes, "may only be used when `spec.type` is 'LoadBalancer'");
+        return;
+    }
+    let before = old.map_or(&Value::Null, |old| &old["status"]["loadBalancer"]["ingress"]);
+    for at in ingress.items() {
+        let mode = at.field("ipMode");
+        match (at.field("ip").is_empty(), mode.is_set()) {
+            (false, false) => mode.missing(causes, "must be specified when `ip` is set"),
+            (true, true) => mode.forbidden(causes, "may not be specified when `ip` is not set"),
+            _ => mode.one_of(causes, &["Proxy", "VIP"]),
+        }
+        reached_at(&at, before, causes);
+    }
+}
+
 fn update(old: &Value, new: &Value, spec: &At<'_, '_>, causes: &mut Causes) {
     if kind(old) == "ExternalName" || kind(new) == "ExternalName" || is_headless(old) && is_headless(new) {
         return;
@@ -305,6 +329,28 @@ mod tests {
             ["spec.ports[0].name: Required value", "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\",\"targetPort\":0}"]
         );
         assert_eq!(wrong(None, json!({"type": "ExternalName", "externalName": "example.com."})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_balancers_are_reached_from_outside() {
+        let wrong = |kind: &str, ingress: Value| {
+            let mut causes = Vec::new();
+            status(None, &json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": ingress}}}), &mut causes);
+            lines(&causes)
+        };
+        assert_eq!(wrong("LoadBalancer", json!([{"ip": "1.2.3.4", "ipMode": "VIP"}, {"hostname": "a.com"}])), Vec::<String>::new());
+        assert_eq!(
+            wrong("ClusterIP", json!([{"ip": "1.2.3.4"}])),
+            ["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"]
+        );
+        assert_eq!(
+            wrong("LoadBalancer", json!([{"ip": "1.2.3.4"}, {"ipMode": "x"}, {"ip": "1.2.3.4", "ipMode": "x"}])),
+            [
+                "status.loadBalancer.ingress[0].ipMode: Required value: must be specified when `ip` is set",
+                "status.loadBalancer.ingress[1].ipMode: Forbidden: may not be specified when `ip` is not set",
+                "status.loadBalancer.ingress[2].ipMode: Unsupported value: \"x\": supported values: \"Proxy\", \"VIP\"",
+            ]
+        );
     }
 
     #[test]

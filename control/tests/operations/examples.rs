@@ -1,0 +1,113 @@
+//! A small good object of every kind, and what its status may become.
+
+use serde_json::{Value, json};
+
+/// Names of three objects of a kind.
+pub fn names(id: &str) -> [&'static str; 3] {
+    match id {
+        "ipaddresses.networking.k8s.io" => ["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+        _ => ["one", "two", "three"],
+    }
+}
+
+fn pod_spec() -> Value {
+    json!({"schedulerName": "nobody", "containers": [{"name": "c", "image": "web:1"}]})
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "a"}}, "spec": pod_spec()})
+}
+
+fn selector() -> Value {
+    json!({"matchLabels": {"app": "a"}})
+}
+
+/// What stands in the object besides its metadata, by resource id; `nth` tells three of a kind apart where they must differ.
+pub fn body(id: &str, nth: usize) -> Option<Value> {
+    Some(match id {
+        "configmaps" => json!({"data": {"k": "v"}}),
+        "events" => {
+            json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "operations"}, "reason": "Tested", "type": "Normal", "message": "m"})
+        }
+        "limitranges" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "100"}}]}}),
+        "namespaces" => json!({}),
+        "nodes" => json!({"spec": {"unschedulable": true}}),
+        "persistentvolumeclaims" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}})
+        }
+        "persistentvolumes" => json!({"spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "csi": {"driver": "csi.example.com", "volumeHandle": format!("volume-{nth}")}}}),
+        "pods" => json!({"spec": pod_spec()}),
+        "resourcequotas" => json!({"spec": {"hard": {"count/widgets.example.com": "5"}}}),
+        "secrets" => json!({"stringData": {"k": "v"}}),
+        "serviceaccounts" => json!({}),
+        "services" => json!({"spec": {"type": "LoadBalancer", "selector": {"app": "a"}, "ports": [{"port": 80}]}}),
+        "deployments.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
+        "replicasets.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
+        "jobs.batch" => {
+            let mut template = json!({"spec": pod_spec()});
+            template["spec"]["restartPolicy"] = "Never".into();
+            json!({"spec": {"suspend": true, "template": template}})
+        }
+        "leases.coordination.k8s.io" => json!({"spec": {"holderIdentity": "me", "leaseDurationSeconds": 30}}),
+        "endpointslices.discovery.k8s.io" => {
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.9"]}], "ports": [{"name": "http", "port": 80}]})
+        }
+        "ingressclasses.networking.k8s.io" => json!({"spec": {"controller": "example.com/controller"}}),
+        "ingresses.networking.k8s.io" => json!({"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}}),
+        "ipaddresses.networking.k8s.io" => {
+            json!({"spec": {"parentRef": {"group": "gateway.networking.k8s.io", "resource": "gateways", "name": "g"}}})
+        }
+        "networkpolicies.networking.k8s.io" => json!({"spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": selector()}]}]}}),
+        "servicecidrs.networking.k8s.io" => json!({"spec": {"cidrs": [format!("198.51.100.{}/28", 16 * nth)]}}),
+        "runtimeclasses.node.k8s.io" => json!({"handler": "wasm"}),
+        "clusterrolebindings.rbac.authorization.k8s.io" => {
+            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "u"}]})
+        }
+        "clusterroles.rbac.authorization.k8s.io" | "roles.rbac.authorization.k8s.io" => {
+            json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]})
+        }
+        "rolebindings.rbac.authorization.k8s.io" => {
+            json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]})
+        }
+        "priorityclasses.scheduling.k8s.io" => json!({"value": 7}),
+        "csidrivers.storage.k8s.io" => json!({"spec": {"podInfoOnMount": true}}),
+        "csinodes.storage.k8s.io" => json!({"spec": {"drivers": [{"name": "csi.example.com", "nodeID": "n"}]}}),
+        "csistoragecapacities.storage.k8s.io" => json!({"storageClassName": "c", "capacity": "1Gi"}),
+        "storageclasses.storage.k8s.io" => json!({"provisioner": "example.com/p"}),
+        "volumeattachments.storage.k8s.io" => {
+            json!({"spec": {"attacher": "csi.example.com", "nodeName": "n", "source": {"persistentVolumeName": format!("volume-{nth}")}}})
+        }
+        "volumeattributesclasses.storage.k8s.io" => json!({"driverName": "csi.example.com", "parameters": {"speed": "high"}}),
+        _ => return None,
+    })
+}
+
+/// A merge patch of the status, for kinds that have one.
+pub fn status(id: &str) -> Option<Value> {
+    let condition = json!({"type": "Tested", "status": "True", "reason": "E2E", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z"});
+    let plain = json!({"type": "Tested", "status": "True", "reason": "E2E", "message": "m"});
+    Some(match id {
+        "namespaces" | "nodes" | "persistentvolumeclaims" | "pods" | "deployments.apps" | "replicasets.apps" | "jobs.batch" => {
+            json!({"conditions": [plain]})
+        }
+        "persistentvolumes" => json!({"message": "StatusPatched", "reason": "E2E"}),
+        "resourcequotas" => json!({"hard": {"count/widgets.example.com": "5"}, "used": {"count/widgets.example.com": "1"}}),
+        "services" | "ingresses.networking.k8s.io" => {
+            let mut ingress = json!({"ip": "203.0.113.1"});
+            if id == "services" {
+                ingress["ipMode"] = "VIP".into();
+            }
+            json!({"loadBalancer": {"ingress": [ingress]}})
+        }
+        "servicecidrs.networking.k8s.io" => json!({"conditions": [condition]}),
+        "volumeattachments.storage.k8s.io" => json!({"attached": true}),
+        _ => return None,
+    })
+}
+
+/// Kinds whose writes of the status keep labels and annotations as they are.
+pub const STATUS_ALONE: &[&str] = &["servicecidrs.networking.k8s.io", "volumeattachments.storage.k8s.io"];
+
+/// Kinds that a controller changes or removes meanwhile, so that their conditions are not compared.
+pub const BUSY: &[&str] = &["servicecidrs.networking.k8s.io", "deployments.apps", "replicasets.apps", "jobs.batch", "nodes"];
