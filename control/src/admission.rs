@@ -4,6 +4,7 @@
 
 pub mod attributes;
 pub mod constraints;
+mod certificates;
 mod ingress_class;
 mod lookup;
 mod namespace_lifecycle;
@@ -64,5 +65,8 @@ pub fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::StorageObjectInUseProtection),
         Box::new(storage::PersistentVolumeClaimResize),
+        Box::new(certificates::CertificateApproval),
+        Box::new(certificates::CertificateSigning),
+        Box::new(certificates::CertificateSubjectRestriction),
     ]
 }

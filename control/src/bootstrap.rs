@@ -13,6 +13,7 @@ pub use objects::companions;
 use crate::{
     auth::policy,
     pipeline::{Config, Core, object},
+    resources::flow_control::standard,
 };
 use coracle_api::{names::rfc3339, registry::ResourceRef, status::Status};
 use coracle_store::{Error, Expect, Key, Op, Snapshot, Txn};
@@ -67,6 +68,7 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
     let mut wanted = objects::classes();
     wanted.push(objects::service_cidr(config, &rfc3339(now)));
     wanted.extend(objects::api_service(config));
+    wanted.extend([standard::levels(), standard::schemas()].concat());
     for object in wanted {
         put(core, snapshot, &mut ops, object, now)?;
     }

@@ -170,6 +170,7 @@ impl Control {
             &client,
             controllers::Options {
                 kinds: Arc::new(move || registry.kinds()),
+                authority: authority.clone(),
                 root_ca: ca_pem.clone(),
                 service_range: options.service_cidr.clone(),
                 pod_range: options.pod_cidr.parse()?,

@@ -1,6 +1,7 @@
 //! Controllers: each one file, a pure reconcile function and a thin shell on the one in-process watch of [`runner`].
 
 pub mod action;
+pub mod certificates;
 pub mod claim;
 pub mod cluster_role;
 pub mod cron_job;
@@ -11,6 +12,7 @@ pub mod disruption;
 pub mod endpoint_slice;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod flow_schemas;
 pub mod garbage;
 pub mod history;
 pub mod identity;
@@ -38,6 +40,7 @@ pub mod volume_protection;
 
 use crate::{Tasks, client::Client};
 use coracle_api::registry::ResourceRef;
+use coracle_link::pki::Authority;
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -72,6 +75,8 @@ impl Context {
 pub struct Options {
     /// The registry.
     pub kinds: Kinds,
+    /// The cluster's CA, which signs what certificate requests ask for.
+    pub authority: Authority,
     /// The cluster's CA bundle, PEM, published in every namespace.
     pub root_ca: String,
     /// The range of Service addresses that the cluster was made with (`10.96.0.0/16`).
@@ -109,6 +114,8 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(node_lifecycle::Evictions::new(&context)),
         Box::new(pod_gc::PodGarbage::new(&context)),
         Box::new(service_cidr::ServiceCidrs::new(&context, options.service_range)),
+        Box::new(certificates::Certificates::new(&context, options.authority)),
+        Box::new(flow_schemas::FlowSchemas::new(&context)),
         Box::new(volume_protection::VolumeProtection::new(&context)),
     ];
     runner::start(client.store(), controllers, tasks);

@@ -7,6 +7,7 @@
 mod admission_policy;
 pub mod age;
 pub mod cells;
+pub mod certificates;
 mod component_status;
 mod config;
 mod controller_revision;
@@ -14,8 +15,10 @@ mod crd;
 mod cron_job;
 mod daemon_set;
 mod disruption_budget;
+mod devices;
 mod endpointslice;
 mod event;
+pub mod flow_control;
 mod job;
 pub mod namespace;
 pub mod networking;
@@ -191,8 +194,11 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),
         ("cronjobs.batch", Arc::new(cron_job::CronJob)),
         ("jobs.batch", Arc::new(job::Job)),
+        (certificates::REQUESTS, Arc::new(certificates::CertificateSigningRequest)),
         ("leases.coordination.k8s.io", Arc::new(simple::LEASE)),
         ("endpointslices.discovery.k8s.io", Arc::new(endpointslice::EndpointSlice)),
+        ("flowschemas.flowcontrol.apiserver.k8s.io", Arc::new(flow_control::FlowSchema)),
+        ("prioritylevelconfigurations.flowcontrol.apiserver.k8s.io", Arc::new(flow_control::PriorityLevelConfiguration)),
         ("ingressclasses.networking.k8s.io", Arc::new(networking::ingress::INGRESS_CLASS)),
         ("ingresses.networking.k8s.io", Arc::new(networking::ingress::INGRESS)),
         (networking::address::IP_ADDRESSES, Arc::new(networking::address::IP_ADDRESS)),
@@ -204,6 +210,10 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("clusterrolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: false })),
         ("roles.rbac.authorization.k8s.io", Arc::new(simple::ROLE)),
         ("rolebindings.rbac.authorization.k8s.io", Arc::new(rolebinding::Binding { namespaced: true })),
+        ("deviceclasses.resource.k8s.io", Arc::new(devices::DEVICE_CLASS)),
+        ("resourceclaims.resource.k8s.io", Arc::new(devices::ResourceClaim)),
+        ("resourceclaimtemplates.resource.k8s.io", Arc::new(devices::ResourceClaimTemplate)),
+        ("resourceslices.resource.k8s.io", Arc::new(devices::ResourceSlice)),
         ("priorityclasses.scheduling.k8s.io", Arc::new(simple::PRIORITY_CLASS)),
         ("csidrivers.storage.k8s.io", Arc::new(storage::CSI_DRIVER)),
         ("csinodes.storage.k8s.io", Arc::new(storage::CSI_NODE)),

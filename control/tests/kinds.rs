@@ -8,7 +8,7 @@ use coracle_control::{
     client::{Client, DeleteOptions},
 };
 use coracle_link::pki::Authority;
-use coracle_store::{Key, Object};
+use coracle_store::Object;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

@@ -6,10 +6,12 @@
 
 mod authority;
 mod files;
+mod request;
 mod subject;
 
 pub use authority::Authority;
 pub use files::{load_or_issue, write_private};
+pub use request::{CertificateRequest, usages};
 pub use subject::{Subject, subject};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -43,6 +45,11 @@ impl KeyPair {
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|e| Error(format!("no private key in the PEM text: {e}")))?;
         Ok((certificates(&self.cert_pem)?, key))
     }
+}
+
+/// One section of PEM text.
+fn to_pem(label: &str, der: &[u8]) -> String {
+    pem::encode_config(&pem::Pem::new(label, der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
 
 /// The certificates of a PEM text, at least one.

@@ -192,8 +192,20 @@ const ROWS: &[Row] = &[
         ..row("batch", "v1", "Job", "jobs")
     },
     // the rest
+    Row {
+        short: &["csr"],
+        subs: &[("approval", None, STORED), STATUS],
+        selectable: &["spec.signerName"],
+        ..cluster("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests")
+    },
     row("coordination.k8s.io", "v1", "Lease", "leases"),
     Row { generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
+    Row { subs: &[STATUS], generation: true, ..cluster("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", "flowschemas") },
+    Row {
+        subs: &[STATUS],
+        generation: true,
+        ..cluster("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
+    },
     Row { generation: true, ..cluster("networking.k8s.io", "v1", "IngressClass", "ingressclasses") },
     Row { short: &["ing"], subs: &[STATUS], generation: true, ..row("networking.k8s.io", "v1", "Ingress", "ingresses") },
     Row { short: &["ip"], ..cluster("networking.k8s.io", "v1", "IPAddress", "ipaddresses") },
@@ -205,6 +217,14 @@ const ROWS: &[Row] = &[
     cluster("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings"),
     row("rbac.authorization.k8s.io", "v1", "Role", "roles"),
     row("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+    Row { generation: true, ..cluster("resource.k8s.io", "v1", "DeviceClass", "deviceclasses") },
+    Row { subs: &[STATUS], ..row("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims") },
+    row("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
+    Row {
+        selectable: &["spec.driver", "spec.nodeName"],
+        generation: true,
+        ..cluster("resource.k8s.io", "v1", "ResourceSlice", "resourceslices")
+    },
     Row { short: &["pc"], generation: true, ..cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses") },
     cluster("storage.k8s.io", "v1", "CSIDriver", "csidrivers"),
     cluster("storage.k8s.io", "v1", "CSINode", "csinodes"),

@@ -80,7 +80,8 @@ impl Cluster {
         connector.connect().await.expect("a link")
     }
 
-    async fn connect(&self, identity: Option<KeyPair>) -> Peer {
+    /// Whoever this certificate names.
+    pub async fn connect(&self, identity: Option<KeyPair>) -> Peer {
         let mut roots = RootCertStore::empty();
         for certificate in pki::certificates(self.authority.ca_pem()).expect("the CA") {
             roots.add(certificate).expect("a root");

@@ -1,5 +1,6 @@
 //! A small good object of every kind, and what its status may become.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 /// Names of three objects of a kind.
@@ -8,6 +9,18 @@ pub fn names(id: &str) -> [&'static str; 3] {
         "ipaddresses.networking.k8s.io" => ["192.0.2.1", "192.0.2.2", "192.0.2.3"],
         _ => ["one", "two", "three"],
     }
+}
+
+/// A request for a client certificate, as kubectl sends it.
+pub fn request() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "e2e");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    STANDARD.encode(params.serialize_request(&key).and_then(|request| request.pem()).expect("a request"))
+}
+
+fn devices() -> Value {
+    json!({"devices": {"requests": [{"name": "d", "exactly": {"deviceClassName": "c"}}]}})
 }
 
 fn pod_spec() -> Value {
@@ -70,6 +83,22 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
         "rolebindings.rbac.authorization.k8s.io" => {
             json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]})
         }
+        "certificatesigningrequests.certificates.k8s.io" => {
+            json!({"spec": {"request": request(), "signerName": "example.com/e2e", "usages": ["digital signature", "client auth"], "expirationSeconds": 3600}})
+        }
+        "flowschemas.flowcontrol.apiserver.k8s.io" => {
+            let rule = json!({"subjects": [{"kind": "User", "user": {"name": "u"}}],
+                "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz"]}]});
+            json!({"spec": {"priorityLevelConfiguration": {"name": "global-default"}, "matchingPrecedence": 9999, "rules": [rule]}})
+        }
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => {
+            json!({"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 2, "limitResponse": {"type": "Reject"}}}})
+        }
+        "deviceclasses.resource.k8s.io" => json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd.example.com'"}}]}}),
+        "resourceclaims.resource.k8s.io" => json!({"spec": devices()}),
+        "resourceclaimtemplates.resource.k8s.io" => json!({"spec": {"spec": devices()}}),
+        "resourceslices.resource.k8s.io" => json!({"spec": {"driver": "d.example.com", "allNodes": true, "devices": [{"name": "d"}],
+            "pool": {"name": format!("pool-{nth}"), "generation": 1, "resourceSliceCount": 1}}}),
         "priorityclasses.scheduling.k8s.io" => json!({"value": 7}),
         "csidrivers.storage.k8s.io" => json!({"spec": {"podInfoOnMount": true}}),
         "csinodes.storage.k8s.io" => json!({"spec": {"drivers": [{"name": "csi.example.com", "nodeID": "n"}]}}),
@@ -100,14 +129,27 @@ pub fn status(id: &str) -> Option<Value> {
             }
             json!({"loadBalancer": {"ingress": [ingress]}})
         }
-        "servicecidrs.networking.k8s.io" => json!({"conditions": [condition]}),
+        "certificatesigningrequests.certificates.k8s.io" => json!({"conditions": [plain]}),
+        "servicecidrs.networking.k8s.io" | "flowschemas.flowcontrol.apiserver.k8s.io" | "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => {
+            json!({"conditions": [condition]})
+        }
+        "resourceclaims.resource.k8s.io" => {
+            json!({"allocation": {"devices": {"results": [{"request": "d", "driver": "d.example.com", "pool": "p", "device": "d"}]}}})
+        }
         "volumeattachments.storage.k8s.io" => json!({"attached": true}),
         _ => return None,
     })
 }
 
 /// Kinds whose writes of the status keep labels and annotations as they are.
-pub const STATUS_ALONE: &[&str] = &["servicecidrs.networking.k8s.io", "volumeattachments.storage.k8s.io"];
+pub const STATUS_ALONE: &[&str] = &[
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    "resourceclaims.resource.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "volumeattachments.storage.k8s.io",
+];
 
 /// Kinds that a controller changes or removes meanwhile, so that their conditions are not compared.
-pub const BUSY: &[&str] = &["servicecidrs.networking.k8s.io", "deployments.apps", "replicasets.apps", "jobs.batch", "nodes"];
+pub const BUSY: &[&str] =
+    &["servicecidrs.networking.k8s.io", "flowschemas.flowcontrol.apiserver.k8s.io", "deployments.apps", "replicasets.apps", "jobs.batch", "nodes"];

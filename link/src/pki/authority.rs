@@ -103,6 +103,11 @@ impl Authority {
         self.sign(leaf(user, groups, ExtendedKeyUsagePurpose::ClientAuth, valid))
     }
 
+    /// The CA's private key.
+    pub(super) fn key(&self) -> &Key {
+        self.inner.issuer.key()
+    }
+
     fn sign(&self, params: CertificateParams) -> Result<KeyPair, Error> {
         let key = generate()?;
         let cert = params.signed_by(&key, &self.inner.issuer).map_err(|e| Error(format!("cannot sign a certificate: {e}")))?;
@@ -114,10 +119,15 @@ fn generate() -> Result<Key, Error> {
     Key::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| Error(format!("cannot make a key: {e}")))
 }
 
+/// The subject key identifier of the CA's certificate.
+pub(super) fn key_identifier(key: &Key) -> Vec<u8> {
+    CertificateParams::default().key_identifier(key)
+}
+
 fn ca_params(key: &Key) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     // The key's fingerprint in the name keeps two clusters' CAs apart in a client's trust store.
-    let print: String = params.key_identifier(key).iter().take(4).map(|b| format!("{b:02x}")).collect();
+    let print: String = key_identifier(key).iter().take(4).map(|b| format!("{b:02x}")).collect();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("coracle-ca-{print}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

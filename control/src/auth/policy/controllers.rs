@@ -1,9 +1,12 @@
 //! Roles of controllers, each bound to the service account of its name in `kube-system`.
 
 use super::{EVENTS, R};
-use R::On;
+use R::{Named, On};
 
 const READ: &str = super::READ;
+/// Whose certificates the cluster's CA signs.
+const SIGNERS: &str = "kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving \
+                       kubernetes.io/legacy-unknown";
 const CHANGE: &str = "get list patch update watch";
 
 /// (name, rules); the role is `system:controller:NAME`.
@@ -70,6 +73,17 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
             On("update", "core", "endpoints/finalizers services/finalizers"),
             On("create delete get list patch update watch", "discovery.k8s.io", "endpointslices"),
             On("create", "discovery.k8s.io", "endpointslices/restricted"),
+            EVENTS,
+        ],
+    ),
+    (
+        "certificate-controller",
+        &[
+            On("delete get list watch", "certificates.k8s.io", "certificatesigningrequests"),
+            On("patch update", "certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status"),
+            Named("approve", "certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet"),
+            Named("sign", "certificates.k8s.io", "signers", SIGNERS),
+            On("create", "authorization.k8s.io", "subjectaccessreviews"),
             EVENTS,
         ],
     ),
