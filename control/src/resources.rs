@@ -33,6 +33,7 @@ mod simple;
 mod stateful_set;
 mod storage;
 pub mod volume;
+mod webhooks;
 mod workload;
 
 use crate::{
@@ -189,6 +190,8 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("controllerrevisions.apps", Arc::new(controller_revision::CONTROLLER_REVISION)),
         ("daemonsets.apps", Arc::new(daemon_set::DaemonSet)),
         ("customresourcedefinitions.apiextensions.k8s.io", Arc::new(crd::Definition)),
+        ("mutatingwebhookconfigurations.admissionregistration.k8s.io", Arc::new(webhooks::MUTATING)),
+        ("validatingwebhookconfigurations.admissionregistration.k8s.io", Arc::new(webhooks::VALIDATING)),
         ("deployments.apps", Arc::new(workload::Deployment)),
         ("replicasets.apps", Arc::new(workload::ReplicaSet)),
         ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),

@@ -150,7 +150,7 @@ async fn services_get_addresses_of_added_ranges(admin: &mut Peer) {
     let made = admin.post(services, of("outside", "198.51.100.7")).await;
     assert_eq!(made.code, 201, "{}", made.body);
     let address = admin.get(&format!("{addresses}/198.51.100.7")).await.body;
-    assert_eq!(address["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "outside"}));
+    assert_eq!(address["spec"]["parentRef"], json!({"group": "", "resource": "services", "namespace": "default", "name": "outside"}));
     // A range that is used stays until it is not.
     assert_eq!(admin.send("DELETE", &format!("{ranges}/more"), "", String::new()).await.code, 200);
     let kept = until(admin, ranges, "more", "gone", |range| range["status"]["conditions"][0]["reason"] == "Terminating").await;
@@ -164,7 +164,8 @@ async fn services_get_addresses_of_added_ranges(admin: &mut Peer) {
 
 async fn levels_and_schemas_are_there(admin: &mut Peer) {
     let group = "/apis/flowcontrol.apiserver.k8s.io/v1";
-    let schema = until(admin, &format!("{group}/flowschemas"), "system-nodes", "no condition", |schema| schema["status"]["conditions"].is_array()).await;
+    let schema =
+        until(admin, &format!("{group}/flowschemas"), "system-nodes", "no condition", |schema| schema["status"]["conditions"].is_array()).await;
     assert_eq!((&schema["spec"]["matchingPrecedence"], &schema["status"]["conditions"][0]["status"]), (&json!(500), &json!("False")));
     let table = admin.accept(&format!("{group}/prioritylevelconfigurations/exempt"), "application/json;as=Table;g=meta.k8s.io;v=v1").await;
     assert_eq!(table.body["rows"][0]["cells"][1], "Exempt", "{}", table.body);

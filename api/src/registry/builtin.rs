@@ -162,6 +162,17 @@ const ROWS: &[Row] = &[
         generation: true,
         ..cluster("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
     },
+    // admission
+    Row {
+        categories: &["api-extensions"],
+        generation: true,
+        ..cluster("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations")
+    },
+    Row {
+        categories: &["api-extensions"],
+        generation: true,
+        ..cluster("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
+    },
     // apps
     row("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Row { short: &["ds"], categories: &["all"], subs: &[STATUS], generation: true, ..row("apps", "v1", "DaemonSet", "daemonsets") },
@@ -220,11 +231,7 @@ const ROWS: &[Row] = &[
     Row { generation: true, ..cluster("resource.k8s.io", "v1", "DeviceClass", "deviceclasses") },
     Row { subs: &[STATUS], ..row("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims") },
     row("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
-    Row {
-        selectable: &["spec.driver", "spec.nodeName"],
-        generation: true,
-        ..cluster("resource.k8s.io", "v1", "ResourceSlice", "resourceslices")
-    },
+    Row { selectable: &["spec.driver", "spec.nodeName"], generation: true, ..cluster("resource.k8s.io", "v1", "ResourceSlice", "resourceslices") },
     Row { short: &["pc"], generation: true, ..cluster("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses") },
     cluster("storage.k8s.io", "v1", "CSIDriver", "csidrivers"),
     cluster("storage.k8s.io", "v1", "CSINode", "csinodes"),

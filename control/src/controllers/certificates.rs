@@ -214,7 +214,9 @@ mod tests {
         let created = r#""metadata":{"creationTimestamp":"2026-01-01T00:00:00Z"}"#;
         assert_eq!(due(&format!("{{{created}}}")).as_deref(), Some("2026-01-02T00:00:00Z"));
         let with = |kind: &str, more: &str| {
-            due(&format!(r#"{{{created},"status":{{"conditions":[{{"type":"{kind}","status":"True","lastUpdateTime":"2026-01-01T01:00:00Z"}}]{more}}}}}"#))
+            due(&format!(
+                r#"{{{created},"status":{{"conditions":[{{"type":"{kind}","status":"True","lastUpdateTime":"2026-01-01T01:00:00Z"}}]{more}}}}}"#
+            ))
         };
         assert_eq!(with("Denied", "").as_deref(), Some("2026-01-01T02:00:00Z"));
         assert_eq!(with("Approved", "").as_deref(), Some("2026-01-02T01:00:00Z"));

@@ -39,12 +39,9 @@ impl Hooks for CertificateSigningRequest {
             *spec = json!({});
         }
         let extra: serde_json::Map<String, Value> = user.extra.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
-        for (field, value) in [
-            ("username", json!(user.name)),
-            ("uid", json!(user.uid)),
-            ("groups", json!(user.groups)),
-            ("extra", Value::Object(extra)),
-        ] {
+        for (field, value) in
+            [("username", json!(user.name)), ("uid", json!(user.uid)), ("groups", json!(user.groups)), ("extra", Value::Object(extra))]
+        {
             let empty = value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty) || value == json!({});
             match spec.as_object_mut() {
                 Some(spec) if empty => drop(spec.remove(field)),

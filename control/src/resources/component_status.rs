@@ -95,7 +95,7 @@ mod tests {
         let ill = Err(Status::internal("no disk"));
         let Ok(Answer::Object { object, warnings, .. }) = answer(&request(Verb::Get, "etcd-0"), &ill) else { panic!("an object") };
         let value: Value = serde_json::from_slice(&object.json).expect("JSON");
-        assert_eq!(ComponentStatus.cells(&value), ["etcd-0", "Unhealthy", "", "no disk"]);
+        assert_eq!(ComponentStatus.cells(&value), ["etcd-0", "Unhealthy", "", "Internal error occurred: no disk"]);
         assert_eq!(warnings, [DEPRECATED]);
         assert_eq!(answer(&request(Verb::Get, "x"), &Ok(())).err().map(|status| status.code), Some(404));
     }

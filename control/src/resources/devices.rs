@@ -171,13 +171,7 @@ fn bounded(list: &At<'_, '_>, max: usize, causes: &mut Causes, mut check: impl F
 }
 
 /// As [`bounded`], no two of the same key.
-fn set(
-    list: &At<'_, '_>,
-    max: usize,
-    causes: &mut Causes,
-    key: impl Fn(&Value) -> String,
-    check: impl FnMut(&At<'_, '_>, &mut Causes),
-) {
+fn set(list: &At<'_, '_>, max: usize, causes: &mut Causes, key: impl Fn(&Value) -> String, check: impl FnMut(&At<'_, '_>, &mut Causes)) {
     if !bounded(list, max, causes, check) {
         return;
     }
@@ -227,10 +221,7 @@ fn uid(at: &At<'_, '_>, causes: &mut Causes) {
     if uuid::Uuid::parse_str(text).is_err() {
         at.invalid(causes, "error validating uid: invalid UUID format");
     } else if text.len() != 36 || text.chars().any(|c| c.is_ascii_uppercase()) {
-        at.invalid(
-            causes,
-            "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters",
-        );
+        at.invalid(causes, "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters");
     }
 }
 

@@ -348,11 +348,7 @@ fn check_queuing(at: &At<'_, '_>, causes: &mut Causes) {
     } else if hand > queues {
         wrong("handSize", hand, &format!("should not be greater than queues ({queues})"));
     } else if entropy(queues, hand) > HASH_BITS {
-        wrong(
-            "handSize",
-            hand,
-            &format!("required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"),
-        );
+        wrong("handSize", hand, &format!("required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS}"));
     }
 }
 
@@ -434,10 +430,14 @@ mod tests {
 
     #[test]
     fn levels_limit_and_queue() {
-        let level = |limited: Value| json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": limited}, "status": {"conditions": [{}]}});
+        let level =
+            |limited: Value| json!({"metadata": {"name": "l"}, "spec": {"type": "Limited", "limited": limited}, "status": {"conditions": [{}]}});
         assert_eq!(
-            wrong(priority_level, &level(json!({"nominalConcurrencyShares": -1, "lendablePercent": 101, "borrowingLimitPercent": -1,
-                "limitResponse": {"type": "Queue", "queuing": {"queues": 1000, "handSize": 20, "queueLengthLimit": 0}}}))),
+            wrong(
+                priority_level,
+                &level(json!({"nominalConcurrencyShares": -1, "lendablePercent": 101, "borrowingLimitPercent": -1,
+                "limitResponse": {"type": "Queue", "queuing": {"queues": 1000, "handSize": 20, "queueLengthLimit": 0}}}))
+            ),
             [
                 "spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer",
                 "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive",

@@ -4,6 +4,7 @@
 //! user sees everything at once. (Rules as data, interpreted, were rejected: half of upstream's rules look at two fields at once, and then the data is a
 //! second programming language.)
 
+pub mod admission;
 pub mod conditions;
 pub mod labels;
 pub mod percent;

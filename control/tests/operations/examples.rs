@@ -55,6 +55,11 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
         "secrets" => json!({"stringData": {"k": "v"}}),
         "serviceaccounts" => json!({}),
         "services" => json!({"spec": {"type": "LoadBalancer", "selector": {"app": "a"}, "ports": [{"port": 80}]}}),
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io" | "validatingwebhookconfigurations.admissionregistration.k8s.io" => {
+            let client = json!({"service": {"name": "hook", "namespace": "operations"}});
+            json!({"webhooks": [{"name": "a.example.com", "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "rules": [{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]}]})
+        }
         "deployments.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
         "replicasets.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
         "jobs.batch" => {
@@ -130,7 +135,9 @@ pub fn status(id: &str) -> Option<Value> {
             json!({"loadBalancer": {"ingress": [ingress]}})
         }
         "certificatesigningrequests.certificates.k8s.io" => json!({"conditions": [plain]}),
-        "servicecidrs.networking.k8s.io" | "flowschemas.flowcontrol.apiserver.k8s.io" | "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => {
+        "servicecidrs.networking.k8s.io"
+        | "flowschemas.flowcontrol.apiserver.k8s.io"
+        | "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => {
             json!({"conditions": [condition]})
         }
         "resourceclaims.resource.k8s.io" => {

@@ -302,8 +302,7 @@ mod tests {
     #[test]
     fn requests_are_read_whole() {
         let pem = request(|params| {
-            params.subject_alt_names =
-                vec![SanType::DnsName("a.example.com".try_into().unwrap()), SanType::IpAddress("192.0.2.1".parse().unwrap())];
+            params.subject_alt_names = vec![SanType::DnsName("a.example.com".try_into().unwrap()), SanType::IpAddress("192.0.2.1".parse().unwrap())];
         });
         let read = CertificateRequest::from_pem(pem.as_bytes()).unwrap();
         assert_eq!((read.common_name.as_str(), read.organizations.join(",")), ("jane", "dev,ops".into()));

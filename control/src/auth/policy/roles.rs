@@ -26,6 +26,7 @@ const VIEW: &[R] = &[
     On(READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
     On(READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
     On(READ, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+    On(READ, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates"),
 ];
 
 const EDIT: &[R] = &[
@@ -46,6 +47,7 @@ const EDIT: &[R] = &[
     On(WRITE, "policy", "poddisruptionbudgets"),
     On(WRITE, "networking.k8s.io", "ingresses networkpolicies"),
     On(READ_WRITE, "coordination.k8s.io", "leases"),
+    On(WRITE, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
 ];
 
 const ADMIN: &[R] =
@@ -97,6 +99,8 @@ pub(super) const CLUSTER: &[Role] = &[
             On("get list watch", "storage.k8s.io", "csidrivers"),
             On("create delete get patch update", "storage.k8s.io", "csinodes"),
             On("get list watch", "node.k8s.io", "runtimeclasses"),
+            On("get", "resource.k8s.io", "resourceclaims"),
+            On("deletecollection", "resource.k8s.io", "resourceslices"),
             On("get", "core", "serviceaccounts"),
         ],
     ),
@@ -205,6 +209,11 @@ pub(super) const CLUSTER: &[Role] = &[
             On("create", "authorization.k8s.io", "subjectaccessreviews"),
             On(READ, "storage.k8s.io", "csidrivers csinodes csistoragecapacities volumeattachments"),
             On(READ, "core", "namespaces"),
+            On(READ, "resource.k8s.io", "deviceclasses resourceslices"),
+            On("get list patch update watch", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            On("update", "core", "pods/finalizers"),
+            On("create delete", "resource.k8s.io", "resourceclaims"),
+            On("patch update", "resource.k8s.io", "resourceclaims/binding"),
         ],
     ),
 ];

@@ -36,10 +36,7 @@ fn condition(kind: &str) -> Value {
 #[test]
 fn a_request_is_signed_and_says_what_for() {
     assert_eq!(wrong("", None, &good()), Vec::<String>::new());
-    assert_eq!(
-        wrong("", None, &json!({"spec": {"request": "eA==", "signerName": "x", "usages": ["fly", "fly"], "expirationSeconds": 1}})).len(),
-        6
-    );
+    assert_eq!(wrong("", None, &json!({"spec": {"request": "eA==", "signerName": "x", "usages": ["fly", "fly"], "expirationSeconds": 1}})).len(), 6);
     let signer = |name: &str| wrong("", None, &changed(&good(), |r| r["spec"]["signerName"] = name.into()));
     assert_eq!(signer("kubernetes.io/legacy-unknown").len(), 1);
     assert_eq!(signer("example/x"), ["spec.signerName: Invalid value: \"example\": should be a domain with at least two segments separated by dots"]);
@@ -54,10 +51,7 @@ fn a_request_is_signed_and_says_what_for() {
 fn only_approval_approves_and_only_status_issues() {
     let approved = changed(&good(), |r| r["status"]["conditions"] = json!([condition("Approved")]));
     assert_eq!(wrong("approval", Some(&good()), &approved), Vec::<String>::new());
-    assert_eq!(
-        wrong("status", Some(&good()), &approved),
-        ["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""]
-    );
+    assert_eq!(wrong("status", Some(&good()), &approved), ["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""]);
     assert_eq!(
         wrong("approval", Some(&approved), &good()),
         ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]
@@ -72,8 +66,12 @@ fn only_approval_approves_and_only_status_issues() {
         wrong("status", Some(&approved), &junk),
         ["status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block"]
     );
-    assert!(wrong("approval", Some(&approved), &junk).contains(&"status.certificate: Forbidden: updates may not set certificate content".to_string()));
-    let failed = changed(&good(), |r| r["status"]["conditions"] = json!([{"type": "Failed", "status": "False"}, {"type": "x"}, {"type": "x", "status": "True"}]));
+    assert!(
+        wrong("approval", Some(&approved), &junk).contains(&"status.certificate: Forbidden: updates may not set certificate content".to_string())
+    );
+    let failed = changed(&good(), |r| {
+        r["status"]["conditions"] = json!([{"type": "Failed", "status": "False"}, {"type": "x"}, {"type": "x", "status": "True"}])
+    });
     assert_eq!(
         wrong("status", Some(&good()), &failed),
         [

@@ -1,10 +1,6 @@
 //! ResourceSlice: the devices that a driver has, and where.
 
-use super::{
-    binding_conditions, bounded,
-    claim::taint,
-    its_name, label, pool_name, qualified, set,
-};
+use super::{binding_conditions, bounded, claim::taint, its_name, label, pool_name, qualified, set};
 use crate::resources::{
     Cx, Hooks, age,
     cells::{self, AGE, Heading, NAME, list, text_or},
@@ -162,7 +158,8 @@ fn where_to_find_it(device: &At<'_, '_>, each: bool, causes: &mut Causes) {
     let (name, selector, all) = (device.field("nodeName"), device.field("nodeSelector"), device.field("allNodes"));
     if !each {
         if name.is_set() || selector.is_set() || all.is_set() {
-            let why = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+            let why =
+                "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
             device.invalid_value(causes, Value::Null, why);
         }
         return;

@@ -67,7 +67,8 @@ pub(super) fn admin_access(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut C
 pub(super) fn authorized(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut Causes) {
     let verb = cx.request.verb.as_str();
     let ask = |verb: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes { verb, group: "resource.k8s.io", version: "v1", resource: "resourceclaims", subresource, namespace, name, path: "" };
+        let attributes =
+            Attributes { verb, group: "resource.k8s.io", version: "v1", resource: "resourceclaims", subresource, namespace, name, path: "" };
         match cx.core.auth.authorize(cx.user(), &attributes) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } => Err(Status::forbidden("resource.k8s.io", "resourceclaims", name, &reason).message),
@@ -80,7 +81,8 @@ pub(super) fn authorized(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut Cau
     if (is["allocation"] != was["allocation"] || is["reservedFor"] != was["reservedFor"])
         && let Err(why) = ask(verb, "binding", "", "")
     {
-        let needs = format!("changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb={verb:?} permission: {why}");
+        let needs =
+            format!("changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb={verb:?} permission: {why}");
         refuse("status.allocation", needs);
     }
     if is["allocation"].is_null() {
@@ -91,14 +93,18 @@ pub(super) fn authorized(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut Cau
     for driver in changed_drivers(was, is) {
         let mut refusals = verbs.iter().map(|verb| ask(verb, "driver", &cx.request.namespace, driver).err());
         if let Some(Some(why)) = refusals.clone().all(|refusal| refusal.is_some()).then(|| refusals.next().flatten()) {
-            refuse("status.devices", format!("changing status.devices requires resource=\"resourceclaims/driver\", verb=\"{verbs:?}\" permission: {why}"));
+            refuse(
+                "status.devices",
+                format!("changing status.devices requires resource=\"resourceclaims/driver\", verb=\"{verbs:?}\" permission: {why}"),
+            );
         }
     }
 }
 
 /// Drivers of whose devices something else is told than before.
 fn changed_drivers<'v>(was: &'v Value, is: &'v Value) -> BTreeSet<&'v str> {
-    let by_device = |status: &'v Value| -> BTreeMap<Device<'v>, &'v Value> { list(&status["devices"]).iter().map(|told| (device(told), told)).collect() };
+    let by_device =
+        |status: &'v Value| -> BTreeMap<Device<'v>, &'v Value> { list(&status["devices"]).iter().map(|told| (device(told), told)).collect() };
     let (was, is) = (by_device(was), by_device(is));
     was.keys().chain(is.keys()).filter(|device| was.get(*device) != is.get(*device)).map(|device| device[0]).collect()
 }
@@ -116,11 +122,17 @@ pub(super) fn validate(old: &Value, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
     let status = root.field("status");
     let (reserved, allocation) = (status.field("reservedFor"), status.field("allocation"));
-    set(&reserved, MAX_RESERVED, causes, |consumer| text_or(&consumer["uid"], ""), |consumer, causes| {
-        for field in ["resource", "name", "uid"] {
-            consumer.field(field).required(causes, "");
-        }
-    });
+    set(
+        &reserved,
+        MAX_RESERVED,
+        causes,
+        |consumer| text_or(&consumer["uid"], ""),
+        |consumer, causes| {
+            for field in ["resource", "name", "uid"] {
+                consumer.field(field).required(causes, "");
+            }
+        },
+    );
     let allocated: BTreeSet<Device<'_>> = results(new).iter().map(device).collect();
     set(&status.field("devices"), usize::MAX, causes, shown, |told, causes| device_status(told, &allocated, causes));
     if !reserved.is_empty() {

@@ -23,10 +23,8 @@ type Schema = (&'static str, &'static str, u32, &'static str, &'static [&'static
 const EVERYBODY: &[&str] = &["g:system:unauthenticated", "g:system:authenticated"];
 const NODES: &[&str] = &["g:system:nodes"];
 
-const MANDATORY: &[Schema] = &[
-    ("exempt", "exempt", 1, "", &["g:system:masters"], &[All]),
-    ("catch-all", "catch-all", 10_000, "ByUser", EVERYBODY, &[All]),
-];
+const MANDATORY: &[Schema] =
+    &[("exempt", "exempt", 1, "", &["g:system:masters"], &[All]), ("catch-all", "catch-all", 10_000, "ByUser", EVERYBODY, &[All])];
 
 const SUGGESTED: &[Schema] = &[
     ("probes", "exempt", 2, "", EVERYBODY, &[Paths("get", "/healthz /readyz /livez")]),
@@ -135,7 +133,8 @@ pub fn schemas() -> Vec<Value> {
 pub fn levels() -> Vec<Value> {
     let suggested = LEVELS.iter().map(|(name, shares, lendable, (queues, hand))| {
         let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": 50});
-        let limited = json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": {"type": "Queue", "queuing": queuing}});
+        let limited =
+            json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": {"type": "Queue", "queuing": queuing}});
         object("PriorityLevelConfiguration", name, json!({"type": "Limited", "limited": limited}))
     });
     mandatory_levels().into_iter().chain(suggested).collect()
