@@ -52,13 +52,6 @@ impl Simple {
     }
 }
 
-impl Simple {
-    /// Of its parts.
-    pub const fn new(headings: &'static [Heading], cells: fn(&Value) -> Vec<Value>, validate: fn(Option<&Value>, &Value, &mut Causes)) -> Self {
-        Self { headings, cells, validate }
-    }
-}
-
 impl Hooks for Simple {
     fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), Status> {
         (self.prepare)(None, new);

@@ -11,7 +11,7 @@ use crate::{
         Cx,
         cells::{list, text_or},
         pod::scheduling::node_selector,
-        rules::{At, Causes, conditions::conditions},
+        rules::{At, Causes, conditions},
         volume::source::driver_name,
     },
 };
@@ -188,7 +188,7 @@ fn device_status(told: &At<'_, '_>, allocated: &BTreeSet<Device<'_>>, causes: &m
     if all.len() > MAX_CONDITIONS {
         all.too_many(causes, MAX_CONDITIONS);
     }
-    conditions(&all, causes);
+    conditions::validate(&all, causes);
     let data = told.field("data");
     if data.is_set() {
         raw(&data, causes);
