@@ -60,6 +60,21 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
             json!({"webhooks": [{"name": "a.example.com", "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
                 "rules": [{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]}]})
         }
+        "podtemplates" => json!({"template": template()}),
+        "replicationcontrollers" => json!({"spec": {"replicas": 0, "selector": {"app": "a"}, "template": template()}}),
+        "controllerrevisions.apps" => json!({"revision": 1, "data": {"spec": {}}}),
+        "daemonsets.apps" => {
+            let mut template = template();
+            template["spec"]["nodeSelector"] = json!({"nowhere": "yes"});
+            json!({"spec": {"selector": selector(), "template": template}})
+        }
+        "statefulsets.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template(), "serviceName": "s"}}),
+        "cronjobs.batch" => {
+            let mut template = json!({"spec": pod_spec()});
+            template["spec"]["restartPolicy"] = "Never".into();
+            json!({"spec": {"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": {"template": template}}}})
+        }
+        "poddisruptionbudgets.policy" => json!({"spec": {"minAvailable": 1, "selector": selector()}}),
         "deployments.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
         "replicasets.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
         "jobs.batch" => {
@@ -122,9 +137,20 @@ pub fn status(id: &str) -> Option<Value> {
     let condition = json!({"type": "Tested", "status": "True", "reason": "E2E", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z"});
     let plain = json!({"type": "Tested", "status": "True", "reason": "E2E", "message": "m"});
     Some(match id {
-        "namespaces" | "nodes" | "persistentvolumeclaims" | "pods" | "deployments.apps" | "replicasets.apps" | "jobs.batch" => {
+        "namespaces"
+        | "nodes"
+        | "persistentvolumeclaims"
+        | "pods"
+        | "replicationcontrollers"
+        | "daemonsets.apps"
+        | "deployments.apps"
+        | "replicasets.apps"
+        | "statefulsets.apps"
+        | "jobs.batch" => {
             json!({"conditions": [plain]})
         }
+        "cronjobs.batch" => json!({"lastScheduleTime": "2026-01-02T03:04:05Z"}),
+        "poddisruptionbudgets.policy" => json!({"conditions": [condition]}),
         "persistentvolumes" => json!({"message": "StatusPatched", "reason": "E2E"}),
         "resourcequotas" => json!({"hard": {"count/widgets.example.com": "5"}, "used": {"count/widgets.example.com": "1"}}),
         "services" | "ingresses.networking.k8s.io" => {
@@ -158,5 +184,16 @@ pub const STATUS_ALONE: &[&str] = &[
 ];
 
 /// Kinds that a controller changes or removes meanwhile, so that their conditions are not compared.
-pub const BUSY: &[&str] =
-    &["servicecidrs.networking.k8s.io", "flowschemas.flowcontrol.apiserver.k8s.io", "deployments.apps", "replicasets.apps", "jobs.batch", "nodes"];
+pub const BUSY: &[&str] = &[
+    "nodes",
+    "replicationcontrollers",
+    "daemonsets.apps",
+    "deployments.apps",
+    "replicasets.apps",
+    "statefulsets.apps",
+    "cronjobs.batch",
+    "jobs.batch",
+    "flowschemas.flowcontrol.apiserver.k8s.io",
+    "servicecidrs.networking.k8s.io",
+    "poddisruptionbudgets.policy",
+];
