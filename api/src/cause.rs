@@ -48,7 +48,7 @@ impl Display for Path<'_> {
 
 /// The kinds of mistakes (`field.ErrorType`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Mistake {
     Required,
     Duplicate,

@@ -165,8 +165,7 @@ impl Coster<'_> {
         let list = entries.map_or(matches!(self.checked.ty(&fold.range), Type::List(_)), |entries| entries.list);
         let element = self.step_from(&self.place(&fold.range), element);
         // Keys and places in lists are texts and numbers, of which schemas say nothing.
-        let key =
-            Local { place: self.step_from(&self.place(&fold.range), |decl| decl_key(decl)), size: entries.map(|entries| entries.key), entries: None };
+        let key = Local { place: self.step_from(&self.place(&fold.range), decl_key), size: entries.map(|entries| entries.key), entries: None };
         let value = Local { place: element, size: entries.map(|entries| entries.value), entries: None };
         let before = self.locals.len();
         if fold.second {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// The type of an expression.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Type {
     /// Anything: checked when it runs.
     Dyn,
@@ -123,7 +123,7 @@ pub enum ListKind {
 
 /// What a declaration is of.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Shape {
     Dyn,
     Bool,

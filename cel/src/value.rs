@@ -29,7 +29,7 @@ pub(crate) const OPAQUE: [&str; 11] = [
 
 /// A value of CEL. Cheap to clone.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Val<'a> {
     Null,
     Bool(bool),
@@ -93,7 +93,7 @@ pub enum Map<'a> {
 
 /// A key of a map; numbers are equal across their types.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Key<'a> {
     Bool(bool),
     Int(i64),
@@ -130,7 +130,7 @@ impl Eq for Key<'_> {}
 
 /// A value of a library's type.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Opaque {
     Url(url::Url),
     Ip(IpAddr),
@@ -336,7 +336,7 @@ impl<'a> Val<'a> {
             Val::Int(value) => Key::Int(*value),
             Val::Uint(value) => Key::Uint(*value),
             // 2^63 is the first that no int holds.
-            Val::Double(value) if value.fract() == 0.0 && (-9.223_372_036_854_775_8e18..9.223_372_036_854_775_8e18).contains(value) => {
+            Val::Double(value) if value.fract() == 0.0 && (-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(value) => {
                 Key::Int(*value as i64)
             }
             Val::String(text) => Key::String(text.clone()),

@@ -3,8 +3,8 @@
 //! Plugins run in the order of [`builtin`]; quota comes last. They are synchronous over the attempt's snapshot; an error refuses the write (fail closed).
 
 pub mod attributes;
-pub mod constraints;
 mod certificates;
+pub mod constraints;
 mod ingress_class;
 mod lookup;
 mod namespace_lifecycle;

@@ -1,7 +1,6 @@
 //! The API as clients see it: a whole control plane in this process, real TLS, HTTP/2 and HTTP/1.1. One cluster for all cases.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code, reason = "several test programs share it, each uses a part")]
 mod cluster;
 
 use cluster::{Answer, Cluster, Peer};

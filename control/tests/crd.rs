@@ -1,7 +1,6 @@
 //! Custom resources as clients see them: definitions, and objects of the kinds they make. One control plane for all cases; each case has a group of its own.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code)]
 mod cluster;
 
 use cluster::{Answer, Cluster, Peer};

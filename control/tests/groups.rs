@@ -1,7 +1,6 @@
 //! What is special about single groups of the API, over real HTTP.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code)]
 mod cluster;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -1,7 +1,6 @@
 //! A node as the control plane sees it: real QUIC, the whole pipeline behind its calls, streams to it behind the API.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code, reason = "several test programs share it, each uses a part")]
 mod cluster;
 
 use bytes::Bytes;

@@ -3,7 +3,6 @@
 //! A kind without an example in the table fails the test, so that none is left out.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code)]
 mod cluster;
 #[path = "operations/examples.rs"]
 mod examples;

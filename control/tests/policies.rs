@@ -1,7 +1,6 @@
 //! Admission policies as clients see them.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code, reason = "several test programs share it, each uses a part")]
 mod cluster;
 
 use cluster::{Answer, Cluster, Peer};

@@ -39,7 +39,9 @@ pub(crate) fn check(schema: &Schema, object: &Value) {
     let (back, _) = schema.decode(&to_bytes(&filled), FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}: {filled}"));
     assert_eq!(back, filled, "stored and read");
     let encoded = schema.encode_protobuf(&filled);
-    let (back, _) = schema.decode_protobuf(&encoded, FieldValidation::Strict).unwrap_or_else(|e| panic!("{e}: {filled}"));
+    let (back, _) = schema
+        .decode_protobuf(&protobuf::envelope::seal(&schema.api_version(), schema.kind(), &encoded), FieldValidation::Strict)
+        .unwrap_or_else(|e| panic!("{e}: {filled}"));
     assert_eq!(back, filled, "through protobuf");
 }
 

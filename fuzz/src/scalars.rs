@@ -31,10 +31,12 @@ pub fn times(data: &[u8]) {
 
 /// A validator, and what it stands for: upstream's expression and length.
 type Rule = (fn(&str) -> Vec<String>, Regex, usize);
+/// The same, the expression as text.
+type Written = (fn(&str) -> Vec<String>, String, usize);
 
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-    let rules: [(fn(&str) -> Vec<String>, String, usize); 4] = [
+    let rules: [Written; 4] = [
         (names::dns_label, label.into(), 63),
         (names::dns1035_label, "[a-z]([-a-z0-9]*[a-z0-9])?".into(), 63),
         (names::dns_subdomain, format!("{label}(\\.{label})*"), 253),

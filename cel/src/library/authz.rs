@@ -65,7 +65,7 @@ pub trait Authorizer {
 
 /// How far a question is put together.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Step {
     Authorizer(Check),
     Path(Check),

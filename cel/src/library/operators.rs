@@ -435,7 +435,7 @@ fn to_double<'a>(_: &mut Run<'_, 'a>, args: &[Val<'a>]) -> Answer<'a> {
 
 fn to_int<'a>(_: &mut Run<'_, 'a>, args: &[Val<'a>]) -> Answer<'a> {
     match args {
-        [Val::Double(value)] if value.is_finite() && value.abs() < 9.223_372_036_854_775_8e18 => Ok(Val::Int(*value as i64)),
+        [Val::Double(value)] if value.is_finite() && value.abs() < 9.223_372_036_854_776e18 => Ok(Val::Int(*value as i64)),
         [Val::Double(_)] => error("integer overflow"),
         [Val::Duration(nanos)] => Ok(Val::Int(*nanos)),
         [Val::String(text)] => match text.parse() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// What is done, in the words of `admissionregistration.k8s.io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Operation {
     Create,
     Update,

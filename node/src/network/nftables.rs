@@ -98,8 +98,7 @@ table ip {name} {{
 /// AnyIP makes every pod address the machine's own, so what listens on all addresses (sshd, say) would answer on them. Pods' sockets are bound to the
 /// pod's address, which tells the two apart without a list of listeners. The range's first address is the node's.
 fn keep_apart(name: &str, (pod, bits): (Ipv4Addr, u8)) -> String {
-    // Who is refused never gets further than a first packet: only those are looked at.
-    let strange = format!("ct state new ip daddr {pod}/{bits} ip daddr != {pod} socket wildcard 1");
+    let strange = format!("ip daddr {pod}/{bits} ip daddr != {pod} socket wildcard 1");
     format!(
         "table ip {name} {{
   chain keep-apart {{ type filter hook input priority filter; policy accept; {strange} meta l4proto tcp reject with tcp reset; {strange} reject; }}

@@ -29,7 +29,7 @@ impl<'c> Components<'c> {
 
     /// A reference to a resource's kind.
     pub(super) fn object_of(&mut self, resource: &Resource) -> Value {
-        self.of(resource, &resource.kind, |resource, schema, dialect| custom::object(resource, schema, dialect))
+        self.of(resource, &resource.kind, custom::object)
     }
 
     /// A reference to the kind of a resource's lists.

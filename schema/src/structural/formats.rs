@@ -79,7 +79,7 @@ fn digits(text: &str) -> bool {
 
 /// govalidator's expression: groups of four, padded.
 fn base64(text: &str) -> bool {
-    !text.is_empty() && text.len() % 4 == 0 && base64::engine::general_purpose::STANDARD.decode(text).is_ok()
+    !text.is_empty() && text.len().is_multiple_of(4) && base64::engine::general_purpose::STANDARD.decode(text).is_ok()
 }
 
 /// Either family; leading zeros are fine, as in Go's old parser.
@@ -327,7 +327,7 @@ fn credit_card(text: &str) -> bool {
         _ => false,
     };
     let sum: u32 = plain.iter().rev().enumerate().map(|(at, digit)| if at % 2 == 0 { *digit } else { digit * 2 / 10 + digit * 2 % 10 }).sum();
-    issued && sum % 10 == 0
+    issued && sum.is_multiple_of(10)
 }
 
 fn ssn(text: &str) -> bool {

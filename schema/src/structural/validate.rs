@@ -224,7 +224,7 @@ impl Walk<'_> {
         let in_range = |value: f64, what: &str| -> Option<String> {
             let good = match (kind, format) {
                 (Some(Kind::Integer), Some("int32")) => value.fract() == 0.0 && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&value),
-                (Some(Kind::Integer), _) => value.fract() == 0.0 && value >= -9.223_372_036_854_776e18 && value < 9.223_372_036_854_776e18,
+                (Some(Kind::Integer), _) => value.fract() == 0.0 && (-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(&value),
                 (_, Some("float")) => value.abs() <= f64::from(f32::MAX),
                 _ => true,
             };

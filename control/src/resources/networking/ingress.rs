@@ -24,7 +24,7 @@ pub const INGRESS: Simple = Simple::new(
     row,
     ingress,
 )
-.with_status(|old, new, causes| status(old, new, causes))
+.with_status(status)
 .warning(warnings);
 
 /// The class, by the way before there were classes.

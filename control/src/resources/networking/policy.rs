@@ -46,7 +46,7 @@ pub(in crate::resources) fn network_policy(old: Option<&Value>, new: &Value, cau
 
 fn blocks(policy: &Value) -> impl Iterator<Item = &Value> {
     let rules = DIRECTIONS.iter().flat_map(|(direction, peers)| list(&policy["spec"][*direction]).iter().map(move |rule| &rule[*peers]));
-    rules.flat_map(|peers| list(peers)).map(|peer| &peer["ipBlock"]).filter(|block| block.is_object())
+    rules.flat_map(list).map(|peer| &peer["ipBlock"]).filter(|block| block.is_object())
 }
 
 /// Every range of a stored policy: one that was let in before is let in again.

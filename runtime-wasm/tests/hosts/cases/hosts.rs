@@ -61,7 +61,7 @@ async fn hosts_are_confined() {
 }
 
 /// What a process of uid 65533, with nothing else in its way, is told when it does `attempt`; none: it works.
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "system calls of an attacker")]
 fn as_host_user(attempt: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) -> Option<std::io::ErrorKind> {
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new("/bin/true");
@@ -74,7 +74,7 @@ fn as_host_user(attempt: impl Fn() -> std::io::Result<()> + Send + Sync + 'stati
     }
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "system calls of an attacker")]
 fn trace(pid: i32) -> std::io::Result<()> {
     // SAFETY: integers only; the tracer ends at once and lets go.
     match unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } {
