@@ -1,7 +1,7 @@
 //! Images: pulled from any OCI registry, or imported from a file, kept by digest under `<data-dir>/images`.
 //!
 //! What runs here are WebAssembly components, so an image is one .wasm: a wasm artifact's layer, or the one .wasm file of an OCI
-//! image. [`store`] keeps them, [`pull`] gets them through [`registry`] as a [`manifest`] tells, [`unpack`] finds the file in layers.
+//! image. [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`unpack`] finds the file in layers.
 
 pub mod credentials;
 pub mod manifest;

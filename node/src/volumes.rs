@@ -1,7 +1,7 @@
 //! A pod's volumes on this node: `<data-dir>/pods/<uid>/volumes/<name>`.
 //!
 //! configMap, secret, projected and downwardAPI are directories whose whole content changes at once ([`atomic`]); emptyDir is a
-//! plain directory, watched for its size ([`limits`]), or a tmpfs with `medium: Memory` ([`memory`]; on disk for an ordinary user, who cannot mount one).
+//! plain directory, watched for its size (`limits`), or a tmpfs with `medium: Memory` (`memory`; on disk for an ordinary user, who cannot mount one).
 //! Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
 
 pub mod atomic;

@@ -1,7 +1,7 @@
 //! Structural schemas: the shape of custom resources, as their CustomResourceDefinition gives it in OpenAPI (KEP-2337, `apiextensions-apiserver/pkg/apiserver/schema`).
 //!
 //! A schema is one tree of [`Node`]s. Pruning, defaults, embedded metadata, list uniqueness and validation are walks over tree and object together, each in a
-//! file of its own. (Turning these schemas into the [`Type`](crate::types::Type)s of built-in kinds was rejected: what is unknown may be kept, a number
+//! file of its own. (Turning these schemas into the types of built-in kinds was rejected: what is unknown may be kept, a number
 //! may be a string, null may mean something, and conditions hang on any node.)
 
 mod compare;

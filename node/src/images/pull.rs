@@ -1,7 +1,7 @@
 //! Pulling from (and pushing to) OCI registries.
 //!
 //! https everywhere but on loopback, where http is what people run (unless a CA is given for that registry). Roots are the system's, and
-//! `certs.d/<registry>/ca.crt` or the agent's own list besides. Every wait and every body has a bound ([`super::registry`]).
+//! `certs.d/<registry>/ca.crt` or the agent's own list besides. Every wait and every body has a bound (see `registry`).
 
 use super::{
     Error, Options, Pulled,
