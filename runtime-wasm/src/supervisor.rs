@@ -5,7 +5,7 @@
 //! relocated pages with it (megabytes for each process otherwise), the shared ledger is simply there, and a host starts in a
 //! millisecond even after the binary on disk was replaced or deleted.
 //!
-//! It runs as the same unprivileged uid as its hosts and out of their reach ([`confine`]), opens nothing, and ends when its data directory is gone.
+//! It runs as the same unprivileged uid as its hosts and out of their reach (`confine`), opens nothing, and ends when its data directory is gone.
 #![allow(unsafe_code, reason = "fork, and descriptors by number")]
 
 pub mod state;
