@@ -79,9 +79,14 @@ async fn update(admin: &mut Peer, path: &str, change: impl Fn(&mut Value)) -> Va
     }
 }
 
+/// Kinds whose operations `policies.rs` and `crd.rs` go through: their objects change what the API does.
+fn elsewhere(id: &str) -> bool {
+    id == "customresourcedefinitions.apiextensions.k8s.io" || id.contains("admissionpolic")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_supports_the_operations_of_the_api() {
-    let rows: Vec<ResourceRef> = Registry::builtin().all();
+    let rows: Vec<ResourceRef> = Registry::builtin().all().into_iter().filter(|row| !elsewhere(&row.id())).collect();
     let without: Vec<String> = rows.iter().filter(|row| row.stored() && examples::body(&row.id(), 0).is_none()).map(|row| row.id()).collect();
     assert_eq!(without, Vec::<String>::new(), "kinds without an example in tests/operations/examples.rs");
     let cluster = Cluster::start().await;

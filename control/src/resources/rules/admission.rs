@@ -151,8 +151,8 @@ fn webhook_service(service: &At<'_, '_>, causes: &mut Causes) {
     if !text.starts_with('/') {
         path.invalid(causes, "must start with a '/'");
     }
-    let inner = text.get(1..).unwrap_or_default();
-    for (place, step) in inner.strip_suffix('/').unwrap_or(inner).split('/').enumerate() {
+    // What comes before the first slash is not looked at, as upstream has it.
+    for (place, step) in text.strip_suffix('/').unwrap_or(text).split('/').skip(1).enumerate() {
         if step.is_empty() {
             path.invalid(causes, &format!("segment[{place}] may not be empty"));
             continue;
