@@ -158,7 +158,7 @@ pub fn answer(core: &Arc<Core>, row: &ResourceRef, wanted: &Wanted, answer: Answ
             if shape == Shape::Partial {
                 return Err(wrong_shape("you requested PartialObjectMetadata, but the requested object is a list", &format!("{}List", row.kind)));
             }
-            response(200, media.name(), Body::from_stream(encoder().page(*page)))
+            response(200, media.name(), Body::from_stream(futures::StreamExt::fuse(encoder().page(*page))))
         }
         Answer::Watch(stream) => watch_body(core, media, encoder(), *stream),
         Answer::Response(response) => *response,
@@ -188,7 +188,7 @@ fn watch_body(core: &Arc<Core>, media: Media, encoder: Encoder, stream: Stream) 
         }
         Some((Ok::<_, Infallible>(Bytes::from(out)), (stream, frames, stopping)))
     });
-    streamed(200, media.stream().unwrap_or(Media::Json.name()), Body::from_stream(body))
+    streamed(200, media.stream().unwrap_or(Media::Json.name()), Body::from_stream(futures::StreamExt::fuse(body)))
 }
 
 #[cfg(test)]
