@@ -116,7 +116,6 @@ impl<'a> Registry<'a> {
             .tls_certs_merge(certificates)
             // Redirects and token servers too: what is asked for with a password is never asked for in the clear.
             .https_only(!plain)
-            .read_timeout(silence)
             .connect_timeout(silence.min(Duration::from_secs(10)))
             .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -146,7 +145,7 @@ impl<'a> Registry<'a> {
 
     /// The next part of a body; none at its end.
     pub async fn chunk(&self, what: &str, response: &mut Response) -> Result<Option<bytes::Bytes>, Error> {
-        match tokio::time::timeout(self.patience(), response.chunk()).await {
+        match tokio::time::timeout(self.silence, response.chunk()).await {
             Ok(part) => part.map_err(|why| failed(format!("{what}: {}", chain(&why)))),
             Err(_) => Err(failed(format!("{what}: registry {} sent nothing for {} s", self.registry, self.silence.as_secs()))),
         }
@@ -164,13 +163,8 @@ impl<'a> Registry<'a> {
         Ok(body)
     }
 
-    /// A little more than the client's own bound on silence, so that a trickle of headers ends too.
-    fn patience(&self) -> Duration {
-        self.silence + Duration::from_secs(1)
-    }
-
     async fn answer(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {
-        match tokio::time::timeout(self.patience(), request.send()).await {
+        match tokio::time::timeout(self.silence, request.send()).await {
             Ok(response) => response.map_err(|why| failed(format!("{what}: {}", chain(&why)))),
             Err(_) => Err(failed(format!("{what}: registry {} did not answer within {} s", self.registry, self.silence.as_secs()))),
         }
