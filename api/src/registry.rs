@@ -92,6 +92,8 @@ pub struct Resource {
     pub generation: bool,
     /// For rows with a `scale` subresource.
     pub scale: Option<ScalePaths>,
+    /// What users of this version are told when it is deprecated: `v1 Endpoints is deprecated in v1.33+; use …`.
+    pub deprecation: Option<Box<str>>,
     /// For rows that a CustomResourceDefinition made.
     pub custom: Option<Custom>,
 }

@@ -10,6 +10,7 @@ pub mod definitions;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoint_slice;
+pub mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod flow_schemas;
@@ -108,6 +109,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(cron_job::CronJobs::new(&context)),
         Box::new(disruption::Disruptions::new(&context, Arc::clone(&options.kinds))),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
+        Box::new(endpoints::mirror::Mirroring::new(&context)),
         Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),
         Box::new(node_ipam::NodeIpam::new(&context, options.pod_range, options.node_prefix)),
         Box::new(node_lifecycle::NodeLifecycle::new(&context)),

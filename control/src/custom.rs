@@ -63,8 +63,6 @@ pub struct Version {
     api_version: Box<str>,
     name: Box<str>,
     storage: bool,
-    /// What users of a deprecated version are told.
-    deprecation: Option<Box<str>>,
     /// The text of `openAPIV3Schema`, a part of the stored definition.
     open_api: Bytes,
     /// Made of it when it is first needed.
@@ -130,11 +128,6 @@ impl Version {
     /// The text of `openAPIV3Schema`.
     pub fn open_api(&self) -> &Bytes {
         &self.open_api
-    }
-
-    /// What users of this version are told when it is deprecated.
-    pub fn deprecation(&self) -> Option<&str> {
-        self.deprecation.as_deref()
     }
 
     /// Ends when the version is no longer served.

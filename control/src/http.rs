@@ -24,7 +24,6 @@ pub use tls::Peer;
 
 use crate::{
     auth::{Attributes, User, impersonate},
-    custom,
     pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, patch},
 };
 use accept::Offer;
@@ -269,7 +268,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
     };
     let answer = core.handle(request).await?;
     let mut response = respond::answer(core, &row, &wanted, answer)?;
-    if let Some(deprecation) = custom::version_of(&row).and_then(|version| version.deprecation()) {
+    if let Some(deprecation) = &row.deprecation {
         respond::warn(&mut response, &[deprecation.to_string()]);
     }
     Ok(response)

@@ -16,6 +16,7 @@ mod cron_job;
 mod daemon_set;
 mod devices;
 mod disruption_budget;
+mod endpoints;
 mod endpointslice;
 mod event;
 pub mod flow_control;
@@ -174,6 +175,7 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("validatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: false })),
         ("componentstatuses", Arc::new(component_status::ComponentStatus)),
         ("configmaps", Arc::new(config::ConfigMap)),
+        ("endpoints", Arc::new(endpoints::Endpoints)),
         ("events", Arc::new(event::Event)),
         ("limitranges", Arc::new(quota::LIMIT_RANGE)),
         ("namespaces", Arc::new(namespace::Namespace)),

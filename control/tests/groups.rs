@@ -22,6 +22,7 @@ async fn groups() {
     what_nodes_ask_for_is_approved(&mut admin).await;
     services_get_addresses_of_added_ranges(&mut admin).await;
     levels_and_schemas_are_there(&mut admin).await;
+    endpoints_that_users_write_are_shown_as_slices(&mut admin).await;
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
@@ -172,4 +173,36 @@ async fn levels_and_schemas_are_there(admin: &mut Peer) {
     let uid = admin.get(&format!("{group}/flowschemas/catch-all")).await.body["metadata"]["uid"].clone();
     assert_eq!(admin.send("DELETE", &format!("{group}/flowschemas/catch-all"), "", String::new()).await.code, 200);
     until(admin, &format!("{group}/flowschemas"), "catch-all", "did not come back", |schema| schema["metadata"]["uid"] != uid).await;
+}
+
+async fn endpoints_that_users_write_are_shown_as_slices(admin: &mut Peer) {
+    const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let own = admin.get(&format!("{ENDPOINTS}/kubernetes")).await;
+    assert_eq!(own.header("warning"), "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"");
+    assert_eq!(own.body["subsets"][0]["ports"][0]["name"], "https");
+
+    let service = json!({"metadata": {"name": "db"}, "spec": {"ports": [{"name": "sql", "port": 80}]}});
+    assert_eq!(admin.post("/api/v1/namespaces/default/services", service).await.code, 201);
+    let mut slices = admin.watch(&format!("{SLICES}?watch=true&labelSelector=kubernetes.io/service-name%3Ddb")).await;
+    let endpoints = json!({"metadata": {"name": "db"}, "subsets": [{"addresses": [{"ip": "10.1.2.3"}], "ports": [{"name": "sql", "port": 80}]}]});
+    assert_eq!(admin.post(ENDPOINTS, endpoints).await.code, 201);
+    let made = slices.next().await.expect("a slice");
+    assert_eq!((&made["type"], &made["object"]["endpoints"][0]["addresses"]), (&json!("ADDED"), &json!(["10.1.2.3"])), "{made}");
+    assert_eq!(made["object"]["ports"], json!([{"name": "sql", "port": 80, "protocol": "TCP"}]));
+    let patch = json!([{"op": "replace", "path": "/subsets/0/addresses/0/ip", "value": "10.2.3.4"}]).to_string();
+    assert_eq!(admin.send("PATCH", &format!("{ENDPOINTS}/db"), "application/json-patch+json", patch).await.code, 200);
+    let changed = slices.next().await.expect("a change");
+    assert_eq!(changed["object"]["metadata"]["uid"], made["object"]["metadata"]["uid"]);
+    assert_eq!(changed["object"]["endpoints"][0]["addresses"], json!(["10.2.3.4"]));
+    let table = admin.accept(&format!("{ENDPOINTS}/db"), "application/json;as=Table;g=meta.k8s.io;v=v1").await.body;
+    assert_eq!(table["rows"][0]["cells"][1], "10.2.3.4:80");
+    // The Service takes its Endpoints with it, and they their slice.
+    assert_eq!(admin.send("DELETE", "/api/v1/namespaces/default/services/db", "application/json", String::new()).await.code, 200);
+    loop {
+        if slices.next().await.expect("the end")["type"] == "DELETED" {
+            break;
+        }
+    }
+    assert_eq!(admin.get(&format!("{ENDPOINTS}/db")).await.code, 404);
 }

@@ -32,6 +32,8 @@ struct Row {
     /// `path`, or `label=path`, or `label=path?value when absent`.
     selectable: &'static [&'static str],
     generation: bool,
+    /// Since when and for what, after `v1 Kind is deprecated in `; empty if it is not.
+    deprecated: &'static str,
 }
 
 const fn row(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Row {
@@ -48,6 +50,7 @@ const fn row(group: &'static str, version: &'static str, kind: &'static str, plu
         subs: &[],
         selectable: &[],
         generation: false,
+        deprecated: "",
     }
 }
 
@@ -84,8 +87,15 @@ const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const ROWS: &[Row] = &[
     // core
-    Row { short: &["cs"], verbs: READ, singular: "componentstatus", ..cluster("", "v1", "ComponentStatus", "componentstatuses") },
+    Row {
+        short: &["cs"],
+        verbs: READ,
+        singular: "componentstatus",
+        deprecated: "v1.19+",
+        ..cluster("", "v1", "ComponentStatus", "componentstatuses")
+    },
     Row { short: &["cm"], ..row("", "v1", "ConfigMap", "configmaps") },
+    Row { short: &["ep"], deprecated: "v1.33+; use discovery.k8s.io/v1 EndpointSlice", ..row("", "v1", "Endpoints", "endpoints") },
     Row { short: &["ev"], selectable: EVENT_FIELDS, ..row("", "v1", "Event", "events") },
     Row { short: &["limits"], ..row("", "v1", "LimitRange", "limitranges") },
     Row {
@@ -274,6 +284,10 @@ pub fn builtin() -> Vec<Resource> {
                 spec: "spec.replicas".into(),
                 status: "status.replicas".into(),
                 selector: Some("spec.selector".into()),
+            }),
+            deprecation: (!row.deprecated.is_empty()).then(|| {
+                let slash = if row.group.is_empty() { "" } else { "/" };
+                format!("{}{slash}{} {} is deprecated in {}", row.group, row.version, row.kind, row.deprecated).into()
             }),
             custom: None,
         })

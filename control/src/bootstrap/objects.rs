@@ -54,7 +54,7 @@ pub(super) fn classes() -> Vec<Value> {
     ]
 }
 
-/// Service `kubernetes` of the default namespace and its endpoint slice: the API by the first address of the service range.
+/// Service `kubernetes` of the default namespace with its endpoints in both forms: the API by the first address of the service range.
 pub(super) fn api_service(config: &Config) -> Vec<Value> {
     let Some(ip) = first_address(&config.service_cidr) else { return Vec::new() };
     let (family, port) = (if ip.is_ipv4() { "IPv4" } else { "IPv6" }, config.api_addr.port());
@@ -78,7 +78,12 @@ pub(super) fn api_service(config: &Config) -> Vec<Value> {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    vec![service, slice]
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    });
+    vec![service, slice, endpoints]
 }
 
 /// The range that Services get their addresses from, open at once.
@@ -110,6 +115,7 @@ pub(super) fn follow_address(stored: &Value, wanted: &Value) -> Option<Value> {
     let fields: &[&str] = match wanted["kind"].as_str() {
         Some("Service") => &["/spec/ports"],
         Some("EndpointSlice") => &["/endpoints", "/ports"],
+        Some("Endpoints") => &["/subsets"],
         _ => return None,
     };
     let mut new = stored.clone();

@@ -1,7 +1,8 @@
-//! The pods behind each Service, as EndpointSlices (Kubernetes' endpointslice-controller).
+//! The pods behind each Service, as EndpointSlices and as Endpoints (Kubernetes' endpointslice-controller and endpoint-controller).
 //!
-//! [`endpoints`] says what a pod contributes, [`slices`] how that is spread over slices with few changes; this file reads and writes.
-//! Services without a selector are somebody else's (the API server keeps the slice of `kubernetes` itself).
+//! [`endpoints`] says what a pod contributes, [`slices`] how that is spread over slices with few changes, [`super::endpoints`] how it is packed
+//! into the one older object; this file reads and writes. Both come of one look at the pods: a controller of its own for the older form would read them all
+//! a second time. Services without a selector are somebody else's (the API server keeps the slice of `kubernetes` itself).
 
 pub mod endpoints;
 pub mod slices;
@@ -9,7 +10,8 @@ pub mod slices;
 use self::endpoints::{Backend, Ports, Service, resolve};
 use super::{
     Context,
-    action::perform,
+    action::{Action, perform},
+    endpoints as packed,
     queue::Next,
     runner::{Controller, Event, every},
     selector::Labelled,
@@ -19,20 +21,23 @@ use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-const SERVICES: &str = "services";
-const SLICES: &str = "endpointslices.discovery.k8s.io";
+pub(super) const SERVICES: &str = "services";
+pub(super) const SLICES: &str = "endpointslices.discovery.k8s.io";
+pub(super) const ENDPOINTS: &str = "endpoints";
 
 /// See the module.
 pub struct EndpointSlices {
     context: Context,
+    /// Writes the older form.
+    endpoints: Context,
 }
 
 impl EndpointSlices {
-    /// Acting as `endpointslice-controller`.
+    /// Acting as `endpointslice-controller`, and as `endpoint-controller`.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("endpointslice-controller") }
+        Self { context: context.acting_as("endpointslice-controller"), endpoints: context.acting_as("endpoint-controller") }
     }
 }
 
@@ -50,6 +55,11 @@ struct SelectingSpec<'a> {
     selector: Map<'a>,
 }
 
+/// The Service of some Endpoints: its namesake.
+fn service_of(endpoints: &Key) -> Key {
+    Key::new(SERVICES, endpoints.namespace.clone(), endpoints.name.clone())
+}
+
 fn selects(selector: &Map<'_>, pod: &Object) -> bool {
     !selector.is_empty() && selector.iter().all(|(key, value)| pod.meta.labels.as_slice().label(key) == Some(&**value))
 }
@@ -63,6 +73,8 @@ impl Controller for EndpointSlices {
     fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
         match event.resource {
             SERVICES => keys.extend(event.key().cloned()),
+            // Endpoints that nobody made a Service for are left alone.
+            ENDPOINTS => keys.extend(event.key().map(service_of).filter(|service| event.snapshot.get(service).is_some())),
             SLICES => {
                 for slice in event.versions() {
                     if let Some(service) = slice.meta.labels.as_slice().label(slices::SERVICE_NAME) {
@@ -91,18 +103,26 @@ impl Controller for EndpointSlices {
 
     fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
         every(snapshot, SERVICES, keys);
+        // A Service may have gone while nobody looked.
+        let ours = |object: &&Arc<Object>| object.meta.labels.as_slice().label(packed::MANAGED_BY) == Some(packed::OURS);
+        keys.extend(snapshot.range(ENDPOINTS, None, None).filter(ours).map(|object| service_of(&object.key)));
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
         let snapshot = client.store().snapshot();
-        // The slices of a deleted Service are its dependents: the garbage collector's.
-        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let older = snapshot.get(&Key::new(ENDPOINTS, key.namespace.clone(), key.name.clone()));
+        // The slices of a deleted Service are its dependents: the garbage collector's. Endpoints have no owner but go all the same, whoever wrote them.
+        let Some(object) = snapshot.get(key) else {
+            let gone = older.map(|older| Action::Delete { key: older.key.clone(), uid: older.meta.uid.to_string(), propagation: None, grace: None });
+            perform(&self.endpoints.client, None, gone.into_iter().collect()).await?;
+            return Ok(Next::Idle);
+        };
         let service: Service<'_> = parse(&object)?;
         if service.spec.selector.is_empty() || service.spec.kind == "ExternalName" {
             return Ok(Next::Idle);
         }
-        let pods: Vec<&std::sync::Arc<Object>> =
+        let pods: Vec<&Arc<Object>> =
             snapshot.range("pods", Some(&key.namespace), None).filter(|pod| selects(&service.spec.selector, pod)).collect();
         let mut groups: BTreeMap<(&'static str, Ports), Vec<Backend>> = BTreeMap::new();
         let mut zones = BTreeMap::new();
@@ -130,7 +150,10 @@ impl Controller for EndpointSlices {
             .cloned()
             .collect();
         let existing = existing.iter().map(|slice| parse(slice)).collect::<Result<Vec<slices::Slice>, _>>()?;
+        let older = older.as_deref().map(parse).transpose()?;
+        let packed = packed::plan(&service, &groups, older.as_ref());
         perform(client, Some(&object), slices::plan(&service, groups, existing)).await?;
+        perform(&self.endpoints.client, Some(&object), packed).await?;
         // A change of one pod of many costs a look at all of them: gather changes for a moment.
         let rest = Duration::from_micros(50).saturating_mul(u32::try_from(pods.len()).unwrap_or(u32::MAX));
         Ok(Next::NotBefore(rest.min(Duration::from_secs(1))))

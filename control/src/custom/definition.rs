@@ -172,12 +172,10 @@ fn one(object: &Object, definition: &Definition<'_>, version: &OneVersion<'_>, b
     let schema = old.filter(|old| old.open_api == open_api && old.gvk.2 == names.kind).map(|old| old.schema.clone()).unwrap_or_default();
     let alive = old.filter(|old| !old.alive.is_cancelled()).map_or_else(CancellationToken::new, |old| old.alive.clone());
     let api_version = format!("{}/{}", spec.group, version.name).into_boxed_str();
-    let deprecation = version.deprecated.then(|| version.deprecation_warning.clone().unwrap_or_else(|| deprecation(definition, version)));
     Version {
         api_version,
         name: version.name.clone(),
         storage: version.storage,
-        deprecation,
         open_api,
         schema,
         gvk: (spec.group.clone(), version.name.clone(), names.kind.clone()),
@@ -246,6 +244,7 @@ fn row(definition: &Definition<'_>, version: &OneVersion<'_>, kind: &Arc<Kind>) 
         columns: Vec::new(),
         generation: true,
         scale: made.and_then(|made| made.scale.clone()),
+        deprecation: version.deprecated.then(|| version.deprecation_warning.clone().unwrap_or_else(|| deprecation(definition, version))),
         custom: Some(Custom {
             definition: kind.definition.clone(),
             revision: kind.revision,

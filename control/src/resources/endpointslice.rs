@@ -18,9 +18,7 @@ const HEADINGS: &[Heading] =
 
 impl Hooks for EndpointSlice {
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
-        // An ordinary user's cluster has its pods on 127/8.
-        let base = cx.core.config.pod_cidr.split('/').next().and_then(|base| base.parse::<IpAddr>().ok());
-        check(old, new, base.is_some_and(|base| base.is_loopback()), causes);
+        check(old, new, loopback_pods(cx), causes);
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(HEADINGS))
@@ -28,6 +26,12 @@ impl Hooks for EndpointSlice {
     fn cells(&self, object: &Value) -> Vec<Value> {
         row(object)
     }
+}
+
+/// Whether pods may be on loopback addresses: an ordinary user's cluster has them on 127/8.
+pub(super) fn loopback_pods(cx: &Cx<'_>) -> bool {
+    let base = cx.core.config.pod_cidr.split('/').next().and_then(|base| base.parse::<IpAddr>().ok());
+    base.is_some_and(|base| base.is_loopback())
 }
 
 fn row(slice: &Value) -> Vec<Value> {

@@ -39,6 +39,7 @@ fn selector() -> Value {
 pub fn body(id: &str, nth: usize) -> Option<Value> {
     Some(match id {
         "configmaps" => json!({"data": {"k": "v"}}),
+        "endpoints" => json!({"subsets": [{"addresses": [{"ip": "192.0.2.9"}], "ports": [{"port": 80}]}]}),
         "events" => {
             json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "operations"}, "reason": "Tested", "type": "Normal", "message": "m"})
         }

@@ -57,6 +57,15 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
         ],
     ),
     (
+        "endpoint-controller",
+        &[
+            On(READ, "core", "pods services"),
+            On("create delete get list patch update watch", "core", "endpoints"),
+            On("create", "core", "endpoints/restricted"),
+            EVENTS,
+        ],
+    ),
+    (
         "endpointslice-controller",
         &[
             On(READ, "core", "nodes pods services"),

@@ -19,7 +19,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The value of that label for this controller.
 pub const OURS: &str = "endpointslice-controller.k8s.io";
-const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Label: its Service has no address of its own.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Endpoints in a slice.
 const MOST: usize = 100;
 
@@ -34,12 +35,13 @@ pub struct Slice {
 }
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Meta {
-    name: String,
-    uid: String,
-    resource_version: String,
-    labels: BTreeMap<String, String>,
-    deletion_timestamp: Option<String>,
+pub(crate) struct Meta {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub deletion_timestamp: Option<String>,
 }
 
 /// Labels of every slice of the Service: its own, and ours.
@@ -122,13 +124,18 @@ pub fn plan(service: &Service<'_>, mut groups: BTreeMap<(&'static str, Ports), V
     creations.into_iter().chain(updates).chain(deletions).collect()
 }
 
-fn update(slice: &Slice, backends: &[Backend], labels: &BTreeMap<String, String>) -> Value {
-    let mut patched = json!(labels);
-    for gone in slice.metadata.labels.keys().filter(|key| !labels.contains_key(*key)) {
+/// The merge patch that turns one map of labels or annotations into another.
+pub fn replaced(is: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Value {
+    let mut patched = json!(wanted);
+    for gone in is.keys().filter(|key| !wanted.contains_key(*key)) {
         patched[gone] = Value::Null;
     }
+    patched
+}
+
+fn update(slice: &Slice, backends: &[Backend], labels: &BTreeMap<String, String>) -> Value {
     json!({
-        "metadata": { "uid": slice.metadata.uid, "resourceVersion": slice.metadata.resource_version, "labels": patched },
+        "metadata": { "uid": slice.metadata.uid, "resourceVersion": slice.metadata.resource_version, "labels": replaced(&slice.metadata.labels, labels) },
         "endpoints": backends,
     })
 }
