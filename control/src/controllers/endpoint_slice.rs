@@ -122,8 +122,7 @@ impl Controller for EndpointSlices {
         if service.spec.selector.is_empty() || service.spec.kind == "ExternalName" {
             return Ok(Next::Idle);
         }
-        let pods: Vec<&Arc<Object>> =
-            snapshot.range("pods", Some(&key.namespace), None).filter(|pod| selects(&service.spec.selector, pod)).collect();
+        let pods: Vec<&Arc<Object>> = snapshot.range("pods", Some(&key.namespace), None).filter(|pod| selects(&service.spec.selector, pod)).collect();
         let mut groups: BTreeMap<(&'static str, Ports), Vec<Backend>> = BTreeMap::new();
         let mut zones = BTreeMap::new();
         for pod in &pods {

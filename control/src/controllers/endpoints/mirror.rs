@@ -310,12 +310,12 @@ mod tests {
         let many: Vec<Value> = (0..1002).map(|i| json!({"ip": format!("10.0.{}.{}", i / 250, i % 250)})).collect();
         let (groups, events) = wanted(endpoints(json!({"subsets": [{"addresses": many}]})).subsets);
         assert_eq!(groups.values().map(Vec::len).collect::<Vec<_>>(), [1000]);
-        assert!(matches!(&*events, [Action::Event { reason: "TooManyAddressesToMirror", message, .. }] if message.ends_with("2 addresses were skipped")));
-        for (metadata, skip) in [
-            (json!({"labels": {SKIP: "true"}}), true),
-            (json!({"labels": {SKIP: "false"}}), false),
-            (json!({"annotations": {LEADER: "{}"}}), true),
-        ] {
+        assert!(
+            matches!(&*events, [Action::Event { reason: "TooManyAddressesToMirror", message, .. }] if message.ends_with("2 addresses were skipped"))
+        );
+        for (metadata, skip) in
+            [(json!({"labels": {SKIP: "true"}}), true), (json!({"labels": {SKIP: "false"}}), false), (json!({"annotations": {LEADER: "{}"}}), true)]
+        {
             assert_eq!(skipped(&endpoints(json!({"metadata": metadata}))), skip);
         }
     }
