@@ -12,16 +12,21 @@ pub use objects::companions;
 
 use crate::{
     auth::policy,
-    pipeline::{Config, Core, object},
+    pipeline::{Config, Core, managers, object},
     resources::flow_control::standard,
 };
 use coracle_api::{names::rfc3339, registry::ResourceRef, status::Status};
+use coracle_schema::managed::{self, OneVersion, Writer};
 use coracle_store::{Error, Expect, Key, Op, Snapshot, Txn};
 use jiff::Timestamp;
 use serde_json::Value;
 
 /// Operations in one transaction (the store takes 128).
 const CHUNK: usize = 120;
+/// Manager of what the server makes of itself.
+const SERVER: &str = "kube-apiserver";
+/// Manager of what a namespace comes with: in Kubernetes controllers make it.
+const COMPANION: &str = "kube-controller-manager";
 /// How often a start may lose a race against another member's start.
 const TRIES: usize = 5;
 
@@ -60,9 +65,9 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
     let config: &Config = &core.config;
     let mut ops = Vec::new();
     for name in objects::NAMESPACES {
-        put(core, snapshot, &mut ops, objects::namespace(name), now)?;
+        put(core, snapshot, &mut ops, objects::namespace(name), SERVER, now)?;
         for object in companions(name, &config.ca_pem) {
-            put(core, snapshot, &mut ops, object, now)?;
+            put(core, snapshot, &mut ops, object, COMPANION, now)?;
         }
     }
     let mut wanted = objects::classes();
@@ -70,26 +75,27 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
     wanted.extend(objects::api_service(config));
     wanted.extend([standard::levels(), standard::schemas()].concat());
     for object in wanted {
-        put(core, snapshot, &mut ops, object, now)?;
+        put(core, snapshot, &mut ops, object, SERVER, now)?;
     }
-    objects::addresses(snapshot, config, |object| put(core, snapshot, &mut ops, object, now))?;
+    objects::addresses(snapshot, config, |object| put(core, snapshot, &mut ops, object, SERVER, now))?;
     for object in [policy::cluster_roles(), policy::cluster_role_bindings(), policy::roles(), policy::role_bindings()].concat() {
-        put(core, snapshot, &mut ops, object, now)?;
+        put(core, snapshot, &mut ops, object, SERVER, now)?;
     }
     Ok(ops)
 }
 
-fn put(core: &Core, snapshot: &Snapshot, ops: &mut Vec<Op>, object: Value, now: Timestamp) -> Result<(), Status> {
+fn put(core: &Core, snapshot: &Snapshot, ops: &mut Vec<Op>, object: Value, manager: &str, now: Timestamp) -> Result<(), Status> {
     let (row, key) = row_and_key(core, &object)?;
     match snapshot.get(&key) {
-        None => ops.push(Op::Put { key, expect: Expect::Absent, draft: draft(core, &row, object, now) }),
+        None => ops.push(Op::Put { key, expect: Expect::Absent, draft: draft(core, &row, object, manager, now) }),
         Some(stored) => {
             let is = object::parse(&stored)?;
             let new = match &*row.group {
                 "rbac.authorization.k8s.io" => policy::updated(&is, &object),
                 _ => objects::follow_address(&is, &object),
             };
-            if let Some(new) = new {
+            if let Some(mut new) = new {
+                track(core, &row, Some(&is), &mut new, manager, now);
                 ops.push(Op::Put { key, expect: Expect::Revision(stored.revision), draft: object::draft(&row, &new) });
             }
         }
@@ -106,7 +112,16 @@ fn row_and_key(core: &Core, object: &Value) -> Result<(ResourceRef, Key), Status
     Ok((row, key))
 }
 
-fn draft(core: &Core, row: &ResourceRef, mut object: Value, now: Timestamp) -> coracle_store::Draft {
+/// These writes are somebody's, too, although they take no part in the pipeline.
+fn track(core: &Core, row: &ResourceRef, old: Option<&Value>, new: &mut Value, manager: &str, now: Timestamp) {
+    if let Some(schema) = core.schemas.get(&row.group, &row.version, &row.kind) {
+        let writer = Writer { manager, subresource: "", now: &rfc3339(now), resets: managers::resets(row, ""), versions: &OneVersion };
+        let list = schema.track(old, new, &writer);
+        managed::put(new, list);
+    }
+}
+
+fn draft(core: &Core, row: &ResourceRef, mut object: Value, manager: &str, now: Timestamp) -> coracle_store::Draft {
     object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
     object["metadata"]["creationTimestamp"] = rfc3339(now).into();
     if row.generation {
@@ -115,6 +130,7 @@ fn draft(core: &Core, row: &ResourceRef, mut object: Value, now: Timestamp) -> c
     if let Some(schema) = core.schemas.get(&row.group, &row.version, &row.kind) {
         schema.default(&mut object);
     }
+    track(core, row, None, &mut object, manager, now);
     object::draft(row, &object)
 }
 
@@ -123,7 +139,7 @@ pub fn companion_ops(core: &Core, namespace: &str, now: Timestamp) -> Result<Vec
     let snapshot = core.store.snapshot();
     let mut ops = Vec::new();
     for object in companions(namespace, &core.config.ca_pem) {
-        put(core, &snapshot, &mut ops, object, now)?;
+        put(core, &snapshot, &mut ops, object, COMPANION, now)?;
     }
     Ok(ops)
 }

@@ -6,7 +6,7 @@ pub mod events;
 
 use crate::{
     auth::User,
-    pipeline::{Answer, Body, Core, PatchKind, Request, Verb, WriteOptions, handle, object},
+    pipeline::{Answer, Body, Core, PatchKind, Request, Verb, WriteOptions, handle, managers, object},
 };
 use coracle_api::status::Status;
 use coracle_store::{Key, Object, Store};
@@ -91,7 +91,7 @@ impl Client {
             namespace: namespace.into(),
             name: name.into(),
             query: Vec::new(),
-            write: WriteOptions::default(),
+            write: WriteOptions { field_manager: managers::of_user(&self.user).into(), ..WriteOptions::default() },
             body,
             http: None,
         };

@@ -26,7 +26,7 @@ use coracle_api::{
 };
 use coracle_schema::Schema;
 use coracle_store::{Expect, Key, Op};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 
@@ -95,9 +95,8 @@ impl Kind {
         self.versions.iter().find(|version| *version.name == *name)
     }
 
-    /// The version whose `apiVersion` an object has.
-    fn version_of(&self, object: &Value) -> Option<&Arc<Version>> {
-        let api_version = object["apiVersion"].as_str()?;
+    /// The version with this `apiVersion`.
+    pub(crate) fn by_api_version(&self, api_version: &str) -> Option<&Arc<Version>> {
         self.versions.iter().find(|version| *version.api_version == *api_version)
     }
 

@@ -24,7 +24,7 @@ pub use tls::Peer;
 
 use crate::{
     auth::{Attributes, User, impersonate},
-    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, patch},
+    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, managers, patch},
 };
 use accept::Offer;
 use axum::body::Body as HttpBody;
@@ -245,7 +245,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         accepted,
         include: if accepted.shape == accept::Shape::Table { table::Include::of(param("includeObject"))? } else { table::Include::Metadata },
     };
-    let write = write_options(&query, call.headers)?;
+    let write = write_options(&user, verb, &query, call.headers)?;
     let content_type = text(call.headers, header::CONTENT_TYPE).unwrap_or("").to_string();
     let body = match verb {
         Verb::Patch if !proxied => Body::Patch { kind: patch_kind(&content_type)?, bytes: body },
@@ -300,31 +300,32 @@ fn patch_kind(content_type: &str) -> Result<PatchKind, Status> {
         "application/json-patch+json" => PatchKind::Json,
         "application/merge-patch+json" => PatchKind::Merge,
         "application/strategic-merge-patch+json" => PatchKind::Strategic,
-        "application/apply-patch+yaml" => return Err(patch::apply_unsupported()),
+        "application/apply-patch+yaml" => PatchKind::Apply,
         other => {
             return Err(Status::new(
                 415,
                 "UnsupportedMediaType",
                 format!(
-                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (got {other})"
+                    "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml (got {other})"
                 ),
             ));
         }
     })
 }
 
-fn write_options(query: &[(String, String)], headers: &HeaderMap) -> Result<WriteOptions, Status> {
+fn write_options(user: &User, verb: Verb, query: &[(String, String)], headers: &HeaderMap) -> Result<WriteOptions, Status> {
     let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let dry_run = match param("dryRun") {
         None | Some("") => false,
         Some("All") => true,
         Some(other) => return Err(Status::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
     };
-    let agent = || text(headers, header::USER_AGENT).and_then(|agent| agent.split('/').next()).unwrap_or("unknown").chars().take(128).collect();
+    let applies = verb == Verb::Patch && matches!(patch_kind(text(headers, header::CONTENT_TYPE).unwrap_or_default()), Ok(PatchKind::Apply));
+    let force = param("force").map(|value| route::flag(Some(value)));
     Ok(WriteOptions {
         dry_run,
         field_validation: decode::field_validation(param("fieldValidation"))?,
-        field_manager: param("fieldManager").filter(|name| !name.is_empty()).map_or_else(agent, str::to_string),
-        force: param("force").is_some_and(|value| route::flag(Some(value))),
+        field_manager: managers::named(verb, applies, param("fieldManager"), force, text(headers, header::USER_AGENT), user)?,
+        force: force.unwrap_or(false),
     })
 }

@@ -1,10 +1,13 @@
 //! The one pipeline that every request takes, from HTTPS, from a node's link and from controllers alike.
 //!
 //! Authenticate and the in-flight limit are the caller's first steps (a node or a controller is already known); from authorization on nobody can skip a step.
+mod apply;
+mod change;
 mod create;
 pub mod decode;
 mod delete;
 pub mod handle;
+pub mod managers;
 pub mod metadata;
 pub mod object;
 pub mod patch;
@@ -69,7 +72,7 @@ pub enum PatchKind {
     Merge,
     /// Kubernetes' strategic merge.
     Strategic,
-    /// Server-side apply (not yet served).
+    /// Server-side apply.
     Apply,
 }
 
@@ -103,9 +106,9 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// `fieldValidation`.
     pub field_validation: FieldValidation,
-    /// `fieldManager`.
+    /// `fieldManager`, or what stands for it: who manages the fields that are written.
     pub field_manager: String,
-    /// `force` of apply.
+    /// `force` of apply: take fields from other managers.
     pub force: bool,
 }
 

@@ -149,7 +149,8 @@ impl<'a> Walk<'a> {
             self.path.push(Step::Field(ty, field));
             let value = access.next_value_seed(Node { walk: self, shape: &field.shape });
             self.path.pop();
-            match value?.filter(|value| field.keeps(value)) {
+            let value = value?.map(|value| if field.json == "managedFields" { forgetting(value) } else { value });
+            match value.filter(|value| field.keeps(value)) {
                 Some(value) => map.insert(field.json.to_string(), value),
                 None => map.remove(&*field.json),
             };
@@ -159,6 +160,14 @@ impl<'a> Walk<'a> {
             fold(&mut map);
         }
         Ok(map)
+    }
+}
+
+/// An empty list of managed fields says the same as one empty entry: that they shall be forgotten. No list says nothing.
+fn forgetting(list: Value) -> Value {
+    match list {
+        Value::Array(list) if list.is_empty() => Value::Array(vec![Value::Object(Map::new())]),
+        list => list,
     }
 }
 

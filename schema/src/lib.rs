@@ -11,6 +11,7 @@ mod depth;
 mod draft;
 mod facts;
 mod fold;
+pub mod managed;
 mod merge;
 mod openapi;
 mod overlay;

@@ -30,7 +30,7 @@ impl Chance {
 }
 
 /// Makes up values of a shape.
-struct Maker {
+pub(crate) struct Maker {
     chance: Chance,
     /// Also nulls, zeros, other spellings and unknown fields.
     messy: bool,
@@ -39,11 +39,11 @@ struct Maker {
 }
 
 impl Maker {
-    fn new(seed: u64, messy: bool) -> Maker {
+    pub(crate) fn new(seed: u64, messy: bool) -> Maker {
         Maker { chance: Chance(seed), messy, budget: 300 }
     }
 
-    fn object(&mut self, ty: &Type, depth: u64) -> Map<String, Value> {
+    pub(crate) fn object(&mut self, ty: &Type, depth: u64) -> Map<String, Value> {
         let mut map = Map::new();
         for field in &ty.fields {
             // Small structs are filled, large ones are sampled.
@@ -134,7 +134,7 @@ fn unique(list: &mut Vec<Value>, key: impl Fn(&Value) -> Option<Value>) {
 }
 
 /// Schemas of every kind of the table that is an object.
-fn kinds() -> Vec<(Arc<Schema>, Arc<Type>)> {
+pub(crate) fn kinds() -> Vec<(Arc<Schema>, Arc<Type>)> {
     let schemas = Schemas::builtin();
     let types = facts::all().filter_map(|name| facts::named(&name)).filter(|ty| ty.kind.is_some());
     types

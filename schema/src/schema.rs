@@ -1,5 +1,6 @@
 //! A kind's schema, and the set of all schemas a server knows.
 
+use crate::managed::{Spot, View};
 use crate::protobuf::{Broken, envelope};
 use crate::structural::{self, Malformed, Structural, metadata};
 use crate::types::{Link, Type};
@@ -31,7 +32,7 @@ pub struct Schema {
     ty: Arc<Type>,
     /// Whether a body must be of this group and version; meta kinds (DeleteOptions) come under any.
     fixed: bool,
-    /// The shape of a custom resource, whose `ty` is empty.
+    /// The shape of a custom resource, whose `ty` has only the metadata.
     structural: Option<Structural>,
 }
 
@@ -85,7 +86,7 @@ impl Schema {
     /// A sentence about what no structural schema can hold.
     pub fn custom(group: &str, version: &str, kind: &str, open_api: &Value) -> Result<Schema, String> {
         let structural = Some(Structural::parse(open_api)?);
-        let ty = Link::new(String::new()).get().clone();
+        let ty = Link::new("meta.v1.PartialObjectMetadata".into()).get().clone();
         Ok(Schema { group: group.into(), version: version.into(), kind: kind.into(), ty, fixed: true, structural })
     }
 
@@ -377,6 +378,19 @@ impl Schema {
     /// Its type.
     pub(crate) fn ty(&self) -> &Arc<Type> {
         &self.ty
+    }
+
+    /// The schema as merge rules see it.
+    pub(crate) fn view(&self) -> View<'_> {
+        match &self.structural {
+            Some(shape) => View::Custom(Spot::root(shape.root(), &self.ty)),
+            None => View::Struct(&self.ty, None),
+        }
+    }
+
+    /// What an object that says nothing holds.
+    pub(crate) fn zero(&self) -> Map<String, Value> {
+        if self.structural.is_some() { Map::new() } else { self.ty.zero() }
     }
 
     /// `v1` or `apps/v1`.

@@ -51,6 +51,8 @@ pub struct Node {
     /// `x-kubernetes-int-or-string`
     pub(crate) int_or_string: bool,
     pub(crate) list: ListType,
+    /// `x-kubernetes-map-type: atomic`
+    pub(crate) atomic: bool,
     /// `x-kubernetes-list-map-keys`
     pub(crate) keys: Box<[Box<str>]>,
     pub(crate) checks: Option<Box<Checks>>,

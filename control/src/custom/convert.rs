@@ -32,8 +32,22 @@ pub(super) enum Conversion {
 }
 
 impl Kind {
+    /// An object in another version, if it takes no webhook to turn it into one.
+    pub(crate) fn rename(&self, to: &Version, value: &Value) -> Option<Value> {
+        let same = value["apiVersion"] == *to.api_version;
+        if !same && self.conversion != Conversion::None {
+            return None;
+        }
+        let mut value = value.clone();
+        if !same {
+            value["apiVersion"] = (*to.api_version).into();
+            to.schema().fit(&mut value);
+        }
+        Some(value)
+    }
+
     /// Turns objects into ones of another version and cuts them to its schema; those that are of it already stay as they are.
-    pub(super) async fn convert(&self, core: &Core, to: &Version, values: &mut [Value]) -> Result<(), Status> {
+    pub(crate) async fn convert(&self, core: &Core, to: &Version, values: &mut [Value]) -> Result<(), Status> {
         let mut others: Vec<&mut Value> = values.iter_mut().filter(|value| value["apiVersion"] != *to.api_version).collect();
         match &self.conversion {
             Conversion::None => others.iter_mut().for_each(|value| value["apiVersion"] = (*to.api_version).into()),

@@ -9,12 +9,19 @@ use coracle_api::{
     cause::{Mistake, Path},
     names,
     registry::Column,
-    status::Cause,
+    status::{Cause, Status},
 };
 use coracle_schema::structural::{self, Validation};
 use serde_json::Value;
 
 impl Hooks for Version {
+    fn prepare_update(&self, cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
+        if cx.subresource() == "status" {
+            metadata::keep(old, new);
+        }
+        Ok(())
+    }
+
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         let Some(shape) = self.schema().structural() else { return };
         let root = shape.root();

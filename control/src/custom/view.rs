@@ -123,7 +123,7 @@ impl Core {
 impl Kind {
     /// What a stored object is by the schema of its own version.
     fn restore(&self, value: &mut Value) {
-        if let Some(version) = self.version_of(value) {
+        if let Some(version) = value["apiVersion"].as_str().and_then(|api_version| self.by_api_version(api_version)) {
             version.schema().restore(value);
         }
     }

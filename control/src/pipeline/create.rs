@@ -1,8 +1,9 @@
 //! Create: the generic handler's POST.
 
-use super::{Answer, Core, Request, decode, handle, metadata, object};
+use super::{Answer, Core, Request, change::warn, decode, handle, managers, metadata, object};
 use crate::custom;
 use coracle_api::{names, status::Status};
+use coracle_schema::managed;
 use coracle_store::{Error, Expect, Key, Op, Txn};
 use serde_json::Value;
 use std::{borrow::Cow, sync::Arc, time::Instant};
@@ -12,7 +13,7 @@ const GENERATE_TRIES: usize = 8;
 
 impl Core {
     pub(super) async fn create(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut decoded, mut warnings) = self.sent(request)?;
+        let (mut decoded, mut warnings) = self.sent(request).await?;
         let mut request = Cow::Borrowed(request);
         let generated = decoded["metadata"]["name"].as_str().unwrap_or_default().is_empty()
             && !decoded["metadata"]["generateName"].as_str().unwrap_or_default().is_empty();
@@ -37,7 +38,7 @@ impl Core {
                 Tried::Lost if Instant::now() < until => {
                     // The kind itself may have changed: then what was sent means something else.
                     if let Some(renewed) = self.renewed(&request)? {
-                        (decoded, warnings) = self.sent(&renewed)?;
+                        (decoded, warnings) = self.sent(&renewed).await?;
                         request = Cow::Owned(renewed);
                     }
                 }
@@ -46,17 +47,23 @@ impl Core {
         }
     }
 
-    /// The object in the request's body, with warnings.
-    fn sent(&self, request: &Request) -> Result<(Value, Vec<String>), Status> {
+    /// The object in the request's body with its managed fields, and warnings.
+    async fn sent(&self, request: &Request) -> Result<(Value, Vec<String>), Status> {
         let (mut decoded, warnings) = decode::body(self, request)?;
         metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
         if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        let now = names::rfc3339(jiff::Timestamp::now());
+        let (schema, versions) = (self.own_schema(request)?, self.versions(request));
+        let writer = managers::writer(request, &now, &versions);
+        let list = versions.settle(|| schema.track(None, &decoded, &writer)).await?;
+        managed::put(&mut decoded, list);
         Ok((decoded, warnings))
     }
 
-    async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value, warnings: &mut Vec<String>) -> Result<Tried, Status> {
+    /// Admits, validates and stores an object that is decoded, with its managed fields.
+    pub(super) async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value, warnings: &mut Vec<String>) -> Result<Tried, Status> {
         let row = &request.resource;
         let hooks = self.hooks_of(row);
         let snapshot = self.store.snapshot();
@@ -90,11 +97,8 @@ impl Core {
         for plugin in &self.admission {
             plugin.validate(&cx, None, Some(&new))?;
         }
-        for warning in cx.warnings.take().into_iter().chain(hooks.warnings(&cx, None, &new)) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        warn(warnings, cx.warnings.take());
+        warn(warnings, hooks.warnings(&cx, None, &new));
 
         if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
@@ -134,7 +138,7 @@ impl Core {
     }
 }
 
-enum Tried {
+pub(super) enum Tried {
     Done(Answer),
     Exists(String),
     Lost,

@@ -89,7 +89,7 @@ impl Core {
 }
 
 /// The question to the authorizer. A list or watch of one name is a question about that name, as upstream asks it.
-fn attributes(request: &Request) -> Attributes<'_> {
+pub(super) fn attributes(request: &Request) -> Attributes<'_> {
     let row = &request.resource;
     let name = match request.verb {
         Verb::List | Verb::Watch | Verb::DeleteCollection if request.name.is_empty() => request

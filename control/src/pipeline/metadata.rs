@@ -30,7 +30,7 @@ pub fn of(object: &mut Value) -> &mut Map<String, Value> {
 /// What only the server may say about a new object.
 pub fn prepare_create(row: &Resource, object: &mut Value, uid: String, now: &str) {
     let metadata = of(object);
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation", "resourceVersion"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), Value::String(uid));
@@ -49,9 +49,7 @@ pub fn prepare_update(old: &Value, new: &mut Value) {
             None => metadata.remove(field),
         };
     }
-    for field in ["selfLink", "managedFields"] {
-        metadata.remove(field);
-    }
+    metadata.remove("selfLink");
 }
 
 /// For subresources that change nothing of the metadata (`metav1.ResetObjectMetaForStatus`).
@@ -70,17 +68,12 @@ pub fn bump_generation(row: &Resource, old: &Value, new: &mut Value) {
     if !row.generation {
         return;
     }
+    fn rest(object: &Value, whole: bool) -> impl Iterator<Item = (&String, &Value)> {
+        let fields = object.as_object().into_iter().flatten();
+        fields.filter(move |(key, _)| !matches!(key.as_str(), "metadata" | "kind" | "apiVersion") && (whole || *key != "status"))
+    }
     let whole = row.custom.is_some() && !row.has_status();
-    let rest = |object: &Value| -> Vec<(String, Value)> {
-        object
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "kind" | "apiVersion") && (whole || *key != "status"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    if rest(old) != rest(new) {
+    if !rest(old, whole).eq(rest(new, whole)) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
         of(new).insert("generation".into(), json!(generation));
     }

@@ -41,13 +41,8 @@ pub fn apply(kind: PatchKind, patch: &[u8], current: &Value, schema: Option<&Sch
                 None => Err(Status::new(415, "UnsupportedMediaType", "strategic merge patch needs a schema of the kind; use a merge patch")),
             }
         }
-        PatchKind::Apply => Err(apply_unsupported()),
+        PatchKind::Apply => Err(Status::internal("what is applied is no patch")),
     }
-}
-
-/// What a server-side apply gets for now.
-pub fn apply_unsupported() -> Status {
-    Status::new(415, "UnsupportedMediaType", "server-side apply is not served by this version: use kubectl apply without --server-side")
 }
 
 fn read(patch: &[u8]) -> Result<Value, Status> {
@@ -165,6 +160,5 @@ mod tests {
         assert_eq!(run(json!([{"op": "fly", "path": "/b"}]), json!({})).expect_err("op").code, 400);
         assert_eq!(apply(PatchKind::Merge, b"{", &json!({}), None).expect_err("text").code, 400);
         assert_eq!(apply(PatchKind::Merge, b"[]", &json!({}), None).expect_err("array").code, 400);
-        assert_eq!(apply(PatchKind::Apply, b"{}", &json!({}), None).expect_err("apply").code, 415);
     }
 }

@@ -6,6 +6,7 @@ use coracle_api::{
     selector::Selector,
     status::{Cause, Status},
 };
+use coracle_schema::managed;
 use serde_json::{Value, json};
 
 /// The scale of an object.
@@ -19,6 +20,9 @@ pub fn view(row: &Resource, object: &Value) -> Value {
         }
     }
     let count = |path: &str| object::at(object, path).as_i64().unwrap_or(0);
+    if let Some(list) = managed::to_scale(object, &paths.spec) {
+        metadata["managedFields"] = list;
+    }
     let mut status = json!({"replicas": count(&paths.status)});
     let selector = paths.selector.as_ref().map(|path| match object::at(object, path) {
         Value::String(text) => text.clone(),
@@ -34,7 +38,7 @@ pub fn view(row: &Resource, object: &Value) -> Value {
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": {"replicas": count(&paths.spec)}, "status": status})
 }
 
-/// The object with a sent scale's count in it, and the scale's preconditions.
+/// The object with a sent scale's count in it, the scale's preconditions, and its managers where it names some.
 pub fn merge(row: &Resource, old: &Value, scale: &Value) -> Result<Value, Status> {
     let Some(paths) = &row.scale else { return Err(Status::method_not_allowed()) };
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -53,6 +57,10 @@ pub fn merge(row: &Resource, old: &Value, scale: &Value) -> Result<Value, Status
             _ => metadata.remove(field),
         };
     }
+    match managed::from_scale(old, scale, &row.api_version(), &paths.spec) {
+        Some(list) => metadata.insert("managedFields".into(), list),
+        None => metadata.remove("managedFields"),
+    };
     Ok(new)
 }
 

@@ -2,27 +2,31 @@
 //!
 //! Each attempt starts from the current object: a patch is applied again, an update compared again, until the compare-and-set holds.
 
-use super::{Answer, Body, Core, Request, Verb, decode, handle, metadata, object, patch, scale};
+use super::{
+    Answer, Core, Request,
+    change::{Wanted, warn},
+    handle, metadata, object, scale,
+};
 use crate::custom;
 use coracle_api::status::Status;
+use coracle_schema::managed;
 use coracle_store::{Error, Expect, Object, Op, Snapshot, Txn};
-use serde_json::Value;
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+pub(super) const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 impl Core {
     pub(super) async fn update(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut sent, mut warnings) = self.replacement(request)?;
+        let (mut wanted, mut warnings) = self.wanted(request)?;
         let mut request = Cow::Borrowed(request);
         let until = Instant::now() + handle::DEADLINE;
         loop {
-            match self.try_update(&request, sent.as_ref(), &mut warnings).await? {
+            match self.try_update(&request, &wanted, &mut warnings).await? {
                 Some(answer) => return Ok(answer),
                 None if Instant::now() < until => {
                     // The kind itself may have changed: then what was sent means something else.
                     if let Some(renewed) = self.renewed(&request)? {
-                        (sent, warnings) = self.replacement(&renewed)?;
+                        (wanted, warnings) = self.wanted(&renewed)?;
                         request = Cow::Owned(renewed);
                     }
                 }
@@ -31,55 +35,27 @@ impl Core {
         }
     }
 
-    /// What an update was sent, with warnings; None for a patch.
-    fn replacement(&self, request: &Request) -> Result<(Option<Value>, Vec<String>), Status> {
-        if request.verb != Verb::Update {
-            return Ok((None, Vec::new()));
-        }
-        let (mut value, warnings) = decode::body(self, request)?;
-        metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
-        Ok((Some(value), warnings))
-    }
-
     /// None after a lost race.
-    async fn try_update(self: &Arc<Self>, request: &Request, sent: Option<&Value>, warnings: &mut Vec<String>) -> Result<Option<Answer>, Status> {
+    async fn try_update(self: &Arc<Self>, request: &Request, wanted: &Wanted, warnings: &mut Vec<String>) -> Result<Option<Answer>, Status> {
         let row = &request.resource;
-        let snapshot = self.store.snapshot();
-        let stored = match snapshot.get(&handle::key(request)) {
-            Some(stored) => stored,
+        let mut snapshot = self.store.snapshot();
+        let mut found = snapshot.get(&handle::key(request));
+        if found.is_none() {
             // Absence is only believed after a linearizable look.
-            None => {
-                self.store.barrier().await.map_err(handle::store_error)?;
-                self.store.snapshot().get(&handle::key(request)).ok_or_else(|| handle::missing(request))?
-            }
+            snapshot = self.fresh().await?;
+            found = snapshot.get(&handle::key(request));
+        }
+        let stored = match (found, wanted) {
+            (Some(stored), _) => stored,
+            (None, Wanted::Config(config)) if request.subresource.is_empty() => return self.create_applied(request, config, warnings).await,
+            (None, _) => return Err(handle::missing(request)),
         };
         let old = object::parse(&*self.view(row, stored.clone()).await?)?;
-        let scaled = &*request.subresource == "scale";
-
-        let mut new = match (sent, &request.body) {
-            (Some(sent), _) if scaled => scale::merge(row, &old, sent)?,
-            (Some(sent), _) => sent.clone(),
-            (None, Body::Patch { kind, bytes }) => {
-                let base = if scaled { scale::view(row, &old) } else { old.clone() };
-                let schema = if scaled { self.schemas.get("autoscaling", "v1", "Scale") } else { self.schema_of(row) };
-                let mut value = patch::apply(*kind, bytes, &base, schema.as_deref())?;
-                for warning in decode::patched(self, request, &mut value)? {
-                    if !warnings.contains(&warning) {
-                        warnings.push(warning);
-                    }
-                }
-                metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
-                if scaled { scale::merge(row, &old, &value)? } else { value }
-            }
-            (None, _) => return Err(Status::bad_request("a patch is needed as the body of this request")),
-        };
-
-        self.check_preconditions(request, &stored, &new)?;
-        keep_what_is_not_theirs(request, &old, &mut new);
+        let cx = self.cx(request, &snapshot);
+        let mut new = self.change(request, &stored, &old, wanted, &cx.timestamp(), warnings).await?;
         metadata::prepare_update(&old, &mut new);
 
         let hooks = self.hooks_of(row);
-        let cx = self.cx(request, &snapshot);
         for plugin in &self.admission {
             plugin.mutate(&cx, Some(&old), &mut new)?;
         }
@@ -98,23 +74,21 @@ impl Core {
         for plugin in &self.admission {
             plugin.validate(&cx, Some(&old), Some(&new))?;
         }
-        for warning in cx.warnings.take().into_iter().chain(hooks.warnings(&cx, Some(&old), &new)) {
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
-        }
+        warn(warnings, cx.warnings.take());
+        warn(warnings, hooks.warnings(&cx, Some(&old), &new));
 
         let gone = metadata::deleting(&new)
             && metadata::finalizers(&new).is_empty()
             && !hooks.held(&new)
             && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
+        managed::keep_times(&old, &mut new);
         let draft = object::draft(row, &self.stored_form(row, &new).await?);
         if !gone && object::unchanged(&stored, &draft) {
             return Ok(Some(self.answer(request, stored, std::mem::take(warnings)).await?));
         }
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
-            let value = if scaled { scale::view(row, &value) } else { value };
+            let value = if &*request.subresource == "scale" { scale::view(row, &value) } else { value };
             return Ok(Some(Answer::Value { code: 200, value, warnings: std::mem::take(warnings) }));
         }
 
@@ -144,23 +118,6 @@ impl Core {
         }
     }
 
-    /// resourceVersion and uid of the body, where given, must be those of the stored object.
-    fn check_preconditions(&self, request: &Request, stored: &Object, new: &Value) -> Result<(), Status> {
-        let said = |field: &str| new["metadata"][field].as_str().filter(|text| !text.is_empty());
-        if let Some(uid) = said("uid")
-            && *uid != *stored.meta.uid
-        {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
-            return Err(conflict(request, &why));
-        }
-        if let Some(revision) = said("resourceVersion")
-            && revision != stored.revision.to_string()
-        {
-            return Err(conflict(request, MODIFIED));
-        }
-        Ok(())
-    }
-
     /// The stored object as this subresource shows it.
     pub(super) async fn answer(&self, request: &Request, object: Arc<Object>, warnings: Vec<String>) -> Result<Answer, Status> {
         let object = self.view(&request.resource, object).await?;
@@ -180,73 +137,4 @@ impl Core {
 
 pub(super) fn conflict(request: &Request, why: &str) -> Status {
     Status::conflict(&request.resource.group, &request.resource.plural, &request.name, why)
-}
-
-/// A write of the object cannot touch its status, a write of the status nothing but the status, labels and annotations.
-fn keep_what_is_not_theirs(request: &Request, old: &Value, new: &mut Value) {
-    fn put(object: &mut Value, field: &str, value: &Value) {
-        if let Some(map) = object.as_object_mut() {
-            match value {
-                Value::Null => map.remove(field),
-                value => map.insert(field.into(), value.clone()),
-            };
-        }
-    }
-    match &*request.subresource {
-        "" if request.resource.has_status() => put(new, "status", &old["status"]),
-        "status" => {
-            let sent = std::mem::replace(new, old.clone());
-            put(new, "status", &sent["status"]);
-            let metadata = metadata::of(new);
-            for field in ["labels", "annotations"] {
-                match sent["metadata"].get(field) {
-                    Some(value) if !value.is_null() => metadata.insert(field.into(), value.clone()),
-                    _ => metadata.remove(field),
-                };
-            }
-        }
-        "finalize" => {
-            let sent = std::mem::replace(new, old.clone());
-            super::object::set(new, "spec.finalizers", sent["spec"]["finalizers"].clone());
-        }
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn request(plural: &str, subresource: &str) -> Request {
-        let row = coracle_api::registry::builtin().into_iter().find(|row| &*row.plural == plural).expect("row");
-        Request {
-            user: Default::default(),
-            verb: Verb::Update,
-            resource: Arc::new(row),
-            subresource: subresource.into(),
-            namespace: "default".into(),
-            name: "a".into(),
-            query: Vec::new(),
-            write: Default::default(),
-            body: Body::None,
-            http: None,
-        }
-    }
-
-    #[test]
-    fn object_and_status_are_written_apart() {
-        let old = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}, "spec": {"n": 1}, "status": {"s": 1}});
-        let sent = json!({"metadata": {"name": "a", "labels": {"l": "v"}}, "spec": {"n": 2}, "status": {"s": 2}});
-        let mut new = sent.clone();
-        keep_what_is_not_theirs(&request("pods", ""), &old, &mut new);
-        assert_eq!(new["spec"]["n"], 2);
-        assert_eq!(new["status"]["s"], 1);
-        let mut new = sent.clone();
-        keep_what_is_not_theirs(&request("pods", "status"), &old, &mut new);
-        assert_eq!(new, json!({"metadata": {"name": "a", "finalizers": ["x/y"], "labels": {"l": "v"}}, "spec": {"n": 1}, "status": {"s": 2}}));
-        let mut new = sent;
-        keep_what_is_not_theirs(&request("configmaps", ""), &old, &mut new);
-        assert_eq!(new["status"]["s"], 2, "a kind without a status subresource keeps what is sent");
-    }
 }

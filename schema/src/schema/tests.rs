@@ -152,7 +152,7 @@ fn the_canonical_form_is_that_of_gos_round_trip() {
     });
     let expected = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "a", "deletionGracePeriodSeconds": 0, "ownerReferences": [{"apiVersion": "", "kind": "", "name": "o", "uid": ""}]},
+        "metadata": {"name": "a", "deletionGracePeriodSeconds": 0, "managedFields": [{}], "ownerReferences": [{"apiVersion": "", "kind": "", "name": "o", "uid": ""}]},
         "spec": {
             "serviceAccount": "sa", "serviceAccountName": "sa", "terminationGracePeriodSeconds": 0,
             "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}, {"name": "d", "downwardAPI": {"items": [{"path": "p", "resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}}]}}],

@@ -60,6 +60,7 @@ pub(super) fn node(schema: &Value) -> Result<Node, String> {
             Some("map") => ListType::Map,
             _ => ListType::None,
         },
+        atomic: text("x-kubernetes-map-type") == Some("atomic"),
         keys: keys.into_iter().flatten().filter_map(Value::as_str).map(Box::from).collect(),
         checks: checks(map)?,
     })

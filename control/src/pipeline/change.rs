@@ -1,0 +1,191 @@
+//! What a request makes of the current object: the object as it is wanted, and who manages which of its fields then.
+
+use super::{
+    Body, Core, PatchKind, Request, apply, decode, managers, metadata, patch, scale,
+    update::{MODIFIED, conflict},
+};
+use bytes::Bytes;
+use coracle_api::status::Status;
+use coracle_schema::{Schema, managed};
+use coracle_store::Object;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// What came with an update or patch, read once; it is carried out anew after every lost race.
+pub(super) enum Wanted {
+    /// The whole object, or a scale.
+    Object(Value),
+    /// A patch of what is there.
+    Patch(PatchKind, Bytes),
+    /// Server-side apply.
+    Config(apply::Config),
+}
+
+pub(super) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
+impl Core {
+    /// What an update or patch brings, with warnings.
+    pub(super) fn wanted(&self, request: &Request) -> Result<(Wanted, Vec<String>), Status> {
+        Ok(match &request.body {
+            Body::Patch { kind: PatchKind::Apply, bytes } => (Wanted::Config(apply::Config::read(bytes, request.write.field_validation)?), Vec::new()),
+            Body::Patch { kind, bytes } => (Wanted::Patch(*kind, bytes.clone()), Vec::new()),
+            _ => {
+                let (mut value, warnings) = decode::body(self, request)?;
+                metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
+                (Wanted::Object(value), warnings)
+            }
+        })
+    }
+
+    /// The object that a request wants in place of the current one: decoded, defaulted, its managed fields up to date. What the request cannot change is
+    /// put back, so that only what is really changed is managed.
+    pub(super) async fn change(
+        &self,
+        request: &Request,
+        stored: &Object,
+        old: &Value,
+        wanted: &Wanted,
+        now: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Value, Status> {
+        let row = &request.resource;
+        let scaled = &*request.subresource == "scale";
+        let (schema, scale) = match scaled {
+            true => (self.schemas.get("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?, scale::view(row, old)),
+            false => (self.own_schema(request)?, Value::Null),
+        };
+        let base = if scaled { &scale } else { old };
+        let versions = self.versions(request);
+        let writer = managers::writer(request, now, &versions);
+
+        let mut new = match wanted {
+            Wanted::Object(value) => value.clone(),
+            Wanted::Patch(kind, bytes) => patch::apply(*kind, bytes, base, Some(&schema))?,
+            Wanted::Config(config) => {
+                let applied = versions.settle(|| schema.apply(Some(base), &config.value, &writer, request.write.force)).await??;
+                warn(warnings, config.judge(request.write.field_validation)?);
+                applied
+            }
+        };
+        if !matches!(wanted, Wanted::Object(_)) {
+            warn(warnings, decode::patched(self, request, &mut new)?);
+            metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
+        }
+        // An apply has noted already what is whose.
+        let noted = matches!(wanted, Wanted::Config(_)).then(|| managed::take(&mut new));
+        if !scaled {
+            check_preconditions(request, stored, &new)?;
+            keep_what_is_not_theirs(request, old, &mut new);
+        }
+        let list = match noted {
+            Some(list) => list,
+            None => versions.settle(|| schema.track(Some(base), &new, &writer)).await?,
+        };
+        managed::put(&mut new, list);
+        if scaled {
+            new = scale::merge(row, old, &new)?;
+            check_preconditions(request, stored, &new)?;
+        }
+        Ok(new)
+    }
+
+    /// The schema of the kind that a request's resource stores.
+    pub(super) fn own_schema(&self, request: &Request) -> Result<Arc<Schema>, Status> {
+        let row = &request.resource;
+        self.schema_of(row).ok_or_else(|| Status::internal(format_args!("no schema for {} in {}", row.kind, row.api_version())))
+    }
+}
+
+/// resourceVersion and uid of what is wanted, where given, must be those of the stored object.
+fn check_preconditions(request: &Request, stored: &Object, new: &Value) -> Result<(), Status> {
+    let said = |field: &str| new["metadata"][field].as_str().filter(|text| !text.is_empty());
+    if let Some(uid) = said("uid")
+        && *uid != *stored.meta.uid
+    {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", stored.meta.uid);
+        return Err(conflict(request, &why));
+    }
+    if let Some(revision) = said("resourceVersion")
+        && revision != stored.revision.to_string()
+    {
+        return Err(conflict(request, MODIFIED));
+    }
+    Ok(())
+}
+
+/// A write of the object cannot touch its status, a write of the status nothing but the status, labels and annotations.
+fn keep_what_is_not_theirs(request: &Request, old: &Value, new: &mut Value) {
+    fn put(object: &mut Value, field: &str, value: &Value) {
+        if let Some(map) = object.as_object_mut() {
+            match value {
+                Value::Null => map.remove(field),
+                value => map.insert(field.into(), value.clone()),
+            };
+        }
+    }
+    match &*request.subresource {
+        "" if request.resource.has_status() => put(new, "status", &old["status"]),
+        "status" => {
+            let mut sent = std::mem::take(new);
+            *new = old.clone();
+            put(new, "status", &sent["status"]);
+            let metadata = metadata::of(new);
+            for field in ["labels", "annotations"] {
+                match sent["metadata"].get_mut(field) {
+                    Some(value) if !value.is_null() => metadata.insert(field.into(), value.take()),
+                    _ => metadata.remove(field),
+                };
+            }
+        }
+        "finalize" => {
+            let sent = std::mem::replace(new, old.clone());
+            super::object::set(new, "spec.finalizers", sent["spec"]["finalizers"].clone());
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Verb;
+    use serde_json::json;
+
+    fn request(plural: &str, subresource: &str) -> Request {
+        let row = coracle_api::registry::builtin().into_iter().find(|row| &*row.plural == plural).expect("row");
+        Request {
+            user: Default::default(),
+            verb: Verb::Update,
+            resource: Arc::new(row),
+            subresource: subresource.into(),
+            namespace: "default".into(),
+            name: "a".into(),
+            query: Vec::new(),
+            write: Default::default(),
+            body: Body::None,
+            http: None,
+        }
+    }
+
+    #[test]
+    fn object_and_status_are_written_apart() {
+        let old = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}, "spec": {"n": 1}, "status": {"s": 1}});
+        let sent = json!({"metadata": {"name": "a", "labels": {"l": "v"}}, "spec": {"n": 2}, "status": {"s": 2}});
+        let mut new = sent.clone();
+        keep_what_is_not_theirs(&request("pods", ""), &old, &mut new);
+        assert_eq!(new["spec"]["n"], 2);
+        assert_eq!(new["status"]["s"], 1);
+        let mut new = sent.clone();
+        keep_what_is_not_theirs(&request("pods", "status"), &old, &mut new);
+        assert_eq!(new, json!({"metadata": {"name": "a", "finalizers": ["x/y"], "labels": {"l": "v"}}, "spec": {"n": 1}, "status": {"s": 2}}));
+        let mut new = sent;
+        keep_what_is_not_theirs(&request("configmaps", ""), &old, &mut new);
+        assert_eq!(new["status"]["s"], 2, "a kind without a status subresource keeps what is sent");
+    }
+}
