@@ -33,7 +33,9 @@ impl Core {
     /// What an update or patch brings, with warnings.
     pub(super) fn wanted(&self, request: &Request) -> Result<(Wanted, Vec<String>), Status> {
         Ok(match &request.body {
-            Body::Patch { kind: PatchKind::Apply, bytes } => (Wanted::Config(apply::Config::read(bytes, request.write.field_validation)?), Vec::new()),
+            Body::Patch { kind: PatchKind::Apply, bytes } => {
+                (Wanted::Config(apply::Config::read(bytes, request.write.field_validation)?), Vec::new())
+            }
             Body::Patch { kind, bytes } => (Wanted::Patch(*kind, bytes.clone()), Vec::new()),
             _ => {
                 let (mut value, warnings) = decode::body(self, request)?;
