@@ -24,6 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         pod_cidr: "10.244.0.0/16".into(),
         service_cidr: "10.96.0.0/16".into(),
         authority: authority.clone(),
+        settings: Default::default(),
     })
     .await?;
     let admin = authority.client("kubernetes-admin", &["system:masters".into()], Duration::from_secs(86_400))?;

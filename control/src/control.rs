@@ -8,7 +8,8 @@ use crate::{
     controllers, custom, expiry, http,
     nodes::{self, Call, ServeCall, Sessions},
     pipeline::{Config, Core},
-    resources, scheduler,
+    resources,
+    scheduler::{self, profile::Profile},
 };
 use bytes::Bytes;
 use coracle_api::Registry;
@@ -49,6 +50,21 @@ pub struct Options {
     pub service_cidr: String,
     /// The cluster's certificate authority.
     pub authority: Authority,
+    /// What may be set, and need not be.
+    pub settings: Settings,
+}
+
+/// What has a default.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A profile for every `schedulerName` that is served.
+    pub profiles: Vec<Profile>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { profiles: vec![Profile::default()] }
+    }
 }
 
 /// Why a control plane did not start.
@@ -179,7 +195,7 @@ impl Control {
             },
             &tasks,
         );
-        scheduler::start(&client, Arc::new(Timestamp::now), &tasks);
+        scheduler::start(&client, Arc::new(Timestamp::now), options.settings.profiles.clone(), &tasks);
         if let Some(listener) = at_service {
             listener.serve(core.clone(), &identity, &ca_pem, &tasks)?;
         }
@@ -327,6 +343,7 @@ mod tests {
             pod_cidr: "127.244.0.0/16".into(),
             service_cidr: "127.96.0.0/16".into(),
             authority: Authority::open(&dir.path().join("pki")).expect("an authority"),
+            settings: Default::default(),
         };
         let control = Control::start(options).await.expect("a control plane");
         let at: SocketAddr = format!("127.96.0.1:{}", control.api_addr().port()).parse().expect("an address");

@@ -16,5 +16,5 @@ pub mod scheduler;
 pub mod tasks;
 pub mod webhook;
 
-pub use control::{Control, Error, Options};
+pub use control::{Control, Error, Options, Settings};
 pub use tasks::Tasks;

@@ -43,6 +43,7 @@ async fn kinds() {
         pod_cidr: "10.244.0.0/16".into(),
         service_cidr: "10.96.0.0/24".into(),
         authority: Authority::open(&dir.path().join("pki")).expect("authority"),
+        settings: Default::default(),
     };
     let control = Control::start(options).await.expect("control plane");
     let client = control.client();

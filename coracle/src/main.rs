@@ -4,6 +4,7 @@ mod image;
 mod kubeconfig;
 mod machine;
 mod ready;
+mod settings;
 mod up;
 
 use clap::{Parser, Subcommand};

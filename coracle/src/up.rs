@@ -4,6 +4,7 @@ use crate::{
     kubeconfig,
     machine::{self, DataDir},
     ready::Stages,
+    settings,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -51,6 +52,8 @@ pub struct Options {
     /// Range of the Services' addresses; by default 10.96.0.0/16, or 127.96.0.0/16 for an ordinary user.
     #[arg(long)]
     service_cidr: Option<String>,
+    #[command(flatten)]
+    flags: settings::Flags,
 }
 
 fn hostname() -> String {
@@ -108,6 +111,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         pod_cidr: pods.clone(),
         service_cidr: services.clone(),
         authority: authority.clone(),
+        settings: options.flags.settings()?,
     })
     .await?;
     let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| data.path.join("kubeconfig"));

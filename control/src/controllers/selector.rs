@@ -48,6 +48,11 @@ pub struct Requirement<'a> {
 }
 
 impl Requirement<'_> {
+    /// A copy that borrows nothing.
+    pub fn detached(&self) -> Requirement<'static> {
+        Requirement { key: self.key.detached(), operator: self.operator.detached(), values: self.values.iter().map(Text::detached).collect() }
+    }
+
     /// Whether a label of this value (or its absence) meets the requirement. An operator that is not known meets nothing.
     pub fn met_by(&self, value: Option<&str>) -> bool {
         let listed = |value: &str| self.values.iter().any(|v| **v == *value);
@@ -70,6 +75,14 @@ impl LabelSelector<'_> {
     pub fn matches<L: Labelled + ?Sized>(&self, labels: &L) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.label(key) == Some(&**value))
             && self.match_expressions.iter().all(|requirement| requirement.met_by(labels.label(&requirement.key)))
+    }
+
+    /// A copy that borrows nothing.
+    pub fn detached(&self) -> LabelSelector<'static> {
+        LabelSelector {
+            match_labels: self.match_labels.iter().map(|(key, value)| (key.detached(), value.detached())).collect(),
+            match_expressions: self.match_expressions.iter().map(Requirement::detached).collect(),
+        }
     }
 
     /// Whether it has no requirement at all.

@@ -15,6 +15,12 @@ use std::{borrow::Borrow, borrow::Cow, collections::BTreeMap, fmt, ops::Deref};
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
+impl Text<'_> {
+    /// A copy that borrows nothing.
+    pub fn detached(&self) -> Text<'static> {
+        Text(Cow::Owned(self.0.to_string()))
+    }
+}
 impl Deref for Text<'_> {
     type Target = str;
     fn deref(&self) -> &str {

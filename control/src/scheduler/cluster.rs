@@ -6,8 +6,12 @@
 use super::{
     pod::{HostPort, Pod},
     resources::{Amounts, List, amounts, quantity},
+    term::{Namespaces, Rules},
 };
-use crate::controllers::view::{Text, parse};
+use crate::controllers::{
+    selector::Labelled,
+    view::{Map, Text, parse},
+};
 use coracle_api::Status;
 use coracle_store::{Key, Meta, Object};
 use serde::Deserialize;
@@ -28,7 +32,7 @@ pub struct Taint {
 }
 
 /// A node and what is placed on it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Node {
     /// Name.
     pub name: Arc<str>,
@@ -42,6 +46,8 @@ pub struct Node {
     pub allocatable: Amounts,
     /// How many pods it takes.
     pub most_pods: i64,
+    /// Images it has, by each of their names, and their size in bytes.
+    pub images: Arc<HashMap<Box<str>, i64>>,
     /// What its pods ask for.
     pub requested: Amounts,
     /// The same for scores, where a container that asks for nothing counts for a little.
@@ -52,17 +58,69 @@ pub struct Node {
     known: bool,
 }
 
+impl Node {
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.meta.labels.as_slice().label(key)
+    }
+
+    /// Counts a pod in.
+    pub fn add(&mut self, key: Key, placed: Placed) {
+        self.requested.add(&placed.requests);
+        self.weight.add(&placed.weight);
+        self.pods.insert(key, placed);
+    }
+
+    /// Counts a pod out.
+    pub fn remove(&mut self, key: &Key) -> Option<Placed> {
+        let placed = self.pods.remove(key)?;
+        self.requested.subtract(&placed.requests);
+        self.weight.subtract(&placed.weight);
+        Some(placed)
+    }
+}
+
 /// A pod on a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Placed {
-    /// Labels, shared with the store.
+    /// Identity and labels, shared with the store.
     pub meta: Arc<Meta>,
     /// Host ports it takes.
     pub ports: Vec<HostPort>,
-    /// Kept only if it keeps other pods away from itself.
-    pub anti_affine: Option<Arc<Object>>,
+    /// What it says about other pods, if anything.
+    pub rules: Option<Arc<Rules>>,
+    /// Claims that it uses, by name.
+    pub claims: Vec<Box<str>>,
+    /// Higher is more important.
+    pub priority: i64,
+    /// RFC 3339, so that texts sort as times do; empty if it did not start.
+    pub started: Box<str>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// It is being deleted to make room.
+    pub preempted: bool,
     requests: Amounts,
     weight: Amounts,
+}
+
+impl Placed {
+    /// What is kept of a pod.
+    pub fn of(object: &Object, pod: &Pod<'_>) -> Self {
+        let requests = pod.requests();
+        let rules = Rules::of(pod, &object.meta);
+        Self {
+            meta: Arc::clone(&object.meta),
+            ports: pod.host_ports(),
+            rules: (!rules.is_empty()).then(|| Arc::new(rules)),
+            claims: pod.claims().map(|(name, _)| name.into()).collect(),
+            priority: pod.spec.priority,
+            started: (*pod.status.start_time).into(),
+            deleting: pod.metadata.deleting(),
+            preempted: pod.preempted(),
+            weight: weight(&requests),
+            requests,
+        }
+    }
 }
 
 /// What a container that asks for nothing weighs in scores.
@@ -101,15 +159,41 @@ struct TaintView<'a> {
 struct NodeStatus<'a> {
     #[serde(borrow)]
     allocatable: List<'a>,
+    images: Vec<Image<'a>>,
 }
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Image<'a> {
+    #[serde(borrow)]
+    names: Vec<Text<'a>>,
+    size_bytes: i64,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ServiceView<'a> {
+    #[serde(borrow)]
+    spec: ServiceSpec<'a>,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ServiceSpec<'a> {
+    #[serde(borrow)]
+    selector: Map<'a>,
+}
+
+/// Selectors of the Services of a namespace, by name.
+type Services = BTreeMap<Arc<str>, Map<'static>>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Cluster {
     nodes: BTreeMap<Arc<str>, Node>,
     places: HashMap<Key, Arc<str>>,
+    /// Pods for which room was made, and on which node.
+    nominees: HashMap<Key, (Arc<str>, Placed)>,
+    services: HashMap<Arc<str>, Services>,
     /// Labels of namespaces, for affinity to pods of other namespaces.
-    pub namespaces: HashMap<Arc<str>, Arc<Meta>>,
+    pub namespaces: Namespaces,
 }
 
 impl Cluster {
@@ -153,6 +237,8 @@ impl Cluster {
         node.taints = taints;
         node.unschedulable = view.spec.unschedulable;
         node.allocatable = allocatable;
+        let images = view.status.images.iter().flat_map(|image| image.names.iter().map(|name| ((**name).into(), image.size_bytes)));
+        node.images = Arc::new(images.collect());
         node.most_pods = most_pods;
         Ok(changed)
     }
@@ -168,32 +254,77 @@ impl Cluster {
     }
 
     /// Places a pod on a node, moving it if it was counted elsewhere.
-    pub fn place(&mut self, object: &Arc<Object>, pod: &Pod<'_>, node: &str) {
-        let key = &object.key;
+    pub fn place(&mut self, key: &Key, placed: Placed, node: &str) {
         self.remove_pod(key);
-        let requests = pod.requests();
-        let weight = weight(&requests);
-        let anti_affine = (!pod.spec.affinity.pod_anti_affinity.required.is_empty()).then(|| Arc::clone(object));
+        self.nominees.remove(key);
         let node = self.nodes.entry(node.into()).or_insert_with(|| Node { name: node.into(), ..Node::default() });
-        node.requested.add(&requests);
-        node.weight.add(&weight);
-        let placed = Placed { meta: Arc::clone(&object.meta), ports: pod.host_ports(), anti_affine, requests, weight };
-        node.pods.insert(key.clone(), placed);
+        node.add(key.clone(), placed);
         self.places.insert(key.clone(), node.name.clone());
     }
 
-    /// A pod went or ended; true if it was placed.
+    /// What was placed of this pod.
+    pub fn placed_mut(&mut self, key: &Key) -> Option<&mut Placed> {
+        self.nodes.get_mut(self.places.get(key)?)?.pods.get_mut(key)
+    }
+
+    /// A pod went or ended; true if it was placed, or room was kept for it.
     pub fn remove_pod(&mut self, key: &Key) -> bool {
-        let Some(name) = self.places.remove(key) else { return false };
+        let nominated = self.nominees.remove(key).is_some();
+        let Some(name) = self.places.remove(key) else { return nominated };
         if let Some(node) = self.nodes.get_mut(&name) {
-            if let Some(placed) = node.pods.remove(key) {
-                node.requested.subtract(&placed.requests);
-                node.weight.subtract(&placed.weight);
-            }
+            node.remove(key);
             if !node.known && node.pods.is_empty() {
                 self.nodes.remove(&name);
             }
         }
         true
+    }
+
+    /// Gives the room back that was kept for a pod; true if there was some.
+    pub fn give_back(&mut self, key: &Key) -> bool {
+        self.nominees.remove(key).is_some()
+    }
+
+    /// Keeps room on a node for a pod that waits; an empty name gives it back. True if room came free.
+    pub fn nominate(&mut self, key: &Key, node: &str, placed: impl FnOnce() -> Placed) -> bool {
+        if self.places.contains_key(key) {
+            return false;
+        }
+        if node.is_empty() {
+            return self.give_back(key);
+        }
+        let old = self.nominees.insert(key.clone(), (node.into(), placed()));
+        old.is_some_and(|(before, _)| *before != *node)
+    }
+
+    /// Pods for which room is kept on a node.
+    pub fn nominees(&self, node: &str) -> impl Iterator<Item = (&Key, &Placed)> {
+        self.nominees.iter().filter(move |(_, (name, _))| **name == *node).map(|(key, (_, placed))| (key, placed))
+    }
+
+    /// A Service came, changed or went.
+    ///
+    /// # Errors
+    /// When the object is no Service.
+    pub fn set_service(&mut self, key: &Key, object: Option<&Object>) -> Result<(), Status> {
+        let services = self.services.entry(key.namespace.clone()).or_default();
+        services.remove(&key.name);
+        if let Some(object) = object {
+            let selector = parse::<ServiceView<'_>>(object)?.spec.selector;
+            if !selector.is_empty() {
+                services.insert(key.name.clone(), selector.iter().map(|(key, value)| (key.detached(), value.detached())).collect());
+            }
+        }
+        if services.is_empty() {
+            self.services.remove(&key.namespace);
+        }
+        Ok(())
+    }
+
+    /// The labels that Services of the namespace select a pod with these labels by, all together.
+    pub fn selected_by(&self, namespace: &str, labels: &Meta) -> Map<'static> {
+        let all = self.services.get(namespace).into_iter().flat_map(BTreeMap::values);
+        let selecting = all.filter(|selector| selector.iter().all(|(key, value)| labels.labels.as_slice().label(key) == Some(&**value)));
+        selecting.flat_map(|selector| selector.iter().map(|(key, value)| (key.clone(), value.clone()))).collect()
     }
 }

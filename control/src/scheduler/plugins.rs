@@ -1,25 +1,36 @@
-//! The rules by which a node is found: filters say where a pod can run, scores where it should. One file each.
+//! The rules by which a node is found: filters say where a pod can run, scores where it should. One file each, named as in
+//! upstream's configuration ([`PLUGINS`]).
 
 pub mod balanced;
 pub mod fit;
+pub mod image_locality;
 pub mod inter_pod;
 pub mod least_allocated;
 pub mod node_affinity;
 pub mod node_name;
 pub mod ports;
+pub mod spread;
 pub mod taints;
 pub mod unschedulable;
+pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 use super::{
-    cluster::{Cluster, Node, weight},
+    cluster::{Cluster, Node, Placed, weight},
     pod::{HostPort, Pod},
     resources::Amounts,
+    term::Rules,
+    volumes::Volumes,
 };
-use coracle_store::Meta;
-use std::borrow::Cow;
+use coracle_store::{Key, Meta, Object, Snapshot};
+use std::{borrow::Cow, collections::BTreeSet};
 
 /// A pod that is to be placed, with what was computed about it once.
+#[derive(Clone)]
 pub struct Attempt<'p, 'a> {
+    /// Its key.
+    pub key: &'p Key,
     /// The pod.
     pub pod: &'p Pod<'a>,
     /// Its labels as the store keeps them.
@@ -30,75 +41,156 @@ pub struct Attempt<'p, 'a> {
     pub weight: Amounts,
     /// Host ports it takes.
     pub ports: Vec<HostPort>,
+    /// The only nodes that its affinity names, if it names any.
+    pub named: Option<BTreeSet<Box<str>>>,
     /// Where other pods attract or repel it.
     pub neighbours: inter_pod::Neighbours,
+    /// How pods like it are spread.
+    pub spread: spread::Spread,
+    /// Where its volumes can be.
+    pub volumes: Volumes,
 }
 
 impl<'p, 'a> Attempt<'p, 'a> {
-    /// Prepares an attempt against the present cluster.
-    pub fn new(pod: &'p Pod<'a>, meta: &'p Meta, cluster: &Cluster) -> Self {
+    /// Prepares an attempt against the present cluster; claims, volumes and owners are looked up in the snapshot.
+    pub fn new(object: &'p Object, pod: &'p Pod<'a>, cluster: &Cluster, snapshot: &Snapshot) -> Self {
         let requests = pod.requests();
-        let weight = weight(&requests);
-        let ports = pod.host_ports();
-        Self { pod, meta, weight, requests, ports, neighbours: inter_pod::Neighbours::of(pod, meta, cluster) }
+        let (key, meta) = (&object.key, &*object.meta);
+        Self {
+            key,
+            pod,
+            meta,
+            weight: weight(&requests),
+            requests,
+            ports: pod.host_ports(),
+            named: node_affinity::named(pod),
+            neighbours: inter_pod::Neighbours::of(Rules::of(pod, meta), &key.namespace, meta, cluster),
+            spread: spread::Spread::of(pod, meta, cluster, snapshot),
+            volumes: Volumes::of(key, pod, cluster, snapshot),
+        }
     }
+
+    /// Supposes that a pod comes to a node (`sign` 1) or goes from it (-1). The node itself is the caller's to change.
+    pub fn suppose(&mut self, node: &Node, key: &Key, placed: &Placed, sign: i64, cluster: &Cluster) {
+        self.neighbours.suppose((&self.key.namespace, self.meta), node, key, placed, sign, cluster);
+        self.spread.suppose(self.pod, node, key, placed, sign);
+        self.volumes.suppose(&self.key.namespace, key, placed, sign);
+    }
+}
+
+/// Kinds of change that may let a pod fit, as bits.
+pub mod change {
+    /// A node came, changed or went.
+    pub const NODE: u8 = 1;
+    /// A placed pod went.
+    pub const GONE: u8 = 2;
+    /// A pod was placed, or a placed one changed.
+    pub const PLACED: u8 = 4;
+    /// A claim, a volume or a storage class changed.
+    pub const VOLUME: u8 = 8;
 }
 
 /// Why a node is out, in upstream's words, which `kubectl describe` shows.
-pub type Reasons = Vec<Cow<'static, str>>;
-
-/// Adds the reasons why the pod cannot run on the node.
-pub type Filter = fn(&Attempt<'_, '_>, &Node, &mut Reasons);
-
-/// In the order they are asked; the first that objects ends it.
-pub const FILTERS: [Filter; 7] =
-    [unschedulable::filter, node_name::filter, taints::filter, node_affinity::filter, ports::filter, fit::filter, inter_pod::filter];
-
-/// How a raw score becomes 0 to 100.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// It already is.
-    Plain,
-    /// The best node gets 100, the others in proportion.
-    Best,
-    /// The node with the least gets 100.
-    Least,
-    /// From the lowest (0) to the highest (100); scores may be negative.
-    Span,
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    /// The reasons.
+    pub reasons: Vec<Cow<'static, str>>,
+    /// Whether it holds whichever pods go from the node.
+    pub lasting: bool,
+    /// Kinds of [`change`] that may end it.
+    pub hears: u8,
 }
 
-/// A score of a node.
-pub struct Score {
-    /// How much it counts.
-    pub weight: i64,
-    /// How it is scaled.
-    pub scale: Scale,
-    /// The raw score.
-    pub of: fn(&Attempt<'_, '_>, &Node) -> i64,
-}
+impl Refusal {
+    /// A reason that may end when pods go.
+    pub fn push(&mut self, reason: impl Into<Cow<'static, str>>) {
+        self.reasons.push(reason.into());
+    }
 
-/// Upstream's weights.
-pub const SCORES: [Score; 5] = [
-    Score { weight: 3, scale: Scale::Least, of: taints::score },
-    Score { weight: 2, scale: Scale::Best, of: node_affinity::score },
-    Score { weight: 2, scale: Scale::Span, of: inter_pod::score },
-    Score { weight: 1, scale: Scale::Plain, of: least_allocated::score },
-    Score { weight: 1, scale: Scale::Plain, of: balanced::score },
-];
+    /// A reason that other pods have no part in.
+    pub fn lasting(&mut self, reason: impl Into<Cow<'static, str>>) {
+        self.push(reason);
+        self.lasting = true;
+    }
 
-/// Scales raw scores to 0..=100.
-pub fn normalise(scale: Scale, scores: &mut [i64]) {
-    let most = scores.iter().copied().max().unwrap_or(0);
-    let least = scores.iter().copied().min().unwrap_or(0);
-    for score in scores {
-        *score = match scale {
-            Scale::Plain => *score,
-            Scale::Best if most == 0 => 0,
-            Scale::Best => *score * 100 / most,
-            Scale::Least if most == 0 => 100,
-            Scale::Least => 100 - *score * 100 / most,
-            Scale::Span if most == least => 0,
-            Scale::Span => (*score - least) * 100 / (most - least),
-        };
+    /// Whether the node is not out.
+    pub fn is_empty(&self) -> bool {
+        self.reasons.is_empty()
     }
 }
+
+/// Adds the reasons why the pod cannot run on the node.
+pub type Filter = fn(&Attempt<'_, '_>, &Node, &mut Refusal);
+
+/// Scores of these nodes, each 0 to 100.
+pub type Score = fn(&Attempt<'_, '_>, &Cluster, &[&Node]) -> Vec<i64>;
+
+/// A rule or a preference, or both.
+pub struct Plugin {
+    /// Upstream's name of it.
+    pub name: &'static str,
+    /// The rule.
+    pub filter: Option<Filter>,
+    /// The preference, and upstream's weight of it.
+    pub score: Option<(Score, i64)>,
+    /// Kinds of [`change`] after which what it refused may fit.
+    pub hears: u8,
+}
+
+const fn plugin(name: &'static str, filter: Option<Filter>, score: Option<(Score, i64)>, hears: u8) -> Plugin {
+    Plugin { name, filter, score, hears }
+}
+
+/// All of them, in upstream's order: the first filter that objects ends it.
+pub const PLUGINS: [Plugin; 14] = {
+    use change::{GONE, NODE, PLACED, VOLUME};
+    [
+        plugin("NodeUnschedulable", Some(unschedulable::filter), None, NODE),
+        plugin("NodeName", Some(node_name::filter), None, NODE),
+        plugin("TaintToleration", Some(taints::filter), Some((taints::score, 3)), NODE),
+        plugin("NodeAffinity", Some(node_affinity::filter), Some((node_affinity::score, 2)), NODE),
+        plugin("NodePorts", Some(ports::filter), None, NODE | GONE),
+        plugin("NodeResourcesFit", Some(fit::filter), Some((least_allocated::score, 1)), NODE | GONE | PLACED),
+        plugin("VolumeRestrictions", Some(volume_restrictions::filter), None, NODE | GONE | VOLUME),
+        plugin("VolumeBinding", Some(volume_binding::filter), None, NODE | VOLUME),
+        plugin("VolumeZone", Some(volume_zone::filter), None, NODE | VOLUME),
+        plugin("PodTopologySpread", Some(spread::filter), Some((spread::score, 2)), NODE | GONE | PLACED),
+        plugin("InterPodAffinity", Some(inter_pod::filter), Some((inter_pod::score, 2)), NODE | GONE | PLACED),
+        plugin("DefaultPreemption", None, None, 0),
+        plugin("NodeResourcesBalancedAllocation", None, Some((balanced::score, 1)), 0),
+        plugin("ImageLocality", None, Some((image_locality::score, 1)), 0),
+    ]
+};
+
+/// The best node gets 100, the others in proportion.
+fn to_best(mut scores: Vec<i64>) -> Vec<i64> {
+    let most = scores.iter().copied().max().unwrap_or(0);
+    for score in &mut scores {
+        *score = if most == 0 { 0 } else { *score * 100 / most };
+    }
+    scores
+}
+
+/// The node with the least gets 100.
+fn to_least(mut scores: Vec<i64>) -> Vec<i64> {
+    let most = scores.iter().copied().max().unwrap_or(0);
+    for score in &mut scores {
+        *score = if most == 0 { 100 } else { 100 - *score * 100 / most };
+    }
+    scores
+}
+
+/// From the lowest (0) to the highest (100); scores may be negative.
+fn to_span(mut scores: Vec<i64>) -> Vec<i64> {
+    let most = scores.iter().copied().max().unwrap_or(0);
+    let least = scores.iter().copied().min().unwrap_or(0);
+    for score in &mut scores {
+        *score = if most == least { 0 } else { (*score - least) * 100 / (most - least) };
+    }
+    scores
+}
+
+#[cfg(test)]
+pub(super) mod fixture;
+#[cfg(test)]
+mod tests;

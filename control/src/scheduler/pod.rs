@@ -3,7 +3,7 @@
 use super::resources::{Amounts, Container, List, Requirements, of_pod};
 use crate::controllers::{
     selector::{LabelSelector, Labelled, Requirement},
-    view::{Condition, Map, Meta, Text},
+    view::{Condition, Map, Meta, Text, condition},
 };
 use serde::Deserialize;
 
@@ -39,6 +39,12 @@ pub struct Spec<'a> {
     pub affinity: Affinity<'a>,
     /// Taints it bears.
     pub tolerations: Vec<Toleration<'a>>,
+    /// How it is to be spread over places.
+    pub topology_spread_constraints: Vec<SpreadConstraint<'a>>,
+    /// `Never` keeps it from making room for itself.
+    pub preemption_policy: Text<'a>,
+    /// Volumes, of which claims and images matter.
+    pub volumes: Vec<Volume<'a>>,
     containers: Vec<Container<'a>>,
     init_containers: Vec<Container<'a>>,
     overhead: List<'a>,
@@ -58,10 +64,70 @@ impl Spec<'_> {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Gate {}
 
-/// The part of a pod's status that the scheduler reads and writes.
+/// `core/v1 TopologySpreadConstraint`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpreadConstraint<'a> {
+    /// By how many pods a place may be ahead.
+    pub max_skew: i64,
+    /// Nodes with the same value of this label are one place.
+    #[serde(borrow)]
+    pub topology_key: Text<'a>,
+    /// `DoNotSchedule` or `ScheduleAnyway`.
+    pub when_unsatisfiable: Text<'a>,
+    /// Which pods are counted; absent counts none.
+    pub label_selector: Option<LabelSelector<'a>>,
+    /// Labels whose value must be the pod's own.
+    pub match_label_keys: Vec<Text<'a>>,
+    /// With fewer places than this the least is taken to be none.
+    pub min_domains: Option<i64>,
+    /// `Honor` (the default) leaves out nodes that the pod's node affinity leaves out.
+    pub node_affinity_policy: Text<'a>,
+    /// `Honor` leaves out nodes with taints that the pod does not bear; `Ignore` is the default.
+    pub node_taints_policy: Text<'a>,
+}
+
+/// `core/v1 Volume`, as far as it decides where a pod goes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume<'a> {
+    /// Name in the pod.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// A claim by name.
+    pub persistent_volume_claim: Option<ClaimSource<'a>>,
+    /// A claim of the pod's own, named after pod and volume.
+    pub ephemeral: Option<Gate>,
+    /// An image's files.
+    pub image: Option<ImageSource<'a>>,
+}
+
+/// `core/v1 PersistentVolumeClaimVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource<'a> {
+    /// The claim, in the pod's namespace.
+    #[serde(borrow)]
+    pub claim_name: Text<'a>,
+}
+
+/// `core/v1 ImageVolumeSource`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
+pub struct ImageSource<'a> {
+    /// The image.
+    #[serde(borrow)]
+    pub reference: Text<'a>,
+}
+
+/// The part of a pod's status that the scheduler reads and writes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status<'a> {
+    /// Where room was made for it.
+    pub nominated_node_name: Text<'a>,
+    /// When its node took it up.
+    pub start_time: Text<'a>,
     /// `Succeeded` and `Failed` pods hold nothing.
     #[serde(borrow)]
     pub phase: Text<'a>,
@@ -159,6 +225,10 @@ pub struct PodTerm<'a> {
     pub namespace_selector: Option<LabelSelector<'a>>,
     /// Nodes with the same value of this label are one place.
     pub topology_key: Text<'a>,
+    /// Labels whose value must be that of the pod with the rule.
+    pub match_label_keys: Vec<Text<'a>>,
+    /// Labels whose value must not be that of the pod with the rule.
+    pub mismatch_label_keys: Vec<Text<'a>>,
 }
 
 /// `core/v1 WeightedPodAffinityTerm`.
@@ -206,9 +276,31 @@ impl Toleration<'_> {
 pub type HostPort = (Box<str>, Box<str>, i64);
 
 impl Pod<'_> {
-    /// Whether this scheduler is asked to place it.
-    pub fn ours(&self) -> bool {
-        matches!(&*self.spec.scheduler_name, "" | "default-scheduler")
+    /// The profile that it asks for.
+    pub fn scheduler(&self) -> &str {
+        if self.spec.scheduler_name.is_empty() { "default-scheduler" } else { &self.spec.scheduler_name }
+    }
+
+    /// Whether it goes because room was made for another.
+    pub fn preempted(&self) -> bool {
+        let told = condition(&self.status.conditions, "DisruptionTarget");
+        self.metadata.deleting() && told.is_some_and(|c| c.is_true() && c.reason == "PreemptionByScheduler")
+    }
+
+    /// The claims that it uses, and whether each is its own.
+    pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
+        self.spec.volumes.iter().filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(source), _) => Some((source.claim_name.to_string(), false)),
+            (None, Some(_)) => Some((format!("{}-{}", self.metadata.name, volume.name), true)),
+            (None, None) => None,
+        })
+    }
+
+    /// The images of its containers and volumes; and how many containers it has.
+    pub fn images(&self) -> (Vec<&str>, usize) {
+        let containers = || self.spec.init_containers.iter().chain(&self.spec.containers);
+        let volumes = self.spec.volumes.iter().filter_map(|volume| Some(&*volume.image.as_ref()?.reference));
+        (containers().map(|container| &*container.image).chain(volumes).collect(), containers().count())
     }
 
     /// Whether it ended and holds nothing any more.

@@ -19,8 +19,8 @@ enum Place {
     Active,
     /// Active from then on.
     BackOff(Instant),
-    /// Waits for a change of the cluster.
-    Stuck,
+    /// Waits for one of these kinds of change.
+    Stuck(u8),
     /// Handed out; its result is awaited.
     Taken,
 }
@@ -33,8 +33,6 @@ struct Entry {
     failures: u32,
     /// No attempt before this.
     not_before: Instant,
-    /// How often the cluster had changed when it was taken.
-    taken_at: u64,
 }
 
 /// See the module.
@@ -44,9 +42,9 @@ pub struct Queue {
     active: BTreeSet<(Reverse<i64>, u64, Key)>,
     timers: BTreeSet<(Instant, Key)>,
     stuck: BTreeSet<Key>,
+    /// Pods that are handed out, and the kinds of change since.
+    taken: HashMap<Key, u8>,
     sequence: u64,
-    /// Counts changes of the cluster that may let a pod fit.
-    changes: u64,
 }
 
 impl Queue {
@@ -56,7 +54,7 @@ impl Queue {
             return;
         }
         self.sequence += 1;
-        let entry = Entry { priority, sequence: self.sequence, place: Place::Taken, failures: 0, not_before: now, taken_at: 0 };
+        let entry = Entry { priority, sequence: self.sequence, place: Place::Taken, failures: 0, not_before: now };
         self.entries.insert(key.clone(), entry);
         self.put(&key, Place::Active);
     }
@@ -64,6 +62,7 @@ impl Queue {
     /// The pod was bound or went.
     pub fn remove(&mut self, key: &Key) {
         self.put(key, Place::Taken);
+        self.taken.remove(key);
         self.entries.remove(key);
     }
 
@@ -77,15 +76,15 @@ impl Queue {
         match entry.place {
             Place::Active => drop(self.active.remove(&(Reverse(entry.priority), entry.sequence, key.clone()))),
             Place::BackOff(at) => drop(self.timers.remove(&(at, key.clone()))),
-            Place::Stuck => drop(self.stuck.remove(key)),
-            Place::Taken => {}
+            Place::Stuck(_) => drop(self.stuck.remove(key)),
+            Place::Taken => drop(self.taken.remove(key)),
         }
         entry.place = place;
         match place {
             Place::Active => drop(self.active.insert((Reverse(entry.priority), entry.sequence, key.clone()))),
             Place::BackOff(at) => drop(self.timers.insert((at, key.clone()))),
-            Place::Stuck => drop(self.stuck.insert(key.clone())),
-            Place::Taken => {}
+            Place::Stuck(_) => drop(self.stuck.insert(key.clone())),
+            Place::Taken => drop(self.taken.insert(key.clone(), 0)),
         }
     }
 
@@ -99,28 +98,24 @@ impl Queue {
         }
         let (.., key) = self.active.first()?.clone();
         self.put(&key, Place::Taken);
-        let changes = self.changes;
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.taken_at = changes;
-        }
         Some(key)
     }
 
-    /// It fitted nowhere: it waits for a change.
-    pub fn failed(&mut self, key: &Key, now: Instant) {
-        let changes = self.changes;
+    /// It fitted nowhere: it waits for a change of one of these kinds.
+    pub fn failed(&mut self, key: &Key, hears: u8, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let delay = FIRST.saturating_mul(1u32.checked_shl(entry.failures).unwrap_or(u32::MAX)).min(LONGEST);
         entry.failures = (entry.failures + 1).min(20);
         entry.not_before = now + delay;
         // What changed while it was being placed may be what it needs.
-        let place = if entry.taken_at == changes { Place::Stuck } else { Place::BackOff(entry.not_before) };
+        let meanwhile = self.taken.get(key).copied().unwrap_or(0);
+        let place = if meanwhile & hears == 0 { Place::Stuck(hears) } else { Place::BackOff(entry.not_before) };
         self.put(key, place);
     }
 
     /// Its binding failed: it is tried again after the back-off, whatever changes.
     pub fn retry(&mut self, key: &Key, now: Instant) {
-        self.failed(key, now);
+        self.failed(key, 0, now);
         if let Some(at) = self.entries.get(key).map(|entry| entry.not_before) {
             self.put(key, Place::BackOff(at));
         }
@@ -133,10 +128,12 @@ impl Queue {
         }
     }
 
-    /// The cluster changed in a way that may let any pod fit.
-    pub fn cluster_changed(&mut self, now: Instant) {
-        self.changes += 1;
-        for key in std::mem::take(&mut self.stuck) {
+    /// The cluster changed in a way (bits of [`change`](super::plugins::change)) that lets pods fit that wait for it.
+    pub fn cluster_changed(&mut self, kinds: u8, now: Instant) {
+        self.taken.values_mut().for_each(|seen| *seen |= kinds);
+        let entries = &self.entries;
+        let hears = |key: &&Key| entries.get(*key).is_some_and(|entry| matches!(entry.place, Place::Stuck(hears) if hears & kinds != 0));
+        for key in self.stuck.iter().filter(hears).cloned().collect::<Vec<_>>() {
             self.release(key, now);
         }
     }
@@ -176,14 +173,15 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(key("a"), 0, now);
         queue.take(now);
-        queue.failed(&key("a"), now);
-        assert_eq!((queue.take(now + LONGEST), queue.next_due()), (None, None), "no change, no attempt");
-        queue.cluster_changed(now + Duration::from_millis(1));
+        queue.failed(&key("a"), 3, now);
+        queue.cluster_changed(4, now);
+        assert_eq!((queue.take(now + LONGEST), queue.next_due()), (None, None), "no change of its kinds, no attempt");
+        queue.cluster_changed(2, now + Duration::from_millis(1));
         assert_eq!(queue.next_due(), Some(now + FIRST));
         let later = now + FIRST;
         assert_eq!(queue.take(later), Some(key("a")));
-        queue.failed(&key("a"), later);
-        queue.cluster_changed(later);
+        queue.failed(&key("a"), 3, later);
+        queue.cluster_changed(1, later);
         assert_eq!(queue.next_due(), Some(later + 2 * FIRST));
     }
 
@@ -192,8 +190,8 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.add(key("a"), 0, now);
         queue.take(now);
-        queue.cluster_changed(now);
-        queue.failed(&key("a"), now);
+        queue.cluster_changed(1, now);
+        queue.failed(&key("a"), 1, now);
         assert_eq!(queue.take(now + FIRST), Some(key("a")));
     }
 

@@ -28,8 +28,10 @@ pub struct Requirements<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container<'a> {
-    /// Its requests.
+    /// Its image.
     #[serde(borrow)]
+    pub image: Text<'a>,
+    /// Its requests.
     pub resources: Requirements<'a>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: Text<'a>,
@@ -75,7 +77,7 @@ mod tests {
         let container = |(cpu, sidecar): &(&'static str, bool)| Container {
             resources: Requirements { requests: [(Text::from("cpu"), Value::from(*cpu))].into() },
             restart_policy: Text::from(if *sidecar { "Always" } else { "" }),
-            ports: Vec::new(),
+            ..Container::default()
         };
         cpus.iter().map(container).collect()
     }

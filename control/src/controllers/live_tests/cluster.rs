@@ -37,6 +37,7 @@ impl Cluster {
             pod_cidr: "10.244.0.0/16".into(),
             service_cidr: "10.96.0.0/16".into(),
             authority,
+            settings: Default::default(),
         };
         let control = Control::start(options).await.expect("a control plane");
         let client = control.client().clone();

@@ -1,27 +1,25 @@
 //! A node must have what the pod asks for left over, and room for one more pod.
 
-use super::{Attempt, Reasons};
+use super::{Attempt, Refusal};
 use crate::scheduler::cluster::Node;
 
-/// See the module.
-pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, reasons: &mut Reasons) {
-    let (wanted, free, used) = (&attempt.requests, &node.allocatable, &node.requested);
+/// See the module. What is more than the whole node has no pod's going will give.
+pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
+    let (wanted, all, used) = (&attempt.requests, &node.allocatable, &node.requested);
     if node.pods.len() as i64 + 1 > node.most_pods {
-        reasons.push("Too many pods".into());
+        refusal.push("Too many pods");
     }
-    for (name, wanted, left) in [
-        ("cpu", wanted.cpu, free.cpu - used.cpu),
-        ("memory", wanted.memory, free.memory - used.memory),
-        ("ephemeral-storage", wanted.storage, free.storage - used.storage),
-    ] {
-        if wanted > 0 && wanted > left {
-            reasons.push(format!("Insufficient {name}").into());
+    let mut need = |name: &str, wanted: i64, all: i64, used: i64| {
+        if wanted > 0 && wanted > all - used {
+            refusal.push(format!("Insufficient {name}"));
+            refusal.lasting |= wanted > all;
         }
-    }
+    };
+    need("cpu", wanted.cpu, all.cpu, used.cpu);
+    need("memory", wanted.memory, all.memory, used.memory);
+    need("ephemeral-storage", wanted.storage, all.storage, used.storage);
     for (name, wanted) in &wanted.others {
-        let left = free.others.get(name).copied().unwrap_or(0) - used.others.get(name).copied().unwrap_or(0);
-        if *wanted > 0 && *wanted > left {
-            reasons.push(format!("Insufficient {name}").into());
-        }
+        let of = |amounts: &std::collections::BTreeMap<Box<str>, i64>| amounts.get(name).copied().unwrap_or(0);
+        need(name, *wanted, of(&all.others), of(&used.others));
     }
 }

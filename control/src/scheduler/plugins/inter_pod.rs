@@ -1,124 +1,109 @@
 //! Affinity to pods and away from pods: rules about what else runs in the same place (nodes with one value of a label).
 //!
-//! The places are worked out once per attempt, not once per node.
+//! The places are counted once per attempt, not once per node; what is supposed of a single pod is added to the counts.
 
-use super::{Attempt, Reasons};
-use crate::{
-    controllers::{selector::Labelled, view::parse},
-    scheduler::{
-        cluster::{Cluster, Node},
-        pod::{Pod, PodTerm},
-    },
+use super::{Attempt, Refusal, to_span};
+use crate::scheduler::{
+    cluster::{Cluster, Node, Placed},
+    term::{Rules, Term},
 };
 use coracle_store::{Key, Meta};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// A place: a topology key and its value.
-type Place = (Box<str>, Box<str>);
+/// How many pods there are in each place, or what they weigh: by topology key and value.
+#[derive(Clone, Debug, Default)]
+struct Places(BTreeMap<Box<str>, BTreeMap<Box<str>, i64>>);
+
+impl Places {
+    fn add(&mut self, node: &Node, key: &str, amount: i64) {
+        let Some(value) = node.label(key) else { return };
+        if !self.0.contains_key(key) {
+            self.0.insert(key.into(), BTreeMap::new());
+        }
+        let Some(values) = self.0.get_mut(key) else { return };
+        match values.get_mut(value) {
+            Some(count) => *count += amount,
+            None => drop(values.insert(value.into(), amount)),
+        }
+    }
+
+    fn at(&self, node: &Node, key: &str) -> i64 {
+        self.0.get(key).and_then(|values| values.get(node.label(key)?)).copied().unwrap_or(0)
+    }
+
+    fn any(&self) -> bool {
+        self.0.values().flat_map(BTreeMap::values).any(|count| *count > 0)
+    }
+
+    /// All that is said of the node's places.
+    fn all_at<'s>(&'s self, node: &'s Node) -> impl Iterator<Item = i64> + 's {
+        self.0.iter().filter_map(|(key, values)| values.get(node.label(key)?)).copied()
+    }
+}
 
 /// What other pods mean for this one.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
-    /// For each required affinity term: its topology key, the values where it is met, and whether the pod itself would meet it
-    /// while no pod anywhere does (the first of a group).
-    attracting: Vec<(Box<str>, BTreeSet<Box<str>>, bool)>,
-    /// Where the pod must not be by its own rules.
-    repelling: BTreeSet<Place>,
+    rules: Rules,
+    /// Where pods are that all attracting rules speak of.
+    attracting: Places,
+    /// The pod would meet its own attracting rules: the first of a group may go anywhere.
+    first: bool,
+    /// Where pods are that it must not be near by its own rules.
+    repelling: Places,
     /// Where it must not be by the rules of pods that are there.
-    repelled: BTreeSet<Place>,
-    /// What preferred rules add or take away.
-    preferred: BTreeMap<Place, i64>,
-}
-
-fn in_namespace(term: &PodTerm<'_>, own: &str, namespace: &str, cluster: &Cluster) -> bool {
-    if term.namespaces.is_empty() && term.namespace_selector.is_none() {
-        return *own == *namespace;
-    }
-    term.namespaces.iter().any(|n| **n == *namespace)
-        || term.namespace_selector.as_ref().is_some_and(|selector| {
-            selector.is_empty() || cluster.namespaces.get(namespace).is_some_and(|meta| selector.matches(meta.labels.as_slice()))
-        })
-}
-
-/// Whether a term of a pod of namespace `own` speaks of a pod with these labels.
-fn speaks_of(term: &PodTerm<'_>, own: &str, namespace: &str, labels: &Meta, cluster: &Cluster) -> bool {
-    term.label_selector.as_ref().is_some_and(|selector| selector.matches(labels.labels.as_slice())) && in_namespace(term, own, namespace, cluster)
-}
-
-fn value<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
-    node.meta.labels.as_slice().label(key)
-}
-
-/// Where pods are that a term speaks of, and how many.
-fn places(term: &PodTerm<'_>, own: &str, cluster: &Cluster) -> BTreeMap<Box<str>, i64> {
-    let mut found = BTreeMap::new();
-    for node in cluster.nodes() {
-        let Some(value) = value(node, &term.topology_key) else { continue };
-        let count = node.pods.iter().filter(|(key, placed)| speaks_of(term, own, &key.namespace, &placed.meta, cluster)).count() as i64;
-        if count > 0 {
-            *found.entry(value.into()).or_default() += count;
-        }
-    }
-    found
+    repelled: Places,
+    /// What preferred rules add or take away: its own, and those of pods that are there.
+    preferred: Places,
 }
 
 impl Neighbours {
-    /// Works out the places for a pod.
-    pub fn of(pod: &Pod<'_>, meta: &Meta, cluster: &Cluster) -> Self {
-        let own = &*pod.metadata.namespace;
-        let affinity = &pod.spec.affinity;
-        let mut neighbours = Self::default();
-        for term in &affinity.pod_affinity.required {
-            let values: BTreeSet<_> = places(term, own, cluster).into_keys().collect();
-            let first = values.is_empty() && speaks_of(term, own, own, meta, cluster);
-            neighbours.attracting.push(((*term.topology_key).into(), values, first));
-        }
-        for term in &affinity.pod_anti_affinity.required {
-            let values = places(term, own, cluster).into_keys();
-            neighbours.repelling.extend(values.map(|value| ((*term.topology_key).into(), value)));
-        }
-        for (sign, weighted) in
-            affinity.pod_affinity.preferred.iter().map(|t| (1, t)).chain(affinity.pod_anti_affinity.preferred.iter().map(|t| (-1, t)))
-        {
-            let term = &weighted.pod_affinity_term;
-            for (value, count) in places(term, own, cluster) {
-                *neighbours.preferred.entry(((*term.topology_key).into(), value)).or_default() += sign * weighted.weight * count;
-            }
-        }
+    /// Counts the places for a pod of this namespace with these rules and labels.
+    pub fn of(rules: Rules, namespace: &str, meta: &Meta, cluster: &Cluster) -> Self {
+        let first = rules.attracting.iter().all(|term| term.speaks_of(namespace, meta, &cluster.namespaces));
+        let mut neighbours = Self { first, rules, ..Self::default() };
+        let speaks = !neighbours.rules.is_empty();
         for node in cluster.nodes() {
-            for (Key { namespace, .. }, object) in node.pods.iter().filter_map(|(key, placed)| Some((key, placed.anti_affine.as_ref()?))) {
-                let Ok(there) = parse::<Pod<'_>>(object) else { continue };
-                for term in &there.spec.affinity.pod_anti_affinity.required {
-                    if let Some(value) = value(node, &term.topology_key)
-                        && speaks_of(term, namespace, own, meta, cluster)
-                    {
-                        neighbours.repelled.insert(((*term.topology_key).into(), value.into()));
-                    }
-                }
+            for (key, placed) in node.pods.iter().filter(|(_, placed)| speaks || placed.rules.is_some()) {
+                neighbours.suppose((namespace, meta), node, key, placed, 1, cluster);
             }
         }
         neighbours
     }
-}
 
-fn among(places: &BTreeSet<Place>, node: &Node) -> bool {
-    places.iter().any(|(key, v)| value(node, key) == Some(&**v))
-}
-
-/// See the module.
-pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, reasons: &mut Reasons) {
-    let neighbours = &attempt.neighbours;
-    let attracted = neighbours.attracting.iter().all(|(key, values, first)| value(node, key).is_some_and(|v| *first || values.contains(v)));
-    if !attracted {
-        reasons.push("node(s) didn't match pod affinity rules".into());
-    } else if among(&neighbours.repelling, node) {
-        reasons.push("node(s) didn't match pod anti-affinity rules".into());
-    } else if among(&neighbours.repelled, node) {
-        reasons.push("node(s) didn't satisfy existing pods anti-affinity rules".into());
+    /// Counts a pod in or out, for a pod of this namespace and labels.
+    pub fn suppose(&mut self, (own, meta): (&str, &Meta), node: &Node, key: &Key, placed: &Placed, sign: i64, cluster: &Cluster) {
+        let there = |term: &&Term| term.speaks_of(&key.namespace, &placed.meta, &cluster.namespaces);
+        let rules = &self.rules;
+        if !rules.attracting.is_empty() && rules.attracting.iter().all(|term| there(&term)) {
+            rules.attracting.iter().for_each(|term| self.attracting.add(node, &term.topology_key, sign));
+        }
+        rules.repelling.iter().filter(there).for_each(|term| self.repelling.add(node, &term.topology_key, sign));
+        rules.preferred.iter().filter(there).for_each(|term| self.preferred.add(node, &term.topology_key, sign * term.weight));
+        let Some(theirs) = &placed.rules else { return };
+        let of_this = |term: &&Term| term.speaks_of(own, meta, &cluster.namespaces);
+        theirs.repelling.iter().filter(of_this).for_each(|term| self.repelled.add(node, &term.topology_key, sign));
+        // A pod that must be near others would have them near: what is required counts for one.
+        let drawing = theirs.attracting.iter().chain(&theirs.preferred);
+        drawing.filter(of_this).for_each(|term| self.preferred.add(node, &term.topology_key, sign * term.weight));
     }
 }
 
-/// What the preferred rules say of the node.
-pub fn score(attempt: &Attempt<'_, '_>, node: &Node) -> i64 {
-    attempt.neighbours.preferred.iter().filter(|((key, v), _)| value(node, key) == Some(&**v)).map(|(_, weight)| weight).sum()
+/// See the module.
+pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
+    let Neighbours { rules, attracting, first, repelling, repelled, .. } = &attempt.neighbours;
+    let labelled = rules.attracting.iter().all(|term| node.label(&term.topology_key).is_some());
+    let near = || rules.attracting.iter().all(|term| attracting.at(node, &term.topology_key) > 0);
+    if !labelled || !(near() || *first && !attracting.any()) {
+        refusal.lasting("node(s) didn't match pod affinity rules");
+    } else if rules.repelling.iter().any(|term| repelling.at(node, &term.topology_key) > 0) {
+        refusal.push("node(s) didn't match pod anti-affinity rules");
+    } else if repelled.all_at(node).any(|count| count > 0) {
+        refusal.push("node(s) didn't satisfy existing pods anti-affinity rules");
+    }
+}
+
+/// What the preferred rules say of the nodes.
+pub fn score(attempt: &Attempt<'_, '_>, _: &Cluster, nodes: &[&Node]) -> Vec<i64> {
+    to_span(nodes.iter().map(|node| attempt.neighbours.preferred.all_at(node).sum()).collect())
 }

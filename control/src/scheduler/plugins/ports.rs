@@ -1,6 +1,6 @@
 //! A host port is taken once per node, protocol and address.
 
-use super::{Attempt, Reasons};
+use super::{Attempt, Refusal};
 use crate::scheduler::{cluster::Node, pod::HostPort};
 
 fn clash(a: &HostPort, b: &HostPort) -> bool {
@@ -9,12 +9,12 @@ fn clash(a: &HostPort, b: &HostPort) -> bool {
 }
 
 /// See the module.
-pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, reasons: &mut Reasons) {
+pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
     if attempt.ports.is_empty() {
         return;
     }
     let taken = node.pods.values().flat_map(|placed| &placed.ports);
     if taken.into_iter().any(|taken| attempt.ports.iter().any(|port| clash(port, taken))) {
-        reasons.push("node(s) didn't have free ports for the requested pod ports".into());
+        refusal.push("node(s) didn't have free ports for the requested pod ports");
     }
 }

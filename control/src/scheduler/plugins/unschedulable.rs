@@ -1,12 +1,12 @@
 //! A cordoned node takes only pods that bear being there.
 
-use super::{Attempt, Reasons};
+use super::{Attempt, Refusal};
 use crate::scheduler::cluster::Node;
 
 /// See the module.
-pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, reasons: &mut Reasons) {
+pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
     let bears = || attempt.pod.spec.tolerations.iter().any(|t| t.tolerates("node.kubernetes.io/unschedulable", "", "NoSchedule"));
     if node.unschedulable && !bears() {
-        reasons.push("node(s) were unschedulable".into());
+        refusal.lasting("node(s) were unschedulable");
     }
 }
