@@ -43,7 +43,11 @@ pub fn layers(data: &[u8]) {
     STORE.with(|(dir, store)| {
         let path = dir.path().join("layer");
         fs::write(&path, data).expect("a layer");
-        let media_type = if data.starts_with(&[0x1f, 0x8b]) { "l.tar+gzip" } else { "l.tar" };
+        let media_type = match data {
+            [0x1f, 0x8b, ..] => "l.tar+gzip",
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => "l.tar+zstd",
+            _ => "l.tar",
+        };
         let found = unpack::find(store, "i", &[Layer { path: &path, media_type }]);
         if let Ok((digest, size)) = found {
             let blob = fs::read(store.blob(&digest).expect("a digest")).expect("it was kept");

@@ -6,6 +6,7 @@
 //! `cargo xtask fuzz TARGET` goes on from there with libFuzzer, guided by coverage. A new parser gets a target here.
 
 mod bodies;
+mod cel;
 mod identity;
 mod images;
 mod link;
@@ -45,6 +46,7 @@ targets! {
     bodies::json_bodies 400,
     bodies::yaml_bodies 200,
     bodies::protobuf_bodies 400,
+    cel::expressions 300,
     patches::patches 400,
     selectors::label_selectors 4_000,
     selectors::field_selectors 4_000,
