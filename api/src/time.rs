@@ -25,7 +25,10 @@ pub fn parse(text: &str) -> Result<Timestamp, Error> {
     if !shaped || !zoned || text.len() > 40 {
         return Err(fail());
     }
-    text.parse().map_err(|_| fail())
+    let time: Timestamp = text.parse().map_err(|_| fail())?;
+    // An offset can lead out of the years that can be written.
+    let year = time.to_zoned(jiff::tz::TimeZone::UTC).year();
+    if (0..=9999).contains(&year) { Ok(time) } else { Err(fail()) }
 }
 
 /// `2024-05-01T10:00:00Z`; fractions are cut off.
