@@ -132,9 +132,13 @@ impl Images {
 
 /// Reads a reference as Docker does: `hello` is `docker.io/library/hello:latest`.
 pub fn parse(reference: &str) -> Result<Reference, Error> {
-    reference
-        .parse::<Reference>()
-        .map_err(|_| Error::new("InvalidImageName", format!("couldn't parse image name \"{reference}\": invalid reference format")))
+    let invalid = |why: &str| Error::new("InvalidImageName", format!("couldn't parse image name \"{reference}\": {why}"));
+    let parsed: Reference = reference.parse().map_err(|_| invalid("invalid reference format"))?;
+    // The grammar's own rule, which the crate forgets where it puts a registry in front.
+    match parsed.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Err(invalid("invalid reference format: repository name must be lowercase")),
+        false => Ok(parsed),
+    }
 }
 
 /// The tag moves by convention: `latest`, or none at all (the default pull policy is then Always).
