@@ -7,6 +7,7 @@
 
 mod bodies;
 mod cel;
+mod custom;
 mod identity;
 mod images;
 mod link;
@@ -61,6 +62,9 @@ targets! {
     identity::tokens 500,
     requests::paths 4_000,
     requests::queries 2_000,
+    custom::structural_schemas 2_000,
+    custom::json_paths 2_000,
+    custom::schedules 2_000,
 }
 
 /// Bytes as text, for parsers that only ever see text.
