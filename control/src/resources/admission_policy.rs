@@ -6,7 +6,7 @@ mod typecheck;
 use super::{
     Cx, Hooks,
     cells::{self, AGE, NAME, text_or},
-    rules::{At, Causes},
+    rules::{At, Causes, admission},
 };
 use crate::admission::policy::environment::Scope;
 use crate::admission::policy::expression::Expression;
@@ -121,7 +121,7 @@ fn policy(spec: &At<'_, '_>, causes: &mut Causes) -> Scope {
         constraints.missing(causes, "");
     }
     let mut scope = Scope::new(kind.is_set());
-    rules::match_conditions(&spec.field("matchConditions"), &scope.environment(true), causes);
+    admission::match_conditions(&spec.field("matchConditions"), &scope.environment(true), causes);
     for variable in spec.field("variables").items() {
         let (name, text) = (variable.field("name"), variable.field("expression"));
         if name.text().trim().is_empty() {

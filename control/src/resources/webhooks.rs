@@ -5,14 +5,16 @@ use super::{
     cells::{self, AGE, Heading, NAME, list},
     rules::{
         At, Causes,
-        admission::{client_config, match_conditions, rule, static_name},
+        admission::{OPERATIONS, client_config, match_conditions, rule, static_name},
         labels::selector,
     },
     simple::Simple,
 };
+use crate::admission::policy::environment::Scope;
 use coracle_api::names;
+use coracle_cel::Env;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 /// `mutatingwebhookconfigurations.admissionregistration.k8s.io`
 pub const MUTATING: Simple = Simple::new(HEADINGS, row, |_, new, causes| webhooks(new, true, causes)).warning(static_name);
@@ -20,9 +22,11 @@ pub const MUTATING: Simple = Simple::new(HEADINGS, row, |_, new, causes| webhook
 pub const VALIDATING: Simple = Simple::new(HEADINGS, row, |_, new, causes| webhooks(new, false, causes)).warning(static_name);
 
 const HEADINGS: &[Heading] = &[NAME, ("#Webhooks", "How many webhooks it registers."), AGE];
-const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-/// Those that this server speaks.
+/// Versions of AdmissionReview that this server speaks.
 const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+
+/// What the match conditions of a webhook may use.
+static CONDITIONS: LazyLock<Env> = LazyLock::new(|| Scope::new(false).environment(true));
 
 fn row(configuration: &Value) -> Vec<Value> {
     vec![cells::name(configuration), list(&configuration["webhooks"]).len().into(), age::of(configuration)]
@@ -70,7 +74,7 @@ fn webhook(hook: &At<'_, '_>, causes: &mut Causes) {
     selector(&hook.field("namespaceSelector"), causes);
     selector(&hook.field("objectSelector"), causes);
     client_config(&hook.field("clientConfig"), causes);
-    match_conditions(&hook.field("matchConditions"), causes, |_| None);
+    match_conditions(&hook.field("matchConditions"), &CONDITIONS, causes);
 }
 
 /// Versions of AdmissionReview that the webhook reads, at least one of which is spoken here.
@@ -118,7 +122,7 @@ mod tests {
             {"name": "a.b", "reinvocationPolicy": "Often", "failurePolicy": "Retry", "sideEffects": "Some", "timeoutSeconds": 31,
                 "clientConfig": {"url": "http://u@/x?q#f"}, "admissionReviewVersions": ["v2", "v2"],
                 "rules": [{"operations": ["*", "GET"], "apiGroups": ["*", "a"], "apiVersions": [""], "resources": ["pods/*", "pods/x", "*/x", "y/x", "*", "z"]}],
-                "matchConditions": [{"name": "c"}, {"name": "c", "expression": "x"}]},
+                "matchConditions": [{"name": "c"}, {"name": "c", "expression": "1"}]},
             {"name": "a.b", "clientConfig": {"service": {"path": "a//B"}}},
         ]});
         assert_eq!(
@@ -141,6 +145,7 @@ mod tests {
                 "webhooks[0].clientConfig.url: Invalid value: \"f\": fragments are not permitted in the URL",
                 "webhooks[0].clientConfig.url: Invalid value: \"q\": query parameters are not permitted in the URL",
                 "webhooks[0].matchConditions[0].expression: Required value",
+                "webhooks[0].matchConditions[1].expression: Invalid value: \"1\": must evaluate to bool but got int",
                 "webhooks[0].matchConditions[1].name: Duplicate value: \"c\"",
                 "webhooks[0].reinvocationPolicy: Unsupported value: \"Often\": supported values: \"IfNeeded\", \"Never\"",
                 "webhooks[0].admissionReviewVersions[1]: Invalid value: \"v2\": duplicate version",

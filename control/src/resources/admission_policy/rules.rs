@@ -1,14 +1,9 @@
-//! Rules of the parts that policies, bindings and webhooks share: what requests they are about, conditions, parameters.
+//! Rules of the parts that policies and their bindings share: what requests they are about, parameters, actions.
 
-use crate::admission::policy::expression::Expression;
-use crate::resources::rules::{At, Causes, labels};
+use crate::resources::rules::{At, Causes, admission, labels};
 use coracle_api::names;
-use coracle_cel::{Env, Type};
 
 pub(super) const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
-const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-/// Most conditions of one policy or webhook.
-const MAX_CONDITIONS: usize = 64;
 
 /// A name of a variable: no operator and no reserved word.
 pub(super) fn is_identifier(name: &str) -> bool {
@@ -37,70 +32,8 @@ pub(super) fn match_resources(at: &At<'_, '_>, causes: &mut Causes) {
                 }
                 known.push(name.text());
             }
-            rule_with_operations(&rule, causes);
+            admission::rule(&rule, admission::OPERATIONS, causes);
         }
-    }
-}
-
-/// `RuleWithOperations`, of policies and webhooks.
-pub(super) fn rule_with_operations(rule: &At<'_, '_>, causes: &mut Causes) {
-    let operations = rule.field("operations");
-    wildcard_alone(&operations, "operations", causes);
-    for operation in operations.items() {
-        operation.one_of(causes, OPERATIONS);
-    }
-    wildcard_alone(&rule.field("apiGroups"), "API groups", causes);
-    let versions = rule.field("apiVersions");
-    wildcard_alone(&versions, "API versions", causes);
-    versions.items().filter(At::is_empty).for_each(|version| version.missing(causes, ""));
-    resources(&rule.field("resources"), causes);
-    rule.field("scope").one_of(causes, &["*", "Cluster", "Namespaced"]);
-}
-
-/// There must be something, and `*` only for itself.
-fn wildcard_alone(list: &At<'_, '_>, what: &str, causes: &mut Causes) {
-    if list.is_empty() {
-        list.missing(causes, "");
-    }
-    if list.len() > 1 && list.items().any(|item| item.text() == "*") {
-        list.invalid(causes, &format!("if '*' is present, must not specify other {what}"));
-    }
-}
-
-fn resources(list: &At<'_, '_>, causes: &mut Causes) {
-    if list.is_empty() {
-        list.missing(causes, "");
-    }
-    let (mut all_subresources, mut all_resources, mut plain) = (Vec::new(), Vec::new(), false);
-    for item in list.items() {
-        let text = item.text();
-        if text.is_empty() {
-            item.missing(causes, "");
-            continue;
-        }
-        let Some((resource, subresource)) = text.split_once('/') else {
-            plain = text != "*";
-            continue;
-        };
-        if all_subresources.contains(&resource) {
-            item.invalid(causes, &format!("if '{resource}/*' is present, must not specify {text}"));
-        }
-        if all_resources.contains(&subresource) {
-            item.invalid(causes, &format!("if '*/{subresource}' is present, must not specify {text}"));
-        }
-        if subresource == "*" {
-            all_subresources.push(resource);
-        }
-        if resource == "*" {
-            all_resources.push(subresource);
-        }
-    }
-    let has = |wanted: &str| list.items().any(|item| item.text() == wanted);
-    if list.len() > 1 && has("*/*") {
-        list.invalid(causes, "if '*/*' is present, must not specify other resources");
-    }
-    if has("*") && plain {
-        list.invalid(causes, "if '*' is present, must not specify other resources without subresources");
     }
 }
 
@@ -112,31 +45,6 @@ pub(super) fn only_mutable_operations(match_resources: &At<'_, '_>, causes: &mut
         for operation in rule["operations"].as_array().into_iter().flatten() {
             operations.with(operation).one_of(causes, &["CREATE", "UPDATE"]);
         }
-    }
-}
-
-/// `matchConditions`, of policies and webhooks.
-pub(super) fn match_conditions(list: &At<'_, '_>, env: &Env, causes: &mut Causes) {
-    if list.len() > MAX_CONDITIONS {
-        list.too_many(causes, MAX_CONDITIONS);
-    }
-    let mut known = Vec::new();
-    for condition in list.items() {
-        let (name, text) = (condition.field("name"), condition.field("expression"));
-        if text.text().trim().is_empty() {
-            text.missing(causes, "");
-        } else if let Some(why) = Expression::of(env, text.text().trim()).unfit(&[Type::Bool]) {
-            text.invalid(causes, &why);
-        }
-        if name.is_empty() {
-            name.missing(causes, "");
-            continue;
-        }
-        name.syntax(causes, names::qualified_name);
-        if known.contains(&name.text()) {
-            name.duplicate(causes);
-        }
-        known.push(name.text());
     }
 }
 

@@ -1,10 +1,15 @@
 //! What webhooks and policies of admission share: which requests they are about.
 
 use super::{At, Causes, quote};
+use crate::admission::policy::expression::Expression;
 use coracle_api::names;
+use coracle_cel::{Env, Type};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// What rules may name.
+pub const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+/// Most conditions of one policy or webhook.
 const MAX_CONDITIONS: usize = 64;
 
 /// One rule: operations (of those `supported`), groups, versions, resources, scope.
@@ -70,8 +75,8 @@ fn resources(list: &At<'_, '_>, causes: &mut Causes) {
     }
 }
 
-/// `matchConditions`: named expressions; `compile` says why one is wrong.
-pub fn match_conditions(list: &At<'_, '_>, causes: &mut Causes, compile: impl Fn(&str) -> Option<String>) {
+/// `matchConditions`: named expressions that are true or false.
+pub fn match_conditions(list: &At<'_, '_>, env: &Env, causes: &mut Causes) {
     if list.len() > MAX_CONDITIONS {
         list.too_many(causes, MAX_CONDITIONS);
     }
@@ -81,7 +86,7 @@ pub fn match_conditions(list: &At<'_, '_>, causes: &mut Causes, compile: impl Fn
         let text = expression.text().trim();
         if text.is_empty() {
             expression.missing(causes, "");
-        } else if let Some(why) = compile(text) {
+        } else if let Some(why) = Expression::of(env, text).unfit(&[Type::Bool]) {
             expression.invalid_value(causes, text, &why);
         }
         if name.required(causes, "") {
