@@ -150,7 +150,7 @@ impl Control {
             customs: custom::Kinds::new(store.clone(), registry.clone()),
             webhooks: Default::default(),
             hooks: resources::Table::new(resources::builtin()),
-            admission: admission::builtin(),
+            admission: admission::Admission::builtin(),
             auth: auth.clone(),
             config: Config {
                 service_cidr: options.service_cidr.clone(),

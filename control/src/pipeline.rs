@@ -144,6 +144,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// Whether it opens a connection to a pod, node or Service: CONNECT, in admission's words.
+    pub fn connects(&self) -> bool {
+        matches!(&*self.subresource, "attach" | "exec" | "portforward" | "proxy")
+    }
+
     /// First value of a query parameter.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
@@ -232,7 +237,7 @@ pub struct Core {
     /// What is special about built-in kinds.
     pub hooks: resources::Table,
     /// Rules across objects.
-    pub admission: Vec<Box<dyn admission::Plugin>>,
+    pub admission: admission::Admission,
     /// Who and whether.
     pub auth: Auth,
     /// Settings.

@@ -63,6 +63,8 @@ pub struct Cx<'a> {
     pub now: Timestamp,
     /// What admission has to say to the client besides.
     pub warnings: crate::admission::Warnings,
+    /// Set while mutating admission runs again.
+    pub again: crate::admission::Again,
 }
 
 impl Cx<'_> {

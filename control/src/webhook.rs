@@ -28,8 +28,15 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-/// Longest answer, bytes.
-const MAX_ANSWER: usize = 16 << 20;
+/// What a call may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Time until the whole answer is there.
+    pub within: Duration,
+    /// Longest answer.
+    pub bytes: usize,
+}
+
 /// Connections that wait for the next call, per webhook.
 const MAX_IDLE: usize = 2;
 /// How long they wait.
@@ -173,26 +180,26 @@ impl Core {
     ///
     /// # Errors
     /// Why there is no answer, as Go's HTTP client would begin it: `Post "https://web.default.svc:443/convert?timeout=30s": …`.
-    pub async fn call_webhook(&self, config: &ClientConfig, body: Bytes, within: Duration) -> Result<Bytes, String> {
+    pub async fn call_webhook(&self, config: &ClientConfig, body: Bytes, limits: Limits) -> Result<Bytes, String> {
         let host = config.service_host();
         let place = config.place(&host)?;
-        let target = format!("{}?timeout={}s", place.path, within.as_secs());
+        let target = format!("{}?timeout={}s", place.path, limits.within.as_secs_f64().ceil());
         let called = |why: String| format!("Post \"https://{}{target}\": {why}", place.authority);
-        let answer = tokio::time::timeout(within, self.exchange(config, &place, &target, body)).await;
+        let answer = tokio::time::timeout(limits.within, self.exchange(config, &place, &target, body, limits.bytes)).await;
         answer.unwrap_or_else(|_| Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into())).map_err(called)
     }
 
-    async fn exchange(&self, config: &ClientConfig, place: &Place<'_>, target: &str, body: Bytes) -> Result<Bytes, String> {
+    async fn exchange(&self, config: &ClientConfig, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<Bytes, String> {
         // One that waited may have been closed by the other side meanwhile: then nothing of the request was read.
         while let Some(mut kept) = self.webhooks.take(config) {
             if kept.since.elapsed() < IDLE
-                && let Ok(answer) = kept.post(place, target, body.clone()).await
+                && let Ok(answer) = kept.post(place, target, body.clone(), most).await
             {
                 return self.finish(config, kept, answer);
             }
         }
         let mut connection = self.connect(config, place).await?;
-        let answer = connection.post(place, target, body).await?;
+        let answer = connection.post(place, target, body, most).await?;
         self.finish(config, connection, answer)
     }
 
@@ -250,7 +257,7 @@ async fn dial(authority: &str) -> Result<Box<dyn Wire>, String> {
 
 impl Connection {
     /// Sends one request and reads its answer, driving the connection meanwhile.
-    async fn post(&mut self, place: &Place<'_>, target: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+    async fn post(&mut self, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<(u16, Bytes), String> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(target)
@@ -265,9 +272,9 @@ impl Connection {
             sender.ready().await.map_err(|error| error.to_string())?;
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
             let code = response.status().as_u16();
-            match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
+            match Limited::new(response.into_body(), most).collect().await {
                 Ok(body) => Ok((code, body.to_bytes())),
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(format!("the answer is longer than {MAX_ANSWER} bytes")),
+                Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(format!("the answer is longer than {most} bytes")),
                 Err(error) => Err(error.to_string()),
             }
         };

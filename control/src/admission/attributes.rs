@@ -1,7 +1,7 @@
 //! What is known about a write when it is matched against policies and webhooks (`admission.Attributes`).
 
 use crate::auth::User;
-use crate::pipeline::{Verb, decode};
+use crate::pipeline::{Body, Request, Verb, decode};
 use crate::resources::Cx;
 use coracle_api::registry::Resource;
 use coracle_api::status::Status;
@@ -14,15 +14,17 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
 }
 
 impl Operation {
-    /// `CREATE`, `UPDATE`, `DELETE`
+    /// `CREATE`, `UPDATE`, `DELETE`, `CONNECT`
     pub fn as_str(self) -> &'static str {
         match self {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",
             Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
         }
     }
 }
@@ -46,8 +48,8 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// Nothing will be stored.
     pub dry_run: bool,
-    /// `fieldManager` of the request.
-    pub field_manager: &'a str,
+    /// `CreateOptions`, `UpdateOptions` or `DeleteOptions`; null for connections.
+    pub options: Value,
     /// What is there; none on create.
     pub old: Option<&'a Value>,
     /// What shall be there; none on delete.
@@ -73,8 +75,9 @@ impl<'a> Attributes<'a> {
             return None;
         }
         let operation = match (old, new) {
+            _ if request.connects() => Operation::Connect,
             (None, _) => Operation::Create,
-            (Some(_), Some(_)) if !matches!(request.verb, Verb::Delete | Verb::DeleteCollection) => Operation::Update,
+            (Some(_), Some(_)) if !deletes(request) => Operation::Update,
             (Some(_), _) => Operation::Delete,
         };
         let metadata = new.or(old).map_or(&Value::Null, |object| &object["metadata"]);
@@ -89,12 +92,12 @@ impl<'a> Attributes<'a> {
             operation,
             row,
             kind: decode::kind_of(request),
+            options: options(cx, operation),
             subresource: &request.subresource,
             namespace,
             name,
             user: &request.user,
             dry_run: request.write.dry_run,
-            field_manager: &request.write.field_manager,
             old,
             new,
         })
@@ -113,7 +116,7 @@ impl<'a> Attributes<'a> {
         let extra: serde_json::Map<String, Value> = self.user.extra.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
         let mut user = json!({"username": self.user.name, "groups": self.user.groups, "extra": extra});
         let mut request = json!({"kind": kind, "resource": resource, "requestKind": kind, "requestResource": resource,
-            "operation": self.operation.as_str(), "dryRun": self.dry_run, "options": self.options()});
+            "operation": self.operation.as_str(), "dryRun": self.dry_run, "options": self.options});
         for (name, text) in
             [("subResource", self.subresource), ("requestSubResource", self.subresource), ("name", self.name), ("namespace", self.namespace)]
         {
@@ -127,22 +130,54 @@ impl<'a> Attributes<'a> {
         request["userInfo"] = user;
         request
     }
+}
 
-    fn options(&self) -> Value {
-        let kind = match self.operation {
-            Operation::Create => "CreateOptions",
-            Operation::Update => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
-        };
-        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if !self.field_manager.is_empty() && self.operation != Operation::Delete {
-            options["fieldManager"] = self.field_manager.into();
-        }
-        if self.dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
-        options
+fn deletes(request: &Request) -> bool {
+    matches!(request.verb, Verb::Delete | Verb::DeleteCollection)
+}
+
+/// The options of a request as the object that upstream makes of them.
+fn options(cx: &Cx<'_>, operation: Operation) -> Value {
+    let request = cx.request;
+    let (kind, mut options) = match operation {
+        Operation::Connect => return Value::Null,
+        Operation::Create => ("CreateOptions", json!({})),
+        Operation::Update => ("UpdateOptions", json!({})),
+        Operation::Delete => ("DeleteOptions", if deletes(request) { delete_options(cx) } else { json!({}) }),
+    };
+    if !options.is_object() {
+        options = json!({});
     }
+    options["kind"] = kind.into();
+    options["apiVersion"] = "meta.k8s.io/v1".into();
+    if operation != Operation::Delete {
+        for (name, text) in ["fieldManager", "fieldValidation"].map(|name| (name, request.param(name).unwrap_or_default())) {
+            if !text.is_empty() {
+                options[name] = text.into();
+            }
+        }
+    }
+    if request.write.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    options
+}
+
+/// The body of a delete with what its query says; it has been read before, so that what cannot be read is nothing.
+fn delete_options(cx: &Cx<'_>) -> Value {
+    let request = cx.request;
+    let mut options = match &request.body {
+        Body::Raw { content_type, bytes } => decode::options(cx.core, content_type, bytes).unwrap_or_default(),
+        Body::Object(value) => value.clone(),
+        Body::None | Body::Patch { .. } => json!({}),
+    };
+    if let Some(seconds) = request.param("gracePeriodSeconds").and_then(|text| text.parse::<i64>().ok()) {
+        options["gracePeriodSeconds"] = seconds.into();
+    }
+    if let Some(policy) = request.param("propagationPolicy") {
+        options["propagationPolicy"] = policy.into();
+    }
+    options
 }
 
 fn is_namespace(row: &Resource) -> bool {

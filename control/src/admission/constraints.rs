@@ -22,6 +22,8 @@ pub struct Constraints {
     namespaces: Selector,
     objects: Selector,
     rules: Vec<Rule>,
+    /// No rules mean everything, as for policies; to a webhook they mean nothing.
+    open: bool,
     except: Vec<Rule>,
     /// `matchPolicy: Equivalent`: other versions of a resource count as well.
     equivalent: bool,
@@ -84,7 +86,7 @@ impl Constraints {
     /// A selector that cannot be read.
     pub fn of(value: &Value) -> Result<Constraints, String> {
         let rules = |field: &str| value[field].as_array().into_iter().flatten().map(Rule::of).collect();
-        Self::with_rules(value, rules("resourceRules"), rules("excludeResourceRules"))
+        Self::with_rules(value, rules("resourceRules"), rules("excludeResourceRules"), true)
     }
 
     /// Of a webhook: its rules are `rules`, and it has no exceptions.
@@ -92,10 +94,10 @@ impl Constraints {
     /// # Errors
     /// A selector that cannot be read.
     pub fn of_webhook(value: &Value) -> Result<Constraints, String> {
-        Self::with_rules(value, value["rules"].as_array().into_iter().flatten().map(Rule::of).collect(), Vec::new())
+        Self::with_rules(value, value["rules"].as_array().into_iter().flatten().map(Rule::of).collect(), Vec::new(), false)
     }
 
-    fn with_rules(value: &Value, rules: Vec<Rule>, except: Vec<Rule>) -> Result<Constraints, String> {
+    fn with_rules(value: &Value, rules: Vec<Rule>, except: Vec<Rule>, open: bool) -> Result<Constraints, String> {
         let selector = |field: &str| match &value[field] {
             Value::Null => Ok(Selector::default()),
             selector => Selector::from_object(selector).map_err(|why| why.to_string()),
@@ -103,6 +105,7 @@ impl Constraints {
         Ok(Constraints {
             namespaces: selector("namespaceSelector")?,
             objects: selector("objectSelector")?,
+            open: open && rules.is_empty(),
             rules,
             except,
             equivalent: value["matchPolicy"].as_str() != Some("Exact"),
@@ -116,19 +119,27 @@ impl Constraints {
 
     /// Whether a request is meant. `namespace` is the object of the namespace that the request is in, null if in none.
     pub fn matches(&self, a: &Attributes<'_>, namespace: &Value, registry: &Registry) -> bool {
-        self.selects_namespace(a, namespace)
-            && self.selects_object(a)
-            && !self.one_matches(&self.except, a, registry)
-            && (self.rules.is_empty() || self.one_matches(&self.rules, a, registry))
+        self.matched(a, namespace, registry).is_some()
     }
 
-    fn one_matches(&self, rules: &[Rule], a: &Attributes<'_>, registry: &Registry) -> bool {
-        if rules.iter().any(|rule| rule.matches(a, &a.row.version)) {
-            return true;
+    /// The version of the resource in which a request is meant: its own, or an equivalent one that a rule names.
+    pub fn matched(&self, a: &Attributes<'_>, namespace: &Value, registry: &Registry) -> Option<Box<str>> {
+        if !self.selects_namespace(a, namespace) || !self.selects_object(a) || self.one_matches(&self.except, a, registry).is_some() {
+            return None;
         }
-        self.equivalent
-            && !rules.is_empty()
-            && other_versions(registry, a.row).iter().any(|version| rules.iter().any(|rule| rule.matches(a, version)))
+        if self.open { Some(a.row.version.clone()) } else { self.one_matches(&self.rules, a, registry) }
+    }
+
+    fn one_matches(&self, rules: &[Rule], a: &Attributes<'_>, registry: &Registry) -> Option<Box<str>> {
+        if rules.iter().any(|rule| rule.matches(a, &a.row.version)) {
+            return Some(a.row.version.clone());
+        }
+        if !self.equivalent || rules.is_empty() {
+            return None;
+        }
+        // Earlier rules first.
+        let others = other_versions(registry, a.row);
+        rules.iter().find_map(|rule| others.iter().find(|version| rule.matches(a, version)).cloned())
     }
 
     /// Objects in no namespace are selected whatever the selector; a namespace by its own labels.
@@ -179,7 +190,7 @@ mod tests {
             name: "d",
             user: &user,
             dry_run: false,
-            field_manager: "",
+            options: Value::Null,
             old: None,
             new: Some(&object),
         };
@@ -231,7 +242,7 @@ mod tests {
             name: "",
             user: &user,
             dry_run: false,
-            field_manager: "",
+            options: Value::Null,
             old: Some(&old),
             new: Some(&other),
         };

@@ -4,7 +4,7 @@
 //! are and takes what is compiled. A cluster without policies pays one look at an empty range.
 
 pub mod conditions;
-mod context;
+pub(super) mod context;
 pub mod environment;
 pub mod expression;
 mod mutating;

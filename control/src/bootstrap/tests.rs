@@ -21,7 +21,7 @@ pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
         customs: crate::custom::Kinds::new(store.clone(), registry),
         webhooks: Default::default(),
         hooks: resources::Table::new(resources::builtin()),
-        admission: Vec::new(),
+        admission: crate::admission::Admission::of(Vec::new()),
         auth: Auth::open(options).unwrap(),
         config: Config {
             service_cidr: "10.96.0.0/16".into(),

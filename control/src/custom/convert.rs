@@ -4,14 +4,14 @@ use super::{Kind, Version};
 use crate::{
     pipeline::{Core, metadata},
     resources::rules::{At, labels},
-    webhook::{ClientConfig, failed},
+    webhook::{ClientConfig, Limits, failed},
 };
 use coracle_api::status::Status;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// How long a webhook may take for one request.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What a webhook may take for one request.
+const LIMITS: Limits = Limits { within: Duration::from_secs(30), bytes: 16 << 20 };
 /// Objects, and bytes of them, that one request carries at most; a single larger object goes alone.
 const MAX_OBJECTS: usize = 100;
 const MAX_BYTES: usize = 2 << 20;
@@ -75,7 +75,7 @@ impl Kind {
         });
         let from = batch.first().map(|value| value["apiVersion"].as_str().unwrap_or_default().to_owned()).unwrap_or_default();
         let about = |why: &str| failed(format!("conversion webhook for {from}, Kind={} {why}", self.kind));
-        let answer = core.call_webhook(config, request.to_string().into(), PATIENCE).await.map_err(|why| about(&format!("failed: {why}")))?;
+        let answer = core.call_webhook(config, request.to_string().into(), LIMITS).await.map_err(|why| about(&format!("failed: {why}")))?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| about(&format!("failed: the answer is no JSON: {error}")))?;
         let converted = outcome(&answer, &api_version, &uid).map_err(|why| about(&format!("failed: {why}")))?;
         if converted.len() != batch.len() {

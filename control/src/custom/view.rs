@@ -108,6 +108,14 @@ impl Core {
         Ok(objects)
     }
 
+    /// An object of another version as the row's version shows it; of built-in kinds the object itself.
+    pub(crate) async fn as_version(&self, row: &Resource, mut value: Value) -> Result<Value, Status> {
+        if let (Some(kind), Some(version)) = (of(row), super::version_of(row)) {
+            kind.convert(self, version, std::slice::from_mut(&mut value)).await?;
+        }
+        Ok(value)
+    }
+
     /// An object of the row's version as it is stored.
     pub(crate) async fn stored_form(&self, row: &Resource, value: &Value) -> Result<Value, Status> {
         let mut value = value.clone();

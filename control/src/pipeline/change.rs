@@ -122,7 +122,7 @@ fn check_preconditions(request: &Request, stored: &Object, new: &Value) -> Resul
 }
 
 /// A write of the object cannot touch its status, a write of the status nothing but the status, labels and annotations.
-fn keep_what_is_not_theirs(request: &Request, old: &Value, new: &mut Value) {
+pub(super) fn keep_what_is_not_theirs(request: &Request, old: &Value, new: &mut Value) {
     fn put(object: &mut Value, field: &str, value: &Value) {
         if let Some(map) = object.as_object_mut() {
             match value {

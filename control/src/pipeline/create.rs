@@ -70,14 +70,17 @@ impl Core {
         let cx = self.cx(request, &snapshot);
 
         metadata::prepare_create(row, &mut new, uuid::Uuid::new_v4().to_string(), &cx.timestamp());
+        if self.admission.mutate(&cx, None, Some(&mut new)).await? {
+            // What only the server may say, no webhook says either.
+            let uid = uuid::Uuid::new_v4().to_string();
+            metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
+            metadata::prepare_create(row, &mut new, uid, &cx.timestamp());
+        }
         if row.has_status()
             && !hooks.status_on_create()
             && let Some(object) = new.as_object_mut()
         {
             object.remove("status");
-        }
-        for plugin in &self.admission {
-            plugin.mutate(&cx, None, &mut new)?;
         }
         hooks.prepare_create(&cx, &mut new)?;
         if let Some(schema) = decode::schema_of(self, request) {
@@ -94,9 +97,7 @@ impl Core {
         if &*row.group == "rbac.authorization.k8s.io" {
             self.auth.check_escalation(&request.user, &row.plural, None, &new)?;
         }
-        for plugin in &self.admission {
-            plugin.validate(&cx, None, Some(&new))?;
-        }
+        self.admission.validate(&cx, None, Some(&new)).await?;
         warn(warnings, cx.warnings.take());
         warn(warnings, hooks.warnings(&cx, None, &new));
 

@@ -7,7 +7,7 @@ use coracle_store::{Expect, Op};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// `metav1.DeleteOptions`, from the body or the query.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -135,22 +135,35 @@ fn propagate(object: &mut Value, propagation: Option<Propagation>) {
 }
 
 impl Core {
-    pub(crate) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+    pub(super) async fn delete(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        self.remove(request, true).await
+    }
+
+    /// A delete that was admitted as something else.
+    pub(crate) async fn evict(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+        self.remove(request, false).await
+    }
+
+    async fn remove(self: &Arc<Self>, request: &Request, admit: bool) -> Result<Answer, Status> {
         let options = Options::of(self, request)?;
+        let mut request = Cow::Borrowed(request);
+        if options.dry_run() && !request.write.dry_run {
+            request.to_mut().write.dry_run = true;
+        }
         let until = Instant::now() + handle::DEADLINE;
         loop {
-            if let Some(answer) = self.try_delete(request, &options).await? {
+            if let Some(answer) = self.try_delete(&request, &options, admit).await? {
                 return Ok(answer);
             }
             if Instant::now() >= until {
-                return Err(conflict(request, "the object is changing too fast; try again"));
+                return Err(conflict(&request, "the object is changing too fast; try again"));
             }
         }
     }
 
-    async fn try_delete(self: &Arc<Self>, request: &Request, options: &Options) -> Result<Option<Answer>, Status> {
+    async fn try_delete(self: &Arc<Self>, request: &Request, options: &Options, admit: bool) -> Result<Option<Answer>, Status> {
         let row = &request.resource;
-        let dry_run = request.write.dry_run || options.dry_run();
+        let dry_run = request.write.dry_run;
         let snapshot = self.fresh().await?;
         let stored = snapshot.get(&handle::key(request)).ok_or_else(|| handle::missing(request))?;
         if let Some(wanted) = &options.preconditions {
@@ -168,8 +181,10 @@ impl Core {
         let cx = self.cx(request, &snapshot);
         let old = object::parse(&stored)?;
         let shown = self.view(row, stored.clone()).await?;
-        for plugin in &self.admission {
-            plugin.validate(&cx, Some(&object::parse(&shown)?), None)?;
+        if admit {
+            let seen = object::parse(&shown)?;
+            self.admission.mutate(&cx, Some(&seen), None).await?;
+            self.admission.validate(&cx, Some(&seen), None).await?;
         }
 
         let mut new = old.clone();

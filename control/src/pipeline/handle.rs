@@ -9,6 +9,7 @@ use coracle_api::status::Status;
 use coracle_store::{Error, Key, Snapshot};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 /// How long a write tries again after lost races, and a read waits for a revision.
@@ -43,6 +44,10 @@ impl Core {
         if !serves {
             return Err(Status::method_not_allowed());
         }
+        if request.connects() {
+            // The answer is a stream: warnings have no place in it.
+            self.admit(request, crate::admission::connect_options(request), &mut Vec::new()).await?;
+        }
         if let Some(answer) = crate::nodes::serve(self, request).await {
             return answer;
         }
@@ -56,7 +61,8 @@ impl Core {
             return Ok(Answer::Value { code: 201, value, warnings });
         }
         if (&*row.plural, &*request.subresource, request.verb) == ("serviceaccounts", "token", Verb::Create) {
-            let (body, warnings) = super::decode::body(self, request)?;
+            let (body, mut warnings) = super::decode::body(self, request)?;
+            let body = self.admit(request, body, &mut warnings).await?;
             let value = self.auth.token_request(&request.user, &request.namespace, &request.name, &body)?;
             return Ok(Answer::Value { code: 201, value, warnings });
         }
@@ -72,6 +78,16 @@ impl Core {
         }
     }
 
+    /// Admission of a body that is not stored itself: of a subresource, or the options of a connection. The body as it is admitted.
+    pub(crate) async fn admit(self: &Arc<Self>, request: &Request, mut body: Value, warnings: &mut Vec<String>) -> Result<Value, Status> {
+        let snapshot = self.store.snapshot();
+        let cx = self.cx(request, &snapshot);
+        self.admission.mutate(&cx, None, Some(&mut body)).await?;
+        self.admission.validate(&cx, None, Some(&body)).await?;
+        warnings.extend(cx.warnings.take());
+        Ok(body)
+    }
+
     /// 403 in upstream's words unless a rule allows it.
     pub fn authorize(&self, user: &User, asked: &Attributes<'_>) -> Result<(), Status> {
         let decision = self.auth.authorize(user, asked);
@@ -84,7 +100,7 @@ impl Core {
 
     /// What hooks and admission look at.
     pub(super) fn cx<'a>(self: &'a Arc<Self>, request: &'a Request, snapshot: &'a Snapshot) -> Cx<'a> {
-        Cx { core: self, request, snapshot, now: Timestamp::now(), warnings: Default::default() }
+        Cx { core: self, request, snapshot, now: Timestamp::now(), warnings: Default::default(), again: Default::default() }
     }
 }
 

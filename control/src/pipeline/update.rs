@@ -4,7 +4,7 @@
 
 use super::{
     Answer, Core, Request,
-    change::{Wanted, warn},
+    change::{Wanted, keep_what_is_not_theirs, warn},
     handle, metadata, object, scale,
 };
 use crate::custom;
@@ -56,8 +56,23 @@ impl Core {
         metadata::prepare_update(&old, &mut new);
 
         let hooks = self.hooks_of(row);
-        for plugin in &self.admission {
-            plugin.mutate(&cx, Some(&old), &mut new)?;
+        let scaled = &*request.subresource == "scale";
+        if scaled {
+            // Admission sees a scale as what it is.
+            let mut sent = scale::view(row, &new);
+            if self.admission.mutate(&cx, Some(&scale::view(row, &old)), Some(&mut sent)).await? {
+                let list = managed::take(&mut new);
+                new = scale::merge(row, &old, &sent)?;
+                managed::put(&mut new, list);
+                metadata::prepare_update(&old, &mut new);
+            }
+        } else if self.admission.mutate(&cx, Some(&old), Some(&mut new)).await? {
+            // What is not a client's to change is not a webhook's either.
+            metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
+            let list = managed::take(&mut new);
+            keep_what_is_not_theirs(request, &old, &mut new);
+            managed::put(&mut new, list);
+            metadata::prepare_update(&old, &mut new);
         }
         hooks.prepare_update(&cx, &old, &mut new)?;
         metadata::bump_generation(row, &old, &mut new);
@@ -71,8 +86,9 @@ impl Core {
         if &*row.group == "rbac.authorization.k8s.io" {
             self.auth.check_escalation(&request.user, &row.plural, Some(&old), &new)?;
         }
-        for plugin in &self.admission {
-            plugin.validate(&cx, Some(&old), Some(&new))?;
+        match scaled {
+            true => self.admission.validate(&cx, Some(&scale::view(row, &old)), Some(&scale::view(row, &new))).await?,
+            false => self.admission.validate(&cx, Some(&old), Some(&new)).await?,
         }
         warn(warnings, cx.warnings.take());
         warn(warnings, hooks.warnings(&cx, Some(&old), &new));
@@ -88,7 +104,7 @@ impl Core {
         }
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
-            let value = if &*request.subresource == "scale" { scale::view(row, &value) } else { value };
+            let value = if scaled { scale::view(row, &value) } else { value };
             return Ok(Some(Answer::Value { code: 200, value, warnings: std::mem::take(warnings) }));
         }
 

@@ -17,6 +17,11 @@ impl Conditions {
         Conditions { list: list.as_array().into_iter().flatten().map(expression).collect() }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Whether all are true. One that is false decides, whatever others fail on.
     ///
     /// # Errors

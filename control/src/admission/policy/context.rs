@@ -1,7 +1,7 @@
 //! The values of an expression's variables for one request.
 
-use super::Policy;
 use super::environment::{NAMESPACE, REQUEST};
+use super::expression::Expression;
 use crate::admission::attributes::Attributes;
 use crate::auth::{self, User};
 use crate::pipeline::Core;
@@ -10,8 +10,8 @@ use coracle_cel::{Activation, Authorizer, Check, Decision, Val};
 use coracle_store::Snapshot;
 use serde_json::Value;
 
-/// What all policies see of a request.
-pub(super) struct Subject<'a> {
+/// What all policies and webhooks see of a request.
+pub(in crate::admission) struct Subject<'a> {
     pub attributes: &'a Attributes<'a>,
     pub request: &'a Value,
     pub namespace: &'a Value,
@@ -24,11 +24,16 @@ impl Subject<'_> {
         &self.core.registry
     }
 
-    /// The variables of a policy's expressions; `object` is the object as it is by now.
+    /// The values of what expressions may use; `object` is the object as it is by now, `variables` the policy's own.
     ///
     /// # Errors
     /// What of the request cannot be shown.
-    pub fn activation<'a>(&'a self, policy: &'a Policy, params: &'a Value, object: Option<&'a Value>) -> Result<Activation<'a>, String> {
+    pub fn activation<'a>(
+        &'a self,
+        variables: &'a [(String, Expression)],
+        params: &'a Value,
+        object: Option<&'a Value>,
+    ) -> Result<Activation<'a>, String> {
         static NULL: Value = Value::Null;
         let mut activation = Activation::new();
         let a = self.attributes;
@@ -41,7 +46,7 @@ impl Subject<'_> {
         activation.bind("authorizer", Val::authorizer());
         activation.bind("authorizer.requestResource", Val::resource_check(self.requested()));
         activation.set_authorizer(self);
-        for (name, expression) in &policy.variables {
+        for (name, expression) in variables {
             if let Some(program) = expression.program() {
                 activation.define(name, program);
             }

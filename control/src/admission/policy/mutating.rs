@@ -1,7 +1,7 @@
 //! `MutatingAdmissionPolicy`: changes objects on their way in.
 
 use super::context::Subject;
-use super::set::Cache;
+use super::set::{Cache, Set};
 use super::{Binding, MUTATING, MUTATING_BINDINGS, Policy, params, patch};
 use crate::admission::attributes::{self, Attributes, Operation};
 use crate::admission::{Plugin, lookup};
@@ -20,7 +20,7 @@ pub struct MutatingAdmissionPolicy {
 impl MutatingAdmissionPolicy {
     /// Nothing is compiled yet.
     pub fn new() -> Self {
-        Self { cache: Cache::new(MUTATING, MUTATING_BINDINGS) }
+        Self { cache: Cache::new(&[MUTATING, MUTATING_BINDINGS]) }
     }
 }
 
@@ -36,7 +36,7 @@ impl Plugin for MutatingAdmissionPolicy {
     }
 
     fn mutate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &mut Value) -> Result<(), Status> {
-        let set = self.cache.of(cx.snapshot);
+        let set = self.cache.of(cx.snapshot, |known| Set::of(cx.snapshot, MUTATING, MUTATING_BINDINGS, known));
         if set.hooks.is_empty() {
             return Ok(());
         }
@@ -45,7 +45,7 @@ impl Plugin for MutatingAdmissionPolicy {
         // Which invocations ran already, and at which of them the object changed last.
         let (mut ran, mut changed_at, mut count) = (Vec::new(), 0, 0);
         for round in 0..2 {
-            for (policy, bindings) in &set.hooks {
+            for (policy, bindings) in set.hooks.iter().filter(|(policy, _)| policy.again || !cx.again.get()) {
                 for binding in bindings {
                     let before = object.clone();
                     let Some(a) = Attributes::of(cx, old, Some(&before)).filter(|a| a.operation != Operation::Delete) else { return Ok(()) };
@@ -90,12 +90,9 @@ impl Plugin for MutatingAdmissionPolicy {
     }
 }
 
-/// The schema of what is admitted: the object's own, also where only a part of it is written.
+/// The schema of what is admitted: the object's own, or of a subresource such as `scale`.
 fn schema(cx: &Cx<'_>) -> Result<std::sync::Arc<Schema>, Status> {
-    let row = cx.row();
-    let kind = || cx.core.schemas.get(&row.group, &row.version, &row.kind);
-    let schema = if matches!(cx.subresource(), "" | "status" | "scale") { kind() } else { decode::schema_of(cx.core, cx.request) };
-    schema.ok_or_else(|| Status::internal(format_args!("no schema for {}", row.kind)))
+    decode::schema_of(cx.core, cx.request).ok_or_else(|| Status::internal(format_args!("no schema for {}", cx.row().kind)))
 }
 
 /// The parameters with which a policy is invoked under a binding; none where it is about something else.
@@ -112,13 +109,13 @@ fn matching(subject: &Subject<'_>, policy: &Policy, binding: &Binding) -> Result
 
 /// The object after all mutations of a policy; None when its conditions do not hold.
 fn invoke(subject: &Subject<'_>, policy: &Policy, params: &Value, object: &Value, schema: &Schema) -> Result<Option<Value>, String> {
-    if !policy.conditions.hold(&subject.activation(policy, params, Some(object))?, policy.lenient)? {
+    if !policy.conditions.hold(&subject.activation(&policy.variables, params, Some(object))?, policy.lenient)? {
         return Ok(None);
     }
     let mut object = object.clone();
     for mutation in &policy.mutations {
         let next = {
-            let activation = subject.activation(policy, params, Some(&object))?;
+            let activation = subject.activation(&policy.variables, params, Some(&object))?;
             patch::mutate(mutation, &activation, &object, schema, &mut Budget::default())
         };
         match next {

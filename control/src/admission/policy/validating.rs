@@ -5,7 +5,7 @@ use super::expression::Failure;
 use super::set::{Cache, Set};
 use super::{Binding, Policy, VALIDATING, VALIDATING_BINDINGS, params};
 use crate::admission::attributes::{self, Attributes};
-use crate::admission::{Plugin, lookup};
+use crate::admission::{Plugin, audit, lookup};
 use crate::resources::Cx;
 use coracle_api::status::{Cause, Details, Status};
 use coracle_cel::{Activation, Budget, Val, message_of};
@@ -19,7 +19,7 @@ pub struct ValidatingAdmissionPolicy {
 impl ValidatingAdmissionPolicy {
     /// Nothing is compiled yet.
     pub fn new() -> Self {
-        Self { cache: Cache::new(VALIDATING, VALIDATING_BINDINGS) }
+        Self { cache: Cache::new(&[VALIDATING, VALIDATING_BINDINGS]) }
     }
 }
 
@@ -60,8 +60,12 @@ impl Plugin for ValidatingAdmissionPolicy {
         "ValidatingAdmissionPolicy"
     }
 
+    fn connects(&self) -> bool {
+        true
+    }
+
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), Status> {
-        let set = self.cache.of(cx.snapshot);
+        let set = self.cache.of(cx.snapshot, |known| Set::of(cx.snapshot, VALIDATING, VALIDATING_BINDINGS, known));
         if set.hooks.is_empty() {
             return Ok(());
         }
@@ -116,7 +120,7 @@ fn judge(cx: &Cx<'_>, subject: &Subject<'_>, set: &Set) -> Option<(Denial, Strin
                             deny(denial, policy, Some(binding));
                         }
                         for (key, value) in judgement.annotations {
-                            note(cx, &format!("{}/{key}", policy.name), &value);
+                            audit(cx, &format!("{}/{key}", policy.name), &value);
                         }
                     }
                 }
@@ -137,21 +141,11 @@ fn act(cx: &Cx<'_>, policy: &Policy, binding: &Binding, at: usize, denial: Denia
     }
     if has("Audit") {
         let failure = json!([{"message": denial.message, "policy": policy.name, "binding": binding.name, "expressionIndex": at, "validationActions": binding.actions}]);
-        note(cx, "validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
+        audit(cx, "validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
     }
     if has("Deny") {
         deny(denial, policy, Some(binding));
     }
-}
-
-/// An annotation of the audit record.
-fn note(cx: &Cx<'_>, key: &str, value: &str) {
-    let request = cx.request;
-    tracing::info!(
-        target: crate::auth::audit::TARGET,
-        user = %request.user.name, verb = request.verb.as_str(), resource = %request.resource.id(), namespace = %request.namespace, name = %request.name,
-        annotation = key, value,
-    );
 }
 
 fn evaluate(subject: &Subject<'_>, policy: &Policy, params: &Value) -> Judgement {
@@ -161,7 +155,7 @@ fn evaluate(subject: &Subject<'_>, policy: &Policy, params: &Value) -> Judgement
             judgement.denials.push((0, Denial::invalid(why)));
         }
     };
-    let activation = match subject.activation(policy, params, subject.attributes.new) {
+    let activation = match subject.activation(&policy.variables, params, subject.attributes.new) {
         Ok(activation) => activation,
         Err(why) => {
             failed(&mut judgement, why);

@@ -64,7 +64,7 @@ pub fn assign(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String>
 
 /// Serves `POST …/pods/NAME/binding`.
 pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
-    let (binding, warnings) = decode::body(core, request)?;
+    let (binding, mut warnings) = decode::body(core, request)?;
     if binding["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != request.name) {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
@@ -73,7 +73,8 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
     if !causes.is_empty() {
         return Err(Status::invalid("", "Binding", &request.name, causes));
     }
-    write::change(core, request, &binding, |stored, pod, now| {
+    let binding = core.admit(request, binding, &mut warnings).await?;
+    write::change(core, request, |stored, pod, now| {
         write::precondition(stored, &binding)?;
         assign(pod, &binding, now).map_err(|why| Status::conflict("", "pods/binding", &request.name, &why))?;
         let mut causes = Causes::new();

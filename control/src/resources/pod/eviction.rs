@@ -26,10 +26,11 @@ const UNSETTLED: u32 = 10;
 
 /// Serves `POST …/pods/NAME/eviction`.
 pub async fn evict(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
-    let (eviction, warnings) = decode::body(core, request)?;
+    let (eviction, mut warnings) = decode::body(core, request)?;
     if eviction["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != request.name) {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let eviction = core.admit(request, eviction, &mut warnings).await?;
     let options = match &eviction["deleteOptions"] {
         Value::Null => json!({}),
         options => options.clone(),
@@ -37,7 +38,7 @@ pub async fn evict(core: &Arc<Core>, request: &Request) -> Result<Answer, Status
     let mut marked = request.clone();
     marked.write.dry_run |= options["dryRun"].as_array().is_some_and(|list| !list.is_empty());
     let only = spend(core, &marked).await?;
-    let changed = write::change(core, &marked, &eviction, |stored, pod, now| {
+    let changed = write::change(core, &marked, |stored, pod, now| {
         if only.as_ref().is_some_and(|(_, revision)| *revision != stored.revision) {
             return Err(Status::conflict("", "pods", &request.name, "it changed while its budget was looked at"));
         }
@@ -52,7 +53,7 @@ pub async fn evict(core: &Arc<Core>, request: &Request) -> Result<Answer, Status
     }
     // Whoever may evict need not be allowed to delete, so this is the delete itself and not a request for one.
     let delete = Request { verb: Verb::Delete, subresource: "".into(), body: Body::Object(options), ..marked };
-    core.delete(&delete).await?;
+    core.evict(&delete).await?;
     Ok(Answer::Value { code: 201, value: write::success(), warnings })
 }
 

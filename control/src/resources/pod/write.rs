@@ -1,34 +1,16 @@
-//! Writes that subresources of a pod make to the pod itself: admitted like any create, then compare-and-set until it holds.
+//! Writes that subresources of a pod make to the pod itself: compare-and-set until it holds.
 
-use crate::{
-    pipeline::{Core, Request, handle, object},
-    resources::Cx,
-};
+use crate::pipeline::{Core, Request, handle, object};
 use coracle_api::status::Status;
 use coracle_store::{Error, Expect, Key, Object, Op, Txn};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Instant};
 
-/// Admission of the body of a subresource, which is a create in the pod's namespace.
-fn admit(core: &Arc<Core>, request: &Request, body: &Value, now: Timestamp) -> Result<(), Status> {
-    let snapshot = core.store.snapshot();
-    let cx = Cx { core, request, snapshot: &snapshot, now, warnings: Default::default() };
-    let mut body = body.clone();
-    for plugin in &core.admission {
-        plugin.mutate(&cx, None, &mut body)?;
-    }
-    for plugin in &core.admission {
-        plugin.validate(&cx, None, Some(&body))?;
-    }
-    Ok(())
-}
-
 /// Changes the pod of this request; `change` runs again after a lost race and may refuse. A change of nothing is no write.
 pub async fn change(
     core: &Arc<Core>,
     request: &Request,
-    body: &Value,
     change: impl Fn(&Object, &mut Value, &str) -> Result<(), Status>,
 ) -> Result<Arc<Object>, Status> {
     let missing = || Status::not_found("", "pods", &request.name);
@@ -37,7 +19,6 @@ pub async fn change(
     core.store.barrier().await.map_err(handle::store_error)?;
     loop {
         let now = Timestamp::now();
-        admit(core, request, body, now)?;
         let stored = core.store.snapshot().get(&key).ok_or_else(missing)?;
         let mut pod = object::parse(&stored)?;
         change(&stored, &mut pod, &coracle_api::names::rfc3339(now))?;
