@@ -9,6 +9,7 @@ pub mod constraints;
 mod ingress_class;
 mod lookup;
 mod namespace_lifecycle;
+mod pod_security;
 pub mod policy;
 mod priority;
 mod runtime_class;
@@ -133,6 +134,7 @@ fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(service_account::ServiceAccount),
         Box::new(crate::auth::node::NodeRestriction),
         Box::new(tolerations::TaintNodesByCondition),
+        Box::new(pod_security::PodSecurity),
         Box::new(priority::Priority),
         Box::new(tolerations::DefaultTolerationSeconds),
         Box::new(storage::DefaultStorageClass),
