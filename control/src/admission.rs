@@ -7,11 +7,13 @@ mod cached;
 mod certificates;
 pub mod constraints;
 mod ingress_class;
+mod limit_ranger;
 mod lookup;
 mod namespace_lifecycle;
 mod pod_security;
 pub mod policy;
 mod priority;
+mod quota;
 mod runtime_class;
 mod service_account;
 pub mod storage;
@@ -20,6 +22,7 @@ mod webhooks;
 
 use crate::resources::Cx;
 use coracle_api::status::Status;
+use coracle_store::Op;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,12 +128,18 @@ impl Admission {
         }
         self.webhooks.validate(cx, old, new).await
     }
+
+    /// What the write takes from quotas, added to its transaction: the last that may refuse.
+    pub fn charge(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, ops: &mut Vec<Op>) -> Result<(), Status> {
+        quota::charge(cx, old, new, ops)
+    }
 }
 
 /// The plugins of this build, in order.
 fn builtin() -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(crate::auth::node::NodeRestriction),
         Box::new(tolerations::TaintNodesByCondition),

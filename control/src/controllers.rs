@@ -29,6 +29,7 @@ pub mod pod;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod queue;
+pub mod quota;
 pub mod replica_set;
 pub mod root_ca;
 pub mod runner;
@@ -115,6 +116,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(node_lifecycle::NodeLifecycle::new(&context)),
         Box::new(node_lifecycle::Evictions::new(&context)),
         Box::new(pod_gc::PodGarbage::new(&context)),
+        Box::new(quota::Quotas::new(&context)),
         Box::new(service_cidr::ServiceCidrs::new(&context, options.service_range)),
         Box::new(certificates::Certificates::new(&context, options.authority)),
         Box::new(flow_schemas::FlowSchemas::new(&context)),

@@ -11,6 +11,7 @@ mod expiry;
 pub mod http;
 pub mod nodes;
 pub mod pipeline;
+pub mod quota;
 pub mod resources;
 pub mod scheduler;
 pub mod tasks;

@@ -117,6 +117,7 @@ impl Core {
             ops.push(Op::Check { key: namespace, expect });
         }
         hooks.also(&cx, None, Some(&new), &mut ops)?;
+        self.admission.charge(&cx, None, &new, &mut ops)?;
 
         if request.write.dry_run {
             if snapshot.get(&key).is_some() {

@@ -102,6 +102,8 @@ impl Core {
         if !gone && object::unchanged(&stored, &draft) {
             return Ok(Some(self.answer(request, stored, std::mem::take(warnings)).await?));
         }
+        let mut charges = Vec::new();
+        self.admission.charge(&cx, Some(&old), &new, &mut charges)?;
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
             let value = if scaled { scale::view(row, &value) } else { value };
@@ -112,6 +114,7 @@ impl Core {
         let expect = Expect::Revision(stored.revision);
         let mut ops = vec![if gone { Op::Delete { key, expect } } else { Op::Put { key, expect, draft } }];
         ops.extend(custom::guard(row));
+        ops.extend(charges);
         hooks.also(&cx, Some(&old), (!gone).then_some(&new), &mut ops)?;
         match self.commit_first(request, ops).await? {
             Some(object) => Ok(Some(self.answer(request, object, std::mem::take(warnings)).await?)),

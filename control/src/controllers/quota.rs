@@ -1,0 +1,129 @@
+//! Counts what ResourceQuotas bound (Kubernetes' resourcequota-controller): anew for a new or changed quota, and when something is given back.
+//!
+//! What is taken is charged with the write that takes it ([`crate::admission`]), so creates are no work here. A write that began before a quota was there does not
+//! know it; a young quota is therefore counted once more when no such write can be left.
+
+use super::{
+    Context,
+    action::{Action, perform},
+    queue::Next,
+    runner::{Controller, Event, every},
+    view::parse,
+};
+use crate::quota::{self, QUOTAS, amounts};
+use async_trait::async_trait;
+use coracle_api::Status;
+use coracle_store::{Key, Object, Snapshot};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::{sync::Arc, time::Duration};
+
+/// Longest that a write takes from its look at the quotas to its commit: all its webhooks, and some time of its own.
+const LONGEST_WRITE: Duration = Duration::from_secs(75);
+/// Between two counts of one quota.
+const REST: Duration = Duration::from_millis(20);
+
+/// See the module.
+pub struct Quotas {
+    context: Context,
+}
+
+impl Quotas {
+    /// Acting as `resourcequota-controller`.
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.acting_as("resourcequota-controller") }
+    }
+}
+
+#[derive(Deserialize)]
+struct Specified<'a> {
+    #[serde(borrow)]
+    spec: Option<&'a RawValue>,
+}
+
+/// The text of `spec`, which is canonical.
+fn spec(object: &Object) -> Option<&str> {
+    serde_json::from_slice::<Specified<'_>>(&object.json).ok()?.spec.map(RawValue::get)
+}
+
+/// Whether an update of an object may give something back.
+fn gives_back(resource: &str, prev: &Arc<Object>, new: &Arc<Object>) -> bool {
+    match resource {
+        "pods" => {
+            let phase = |pod: &Arc<Object>| pod.meta.fields.iter().find(|(name, _)| &**name == "status.phase").map(|(_, phase)| phase.clone());
+            phase(prev) != phase(new) || spec(prev) != spec(new)
+        }
+        "services" | "persistentvolumeclaims" => spec(prev) != spec(new) || resource == "persistentvolumeclaims",
+        _ => false,
+    }
+}
+
+#[async_trait]
+impl Controller for Quotas {
+    fn name(&self) -> &'static str {
+        "resourcequota-controller"
+    }
+
+    fn route(&self, event: &Event<'_>, keys: &mut Vec<Key>) {
+        let Some(key) = event.key().filter(|key| !key.namespace.is_empty()) else { return };
+        if event.resource == QUOTAS {
+            if let Some(new) = event.new
+                && event.prev.is_none_or(|prev| spec(prev) != spec(new))
+            {
+                keys.push(new.key.clone());
+            }
+            if event.new.is_some() {
+                return;
+            }
+        }
+        let mut quotas = event.snapshot.range(QUOTAS, Some(&key.namespace), None).peekable();
+        if quotas.peek().is_none() {
+            return;
+        }
+        let back = match (event.prev, event.new) {
+            (Some(_), None) => true,
+            (Some(prev), Some(new)) => gives_back(event.resource, prev, new),
+            _ => false,
+        };
+        if back {
+            keys.extend(quotas.map(|quota| quota.key.clone()));
+        }
+    }
+
+    fn all(&self, snapshot: &Snapshot, keys: &mut Vec<Key>) {
+        every(snapshot, QUOTAS, keys);
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
+        let snapshot = self.context.client.store().snapshot();
+        let Some(stored) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let object: Value = parse(&stored)?;
+        let now = self.context.now();
+        let status = status(&object, &key.namespace, &snapshot, now);
+        if status != object["status"] {
+            perform(&self.context.client, Some(&stored), vec![Action::Status(status)]).await?;
+        }
+        let made: Option<Timestamp> = object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
+        let age = made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or(LONGEST_WRITE);
+        Ok(match LONGEST_WRITE.checked_sub(age).filter(|left| !left.is_zero()) {
+            Some(left) => Next::After(left),
+            None => Next::NotBefore(REST),
+        })
+    }
+}
+
+/// The status of a quota; amounts that are the same keep the notation they have.
+fn status(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp) -> Value {
+    let counted = quota::used(quota, namespace, snapshot, now);
+    let before = amounts::of(&quota["status"]["used"]);
+    let used = counted.into_iter().map(|(name, amount)| (before.get(&name).copied().filter(|before| *before == amount).unwrap_or(amount), name));
+    let used = used.map(|(amount, name)| (name, amount)).collect();
+    let mut status = json!({});
+    for (field, value) in [("hard", quota["spec"]["hard"].clone()), ("used", amounts::to_json(&used))] {
+        if value.as_object().is_some_and(|map| !map.is_empty()) {
+            status[field] = value;
+        }
+    }
+    status
+}
