@@ -18,6 +18,7 @@ mod runtime_class;
 mod service_account;
 pub mod storage;
 mod tolerations;
+mod topology;
 mod webhooks;
 
 use crate::resources::Cx;
@@ -154,6 +155,7 @@ fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(certificates::CertificateSigning),
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
+        Box::new(topology::PodTopologyLabels),
         Box::new(policy::MutatingAdmissionPolicy::new()),
         Box::new(policy::ValidatingAdmissionPolicy::new()),
     ]
