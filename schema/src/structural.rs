@@ -5,7 +5,9 @@
 //! may be a string, null may mean something, and conditions hang on any node.)
 
 mod compare;
+mod declaration;
 mod defaults;
+mod field_path;
 mod formats;
 mod lists;
 pub(crate) mod metadata;
@@ -13,17 +15,21 @@ mod parse;
 mod pattern;
 mod prune;
 mod read;
+mod rules;
 mod validate;
 
+pub use field_path::field_path;
 pub use formats::known as known_format;
 pub use lists::unique;
 pub use metadata::{Malformed, coerce, embedded};
 pub use pattern::check as check_pattern;
 pub(crate) use read::read;
+pub use rules::{Rules, Trial};
 pub use validate::Validation;
 
 use pattern::Pattern;
 use serde_json::{Number, Value};
+use std::sync::OnceLock;
 
 /// Fields that every object has, whatever its schema says.
 pub const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -32,6 +38,7 @@ pub const META_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 #[derive(Debug, Default)]
 pub struct Structural {
     pub(crate) root: Node,
+    rules: OnceLock<Option<Box<Rules>>>,
 }
 
 /// One place in a schema.
@@ -56,6 +63,8 @@ pub struct Node {
     /// `x-kubernetes-list-map-keys`
     pub(crate) keys: Box<[Box<str>]>,
     pub(crate) checks: Option<Box<Checks>>,
+    /// `x-kubernetes-validations`
+    pub(crate) rules: Box<[rules::Text]>,
 }
 
 /// `additionalProperties`
@@ -153,7 +162,7 @@ impl Structural {
     pub fn parse(schema: &Value) -> Result<Structural, String> {
         let mut root = parse::node(schema)?;
         root.prune_defaults();
-        Ok(Structural { root })
+        Ok(Structural { root, rules: OnceLock::new() })
     }
 
     /// Removes what the schema does not know; the paths of what went, sorted. `apiVersion`, `kind` and `metadata` of the object stay as they are.
@@ -171,6 +180,11 @@ impl Structural {
     /// Fills in defaults.
     pub fn default(&self, object: &mut Value) {
         defaults::fill(&self.root, object);
+    }
+
+    /// The rules of the schema, if it has some; compiled when they are first asked for.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.rules.get_or_init(|| Rules::compile(&self.root, true).map(Box::new)).as_deref()
     }
 
     /// The schema of the whole object.
@@ -218,7 +232,7 @@ impl Node {
     }
 
     /// The schema of what is in a map, where it has one.
-    pub(crate) fn additional_schema(&self) -> Option<&Node> {
+    pub fn additional_schema(&self) -> Option<&Node> {
         match self.additional.as_deref() {
             Some(Additional::Schema(node)) => Some(node),
             _ => None,

@@ -11,8 +11,12 @@ use coracle_api::{
     registry::Column,
     status::{Cause, Status},
 };
-use coracle_schema::structural::{self, Validation};
+use coracle_cel::Budget;
+use coracle_schema::structural::{self, Trial, Validation};
 use serde_json::Value;
+
+/// What makes a value unfit for rules to look at.
+const BLOCKING: [Mistake; 5] = [Mistake::NotSupported, Mistake::Required, Mistake::TooLong, Mistake::TooMany, Mistake::TypeInvalid];
 
 impl Hooks for Version {
     fn prepare_update(&self, cx: &Cx<'_>, old: &Value, new: &mut Value) -> Result<(), Status> {
@@ -48,6 +52,15 @@ impl Hooks for Version {
         if !new_twice.is_empty() && old.is_none_or(|old| twice(old).is_empty()) {
             causes.extend(new_twice);
         }
+        let Some(rules) = shape.rules() else { return };
+        if causes.iter().any(|cause| BLOCKING.iter().any(|mistake| cause.reason == mistake.reason())) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+            causes.push(Cause::of(Mistake::Invalid, "<nil>", Some(&Value::Null), why));
+            return;
+        }
+        let (broken, warnings) = rules.check(root, Trial { value: new, old, ratchet: true, base: "" }, &mut Budget::default());
+        causes.extend(broken);
+        warnings.into_iter().for_each(|warning| cx.warnings.add(warning));
     }
 
     fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {

@@ -1,10 +1,13 @@
 //! `customresourcedefinitions.apiextensions.k8s.io`: definitions of custom resources.
 
 mod defaults;
+mod expressions;
 mod fields;
 mod schema;
 mod spec;
 mod structural;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Cx, Deletion, Hooks,

@@ -36,6 +36,11 @@ impl<'a> Was<'a> {
         Some(Was { node: self.node.items.as_deref()?, old, new })
     }
 
+    /// What was before.
+    pub fn old(self) -> &'a Value {
+        self.old
+    }
+
     /// Whether nothing changed; map lists may have been reordered.
     pub fn same(self) -> bool {
         match (self.old, self.new) {

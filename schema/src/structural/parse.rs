@@ -1,6 +1,6 @@
 //! From `JSONSchemaProps` to nodes (`schema.NewStructural`).
 
-use super::{Additional, Bound, Checks, Kind, ListType, Node, pattern::Pattern};
+use super::{Additional, Bound, Checks, Kind, ListType, Node, pattern::Pattern, rules::Text};
 use serde_json::{Map, Value};
 
 /// What OpenAPI has and structural schemas do not.
@@ -63,6 +63,7 @@ pub(super) fn node(schema: &Value) -> Result<Node, String> {
         atomic: text("x-kubernetes-map-type") == Some("atomic"),
         keys: keys.into_iter().flatten().filter_map(Value::as_str).map(Box::from).collect(),
         checks: checks(map)?,
+        rules: map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten().map(Text::read).collect(),
     })
 }
 

@@ -266,3 +266,84 @@ fn what_no_structural_schema_holds_is_refused() {
         assert_eq!(Structural::parse(&schema).map(drop), Err(why.to_owned()));
     }
 }
+
+/// What the rules of a schema say about a value, and what they only warn of.
+fn ruled(schema: &Structural, old: Option<Value>, value: Value) -> (Vec<String>, Vec<String>) {
+    let trial = Trial { value: &value, old: old.as_ref(), ratchet: true, base: "" };
+    let (causes, warnings) = schema.rules().expect("rules").check(schema.root(), trial, &mut coracle_cel::Budget::default());
+    (causes.iter().map(Cause::line).collect(), warnings)
+}
+
+#[test]
+fn rules_are_evaluated_along_the_tree() {
+    let schema = shape(json!({
+        "type": "object",
+        "x-kubernetes-validations": [{"rule": "self.metadata.name != 'bad' && self.kind == 'A'", "message": "not that name"}],
+        "properties": {"spec": {
+            "type": "object",
+            "x-kubernetes-validations": [
+                {"rule": "self.min <= self.max", "messageExpression": "'min %d is more than max %d'.format([self.min, self.max])", "fieldPath": ".min", "reason": "FieldValueForbidden"},
+            ],
+            "properties": {
+                "min": {"type": "integer"},
+                "max": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "may only grow"}]},
+                "names": {"type": "object", "additionalProperties": {"type": "string", "x-kubernetes-validations": [{"rule": "self.startsWith('a')"}]}},
+                "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "object", "properties": {
+                    "k": {"type": "string"},
+                    "v": {"type": "integer", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is fixed", "reason": "FieldValueDuplicate"}]},
+                }}},
+                "once": {"type": "string", "x-kubernetes-validations": [{"rule": "!oldSelf.hasValue() || oldSelf.value() == self", "optionalOldSelf": true, "message": "stays"}]},
+                "either": {"x-kubernetes-int-or-string": true, "x-kubernetes-validations": [{"rule": "type(self) == int || self.endsWith('%')"}]},
+                "pod": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true,
+                    "x-kubernetes-validations": [{"rule": "self.kind == 'Pod' && self.metadata.name.size() < 5"}]},
+            },
+        }},
+    }));
+    let spec = |spec: Value| json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "x"}, "spec": spec});
+    let good = spec(json!({"min": 1, "max": 2, "names": {"x": "ab"}, "list": [{"k": "a", "v": 1}], "once": "a", "either": "5%"}));
+    assert_eq!(ruled(&schema, None, good.clone()), (vec![], vec![]));
+    let bad = spec(json!({
+        "min": 3, "max": 2, "names": {"x": "b"}, "either": "5", "pod": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "longer"}},
+    }));
+    let (mut broken, _) = ruled(&schema, None, bad.clone());
+    broken.sort();
+    assert_eq!(
+        broken,
+        [
+            "spec.either: Invalid value: \"5\": failed rule: type(self) == int || self.endsWith('%')",
+            "spec.min: Forbidden: min 3 is more than max 2",
+            "spec.names[x]: Invalid value: \"b\": failed rule: self.startsWith('a')",
+            "spec.pod: Invalid value: failed rule: self.kind == 'Pod' && self.metadata.name.size() < 5",
+        ]
+    );
+    let (broken, _) = ruled(&schema, None, json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "bad"}}));
+    assert_eq!(broken, ["<nil>: Invalid value: not that name"]);
+
+    // Changes are seen where it can be told what was there before; what stays wrong is only warned of.
+    let changed = spec(json!({"min": 1, "max": 1, "names": {"x": "ab"}, "list": [{"k": "b", "v": 9}, {"k": "a", "v": 2}], "once": "b", "either": 1}));
+    let (mut broken, _) = ruled(&schema, Some(good), changed);
+    broken.sort();
+    assert_eq!(broken, ["spec.list[1].v: Duplicate value: 2", "spec.max: Invalid value: 1: may only grow", "spec.once: Invalid value: \"b\": stays"]);
+    let mut moved = bad.clone();
+    moved["spec"]["once"] = "x".into();
+    let (broken, warnings) = ruled(&schema, Some(bad), moved);
+    assert_eq!(broken, ["spec.min: Forbidden: min 3 is more than max 2"], "the rule about the whole spec sees that it changed");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+}
+
+#[test]
+fn rules_that_cannot_be_evaluated_say_so() {
+    let schema = object(json!({"n": {"x-kubernetes-int-or-string": true, "x-kubernetes-validations": [
+        {"rule": "self < 5", "message": "small"}, {"rule": "[1, 2][self] > 0"},
+    ]}}));
+    let (broken, _) = ruled(&schema, None, json!({"n": "x"}));
+    assert!(broken.iter().all(|line| line.starts_with("n: Invalid value: \"\": ")), "{broken:?}");
+    assert_eq!(broken.len(), 2);
+    let schema = object(json!({"l": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [
+        {"rule": "self.all(a, self.all(b, self.all(c, a + b + c > 0)))"}, {"rule": "false"},
+    ]}}));
+    let many: Vec<u32> = (1..2000).collect();
+    let (broken, _) = ruled(&schema, None, json!({"l": many}));
+    assert_eq!(broken.len(), 1, "nothing is evaluated after that: {broken:?}");
+    assert!(broken[0].contains("no further validation rules will be run due to call cost exceeds limit"), "{broken:?}");
+}

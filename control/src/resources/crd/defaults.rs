@@ -5,12 +5,13 @@ use crate::{
     resources::rules::{At, Causes},
 };
 use coracle_api::cause::Path;
-use coracle_schema::structural::{META_FIELDS, Malformed, Node, Structural, Validation, coerce, embedded};
+use coracle_cel::Budget;
+use coracle_schema::structural::{META_FIELDS, Malformed, Node, Rules, Structural, Trial, Validation, coerce, embedded};
 use serde_json::{Map, Value, json};
 
 /// Checks all defaults of a schema.
 pub(super) fn validate(schema: &At<'_, '_>, structural: &Structural, causes: &mut Causes) {
-    walk(schema, structural.root(), Around::whole(structural.root()), causes);
+    walk(schema, structural.root(), Around::whole(structural.root()), &mut Budget::default(), causes);
 }
 
 /// The object that a place is in, so that a default in its metadata can be seen in it.
@@ -46,26 +47,26 @@ impl Steps<'_> {
     }
 }
 
-fn walk(schema: &At<'_, '_>, node: &Node, around: Around<'_>, causes: &mut Causes) {
+fn walk(schema: &At<'_, '_>, node: &Node, around: Around<'_>, budget: &mut Budget, causes: &mut Causes) {
     let around = if node.is_embedded() { Around::whole(node) } else { around };
     let default = schema.field("default");
     if default.is_set() {
-        check(&default, node, around, causes);
+        check(&default, node, around, budget, causes);
     }
     let items = schema.field("items");
     if let Some(below) = node.items() {
-        walk(&items, below, Around { steps: Steps::Item(&around.steps), ..around }, causes);
+        walk(&items, below, Around { steps: Steps::Item(&around.steps), ..around }, budget, causes);
     }
     let properties = schema.field("properties");
     let whole = std::ptr::eq(node, around.root);
     for (name, property) in properties.entries() {
         let Some(below) = node.property(name) else { continue };
         let inside_meta = around.inside_meta || (whole && META_FIELDS.contains(&name));
-        walk(&property, below, Around { steps: Steps::Field(&around.steps, name), inside_meta, ..around }, causes);
+        walk(&property, below, Around { steps: Steps::Field(&around.steps, name), inside_meta, ..around }, budget, causes);
     }
 }
 
-fn check(default: &At<'_, '_>, node: &Node, around: Around<'_>, causes: &mut Causes) {
+fn check(default: &At<'_, '_>, node: &Node, around: Around<'_>, budget: &mut Budget, causes: &mut Causes) {
     let place = default.path();
     let mut value = default.value.clone();
     if around.inside_meta {
@@ -100,7 +101,27 @@ fn check(default: &At<'_, '_>, node: &Node, around: Around<'_>, causes: &mut Cau
             return;
         }
     }
-    causes.extend(Validation { value: default.value, old: None, base: &place }.run(node));
+    let wrong = Validation { value: default.value, old: None, base: &place }.run(node);
+    if !wrong.is_empty() {
+        causes.extend(wrong);
+        return;
+    }
+    let whole = std::ptr::eq(node, around.root);
+    let Some(rules) = Rules::compile(node, whole).filter(|_| budget.left() > 0) else { return };
+    // As a value that stays, and as one that comes to be.
+    let mut spent = *budget;
+    for old in [Some(default.value), None] {
+        let mut left = *budget;
+        let (broken, _) = rules.check(node, Trial { value: default.value, old, ratchet: false, base: &place }, &mut left);
+        if left.left() < spent.left() {
+            spent = left;
+        }
+        if !broken.is_empty() {
+            causes.extend(broken);
+            break;
+        }
+    }
+    *budget = spent;
 }
 
 /// A mistake within a default, at the default's own place.

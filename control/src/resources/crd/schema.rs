@@ -1,6 +1,10 @@
 //! Rules of a definition's schemas: what of OpenAPI is allowed, and what Kubernetes' extensions ask for.
 
-use super::{defaults, fields::field_path, structural};
+use super::{
+    defaults,
+    expressions::{self, Costs, Scope},
+    structural,
+};
 use crate::resources::rules::{At, Causes};
 use coracle_schema::structural::{META_FIELDS, Structural};
 use serde_json::Value;
@@ -35,7 +39,9 @@ const AT_ROOT: [(&str, &str); 22] = [
 ];
 
 /// One `CustomResourceValidation`; `status`: it has a subresource.
-pub(super) fn validation(validation: &At<'_, '_>, status: bool, causes: &mut Causes) {
+///
+/// `unchanged`: the schema was accepted before, what its rules cost is not held against it now.
+pub(super) fn validation(validation: &At<'_, '_>, status: bool, unchanged: bool, causes: &mut Causes) {
     let schema = validation.field("openAPIV3Schema");
     if !schema.is_set() {
         return;
@@ -47,23 +53,26 @@ pub(super) fn validation(validation: &At<'_, '_>, status: bool, causes: &mut Cau
     if schema.field("nullable").is_true() {
         schema.field("nullable").forbidden(causes, "nullable cannot be true at the root");
     }
-    let mut unreadable = None;
-    match Structural::parse(schema.value) {
-        Err(why) => unreadable = Some(why),
-        Ok(parsed) => {
-            let so_far = causes.len();
-            structural::validate(&schema, causes);
-            if causes.len() == so_far {
-                defaults::validate(&schema, &parsed, causes);
-            }
+    let parsed = Structural::parse(schema.value);
+    let mut sound = None;
+    if let Ok(parsed) = &parsed {
+        let so_far = causes.len();
+        structural::validate(&schema, causes);
+        if causes.len() == so_far {
+            defaults::validate(&schema, parsed, causes);
+        }
+        if causes.len() == so_far {
+            sound = Some(Scope::whole(parsed.root()));
         }
     }
-    let walk = Walk { defaults: Ok(()), inside_meta: false };
-    check(&schema, walk, true, causes);
+    let walk = Walk { defaults: Ok(()), inside_meta: false, uncorrelated: None };
+    let mut costs = Costs::new(unchanged);
+    check(&schema, walk, sound, true, &mut costs, causes);
+    costs.report(&schema, causes);
     if causes.len() == before
-        && let Some(why) = unreadable
+        && let Err(why) = &parsed
     {
-        schema.invalid_value(causes, "", &why);
+        schema.invalid_value(causes, "", why);
     }
 }
 
@@ -88,13 +97,16 @@ struct Walk<'w> {
     defaults: Result<(), &'w str>,
     /// Within type or metadata of an object.
     inside_meta: bool,
+    /// The outermost list around it whose elements cannot be told apart.
+    uncorrelated: Option<&'w At<'w, 'w>>,
 }
 
 /// One schema and all below it (`ValidateCustomResourceDefinitionOpenAPISchema`).
-fn check(schema: &At<'_, '_>, walk: Walk<'_>, root: bool, causes: &mut Causes) {
+fn check(schema: &At<'_, '_>, walk: Walk<'_>, scope: Option<Scope<'_>>, root: bool, costs: &mut Costs, causes: &mut Causes) {
     if !schema.is_set() {
         return;
     }
+    let so_far = causes.len();
     standard(schema, walk, causes);
     let embedded = schema.field("x-kubernetes-embedded-resource").is_true();
     if schema.field("uniqueItems").is_true() {
@@ -111,7 +123,7 @@ fn check(schema: &At<'_, '_>, walk: Walk<'_>, root: bool, causes: &mut Causes) {
                 true => Walk { defaults: Err("inside additionalProperties applying to object metadata"), ..walk },
                 false => walk,
             };
-            check(&additional, below, false, causes);
+            check(&additional, below, scope.as_ref().and_then(|scope| scope.entry(schema)), false, costs, causes);
         }
     }
     for (name, property) in properties.entries() {
@@ -123,29 +135,38 @@ fn check(schema: &At<'_, '_>, walk: Walk<'_>, root: bool, causes: &mut Causes) {
                 below.defaults = Err(&why);
             }
         }
-        check(&property, below, false, causes);
+        check(&property, below, scope.as_ref().and_then(|scope| scope.property(schema, name)), false, costs, causes);
     }
-    check(&schema.field("not"), walk, false, causes);
+    check(&schema.field("not"), walk, None, false, costs, causes);
     for field in ["allOf", "oneOf", "anyOf"] {
         let list = schema.field(field);
-        list.items().for_each(|schema| check(&schema, walk, false, causes));
+        list.items().for_each(|schema| check(&schema, walk, None, false, costs, causes));
     }
     let definitions = schema.field("definitions");
-    definitions.entries().for_each(|(_, schema)| check(&schema, walk, false, causes));
+    definitions.entries().for_each(|(_, schema)| check(&schema, walk, None, false, costs, causes));
     let items = schema.field("items");
+    let of_items = match schema.field("x-kubernetes-list-type").text() {
+        "map" => walk,
+        _ => Walk { uncorrelated: walk.uncorrelated.or(Some(schema)), ..walk },
+    };
     match items.value {
-        Value::Array(_) => items.items().for_each(|schema| check(&schema, walk, false, causes)),
-        _ => check(&items, walk, false, causes),
+        Value::Array(_) => items.items().for_each(|schema| check(&schema, of_items, None, false, costs, causes)),
+        _ => check(&items, of_items, scope.as_ref().and_then(|scope| scope.items(schema)), false, costs, causes),
     }
     let dependencies = schema.field("dependencies");
-    dependencies.entries().filter(|(_, schema)| schema.value.is_object()).for_each(|(_, schema)| check(&schema, walk, false, causes));
+    dependencies.entries().filter(|(_, schema)| schema.value.is_object()).for_each(|(_, schema)| check(&schema, walk, None, false, costs, causes));
     let preserve = schema.field("x-kubernetes-preserve-unknown-fields");
     if *preserve.value == Value::Bool(false) {
         preserve.invalid(causes, "must be true or undefined");
     }
     map_type(schema, causes);
     list_type(schema, causes);
-    expressions(schema, causes);
+    expressions::written(schema, causes);
+    if causes.len() == so_far
+        && let Some(scope) = &scope
+    {
+        expressions::compile(schema, scope, walk.uncorrelated, costs);
+    }
 }
 
 /// What OpenAPI has and definitions may not use.
@@ -280,47 +301,5 @@ fn map_keys(keys: &At<'_, '_>, items: &At<'_, '_>, causes: &mut Causes) {
             keys.invalid(causes, "must not contain duplicate entries");
         }
         seen.push(key.text());
-    }
-}
-
-/// `x-kubernetes-validations`, as far as that can be told without compiling them.
-fn expressions(schema: &At<'_, '_>, causes: &mut Causes) {
-    const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
-    let breaks = |text: &str| text.contains(['\n', '\r']);
-    let rules = schema.field("x-kubernetes-validations");
-    if !rules.is_empty() {
-        // A rule that nobody evaluates would be a promise nobody keeps.
-        rules.forbidden(causes, "validation rules are not evaluated by this version of the server; leave them out to have the rest of the schema");
-    }
-    for rule in rules.items() {
-        let (expression, message) = (rule.field("rule"), rule.field("message"));
-        let (trimmed_rule, trimmed) = (expression.text().trim(), message.text().trim());
-        if trimmed_rule.is_empty() {
-            expression.missing(causes, "rule is not specified");
-        } else if !message.text().is_empty() && trimmed.is_empty() {
-            message.invalid(causes, "must be non-empty if specified");
-        } else if breaks(trimmed) {
-            message.invalid(causes, "must not contain line breaks");
-        } else if breaks(trimmed_rule) && trimmed.is_empty() {
-            message.missing(causes, "message must be specified if rule contains line breaks");
-        }
-        let by_expression = rule.field("messageExpression");
-        if !by_expression.text().is_empty() && by_expression.text().trim().is_empty() {
-            by_expression.missing(causes, "messageExpression must be non-empty if specified");
-        }
-        rule.field("reason").one_of(causes, &REASONS);
-        let path = rule.field("fieldPath");
-        if path.text().is_empty() {
-            continue;
-        }
-        if path.text().trim().is_empty() {
-            path.invalid(causes, "must be non-empty if specified");
-        }
-        if breaks(path.text()) {
-            path.invalid(causes, "must not contain line breaks");
-        }
-        if Structural::parse(schema.value).is_ok_and(|structural| field_path(path.text(), structural.root(), true).is_err()) {
-            path.invalid(causes, "must be a valid path");
-        }
     }
 }

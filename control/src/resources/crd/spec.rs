@@ -29,6 +29,12 @@ pub(super) struct Before<'a> {
 }
 
 impl Before<'_> {
+    /// Whether a version has the schema it had.
+    fn unchanged(self, version: &Value) -> bool {
+        let old = self.old.map(|old| crate::resources::cells::list(&old["spec"]["versions"])).unwrap_or_default();
+        old.iter().any(|old| old["name"] == version["name"] && old["schema"] == version["schema"])
+    }
+
     fn established(self) -> bool {
         self.old.is_some_and(|old| is_true(&old["status"], "Established"))
     }
@@ -122,7 +128,7 @@ fn check_spec(spec: &At<'_, '_>, before: Before<'_>, causes: &mut Causes) {
     for version in versions.items() {
         let name = version.field("name");
         label(&name, name.text(), causes);
-        check_version(&version, &common, causes);
+        check_version(&version, &common, before, causes);
         if !seen.contains(&name.text()) {
             seen.push(name.text());
         }
@@ -147,7 +153,8 @@ fn check_spec(spec: &At<'_, '_>, before: Before<'_>, causes: &mut Causes) {
     if let Some(shared) = common.schema.filter(|schema| !schema.is_null()) {
         let status = list.iter().any(|version| !version["subresources"]["status"].is_null());
         let place = spec.field("validation");
-        schema::validation(&place.with(shared), status, causes);
+        let unchanged = list.first().is_some_and(|version| before.unchanged(version));
+        schema::validation(&place.with(shared), status, unchanged, causes);
     }
     if let Some(shared) = common.subresources {
         let place = spec.field("subresources");
@@ -169,13 +176,13 @@ fn check_spec(spec: &At<'_, '_>, before: Before<'_>, causes: &mut Causes) {
 }
 
 /// What a version does not share with all others.
-fn check_version(version: &At<'_, '_>, common: &Common<'_>, causes: &mut Causes) {
+fn check_version(version: &At<'_, '_>, common: &Common<'_>, before: Before<'_>, causes: &mut Causes) {
     deprecation(version, causes);
     let schema = version.field("schema");
     if common.schema.is_none() && schema.is_set() {
         let subresources = version.field("subresources");
         let status = subresources.field("status").is_set();
-        schema::validation(&schema, status, causes);
+        schema::validation(&schema, status, before.unchanged(version.value), causes);
     }
     if common.subresources.is_none() {
         subresources(&version.field("subresources"), causes);
