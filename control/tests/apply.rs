@@ -14,13 +14,14 @@ const MERGE: &str = "application/merge-patch+json";
 async fn managed_fields() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin().await;
-    for name in ["managers", "applies", "scales", "refusals"] {
+    for name in ["managers", "applies", "scales", "refusals", "customs"] {
         assert_eq!(admin.post("/api/v1/namespaces", json!({"metadata": {"name": name}})).await.code, 201);
     }
     managers(&mut admin).await;
     applies(&mut admin).await;
     scales(&mut admin).await;
     refusals(&cluster, &mut admin).await;
+    customs(&mut admin).await;
 }
 
 async fn apply(peer: &mut Peer, path: &str, query: &str, config: &Value) -> Answer {
@@ -258,4 +259,112 @@ async fn refusals(cluster: &Cluster, admin: &mut Peer) {
         )
     );
     assert!(!revision(&found).is_empty());
+}
+
+/// Custom kinds: their schema says how things are merged, version by version.
+async fn customs(admin: &mut Peer) {
+    let schema = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {
+            "replicas": {"type": "integer"}, "selector": {"type": "string"},
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {
+                "type": "object", "required": ["port", "protocol"],
+                "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}}},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+            "plain": {"type": "array", "items": {"type": "string"}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+    }});
+    let version = |name: &str| {
+        json!({"name": name, "served": true, "storage": name == "v1", "schema": {"openAPIV3Schema": schema},
+            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}}})
+    };
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.apply.example.com"},
+        "spec": {"group": "apply.example.com", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"}, "versions": [version("v1"), version("v2")]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let made = apply(admin, &format!("{definitions}/things.apply.example.com"), "fieldManager=me", &definition).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let mut events = admin.watch(&format!("{definitions}?watch=true&fieldSelector=metadata.name=things.apply.example.com")).await;
+    while !events.next().await.expect("events")["object"]["status"]["conditions"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+    {}
+
+    let path = "/apis/apply.example.com/v1/namespaces/customs/things/t";
+    let later = "/apis/apply.example.com/v2/namespaces/customs/things/t";
+    let thing = |version: &str, spec: Value| json!({"apiVersion": format!("apply.example.com/{version}"), "kind": "Thing", "metadata": {"name": "t"}, "spec": spec});
+    let one = thing(
+        "v1",
+        json!({"replicas": 1, "set": ["a"], "ports": [{"port": 80, "name": "web"}], "whole": {"a": "1"}, "plain": ["x"], "free": {"deep": {"x": 1}, "list": [1]}}),
+    );
+    let made = apply(admin, path, "fieldManager=one", &one).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    assert_eq!(
+        managed(&made.body),
+        json!({"one Apply": {"f:spec": {
+            "f:free": {"f:deep": {"f:x": {}}, "f:list": {}}, "f:plain": {}, "f:replicas": {}, "f:set": {"v:\"a\"": {}}, "f:whole": {},
+            "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}}}}})
+    );
+    assert_eq!(made.body["spec"]["ports"][0]["protocol"], "TCP");
+    let again = apply(admin, path, "fieldManager=one", &one).await;
+    assert_eq!((again.code, &again.body), (200, &made.body), "nothing changes, nothing is written");
+
+    // Lists and maps are shared as the schema says, whatever the version.
+    let two = thing("v2", json!({"set": ["b"], "ports": [{"port": 80, "protocol": "UDP"}], "free": {"deep": {"y": 2}}}));
+    let merged = apply(admin, later, "fieldManager=two", &two).await;
+    assert_eq!(merged.code, 200, "{}", merged.body);
+    let spec = &merged.body["spec"];
+    assert_eq!((&spec["set"], &spec["free"]["deep"]), (&json!(["a", "b"]), &json!({"x": 1, "y": 2})));
+    assert_eq!(spec["ports"], json!([{"port": 80, "protocol": "TCP", "name": "web"}, {"port": 80, "protocol": "UDP"}]));
+    let versions: Vec<&Value> = merged.body["metadata"]["managedFields"].as_array().expect("entries").iter().map(|entry| &entry["apiVersion"]).collect();
+    assert_eq!(versions, ["apply.example.com/v1", "apply.example.com/v2"]);
+    for (field, value) in [("whole", json!({"b": "2"})), ("plain", json!(["x", "y"])), ("replicas", json!(2))] {
+        let refused = apply(admin, later, "fieldManager=three", &thing("v2", json!({field: value}))).await;
+        assert_eq!((refused.code, refused.message()), (409, &*format!("Apply failed with 1 conflict: conflict with \"one\": .spec.{field}")));
+    }
+    let refused = apply(admin, later, "fieldManager=three&force=false", &thing("v2", json!({"free": {"list": [2], "deep": {"y": 3}}}))).await;
+    assert_eq!(
+        refused.message(),
+        "Apply failed with 2 conflicts: conflicts with \"one\":\n- .spec.free.list\nconflicts with \"two\":\n- .spec.free.deep.y"
+    );
+    // What the first one no longer applies goes, in another version too; what others have stays.
+    let less = apply(admin, later, "fieldManager=one", &thing("v2", json!({"replicas": 1, "free": {"deep": {"x": 1}}}))).await;
+    assert_eq!(less.code, 200, "{}", less.body);
+    assert_eq!(less.body["spec"], json!({"replicas": 1, "set": ["b"], "ports": [{"port": 80, "protocol": "UDP"}], "free": {"deep": {"x": 1, "y": 2}}}));
+    let merge = admin.send("PATCH", &format!("{path}?fieldManager=m"), MERGE, json!({"spec": {"free": {"deep": {"y": 5}}}}).to_string()).await;
+    assert_eq!(managed(&merge.body)["m Update"], json!({"f:spec": {"f:free": {"f:deep": {"f:y": {}}}}}), "{}", merge.body);
+    assert_eq!(managed(&merge.body)["two Apply"]["f:spec"].get("f:free"), None, "what was applied in v2 counts in v1");
+
+    // The status has nothing but itself.
+    let mut status = thing("v1", json!({"replicas": 9}));
+    status["metadata"]["labels"] = json!({"l": "v"});
+    status["status"] = json!({"replicas": 1});
+    let applied = apply(admin, &format!("{path}/status"), "fieldManager=reporter&force=true", &status).await;
+    assert_eq!((applied.code, &applied.body["spec"]["replicas"], &applied.body["metadata"]["labels"]), (200, &json!(1), &Value::Null), "{}", applied.body);
+    assert_eq!(managed(&applied.body)["reporter Apply[status]"], json!({"f:status": {"f:replicas": {}}}));
+    let scaled = admin.send("PATCH", &format!("{path}/scale?fieldManager=hpa"), MERGE, json!({"spec": {"replicas": 5}}).to_string()).await;
+    assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(5)), "{}", scaled.body);
+    let conflict = apply(admin, path, "fieldManager=one", &thing("v1", json!({"replicas": 1}))).await;
+    let message = "Apply failed with 1 conflict: conflict with \"hpa\" with subresource \"scale\" using apply.example.com/v1: .spec.replicas";
+    assert_eq!((conflict.code, conflict.message()), (409, message));
+
+    for (config, code, message) in [
+        (
+            thing("v1", json!({"more": 1})),
+            500,
+            "failed to create typed patch object (/t; apply.example.com/v1, Kind=Thing): .spec.more: field not declared in schema",
+        ),
+        (
+            thing("v1", json!({"set": ["a", "a"]})),
+            500,
+            "failed to create typed patch object (/t; apply.example.com/v1, Kind=Thing): .spec.set: duplicate entries for key [=\"a\"]",
+        ),
+        (thing("v2", json!({})), 400, "invalid object type: apply.example.com/v2, Kind=Thing"),
+    ] {
+        let refused = apply(admin, path, "fieldManager=me", &config).await;
+        assert_eq!((refused.code, refused.message()), (code, message));
+    }
+    let defined = admin.get(&format!("{definitions}/things.apply.example.com")).await;
+    assert!(managed(&defined.body)["me Apply"]["f:spec"].is_object(), "{}", defined.body);
 }

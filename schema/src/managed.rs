@@ -23,6 +23,8 @@ mod view;
 
 pub use scale::{from_scale, to_scale};
 
+pub(crate) use check::check;
+pub(crate) use merge::merge;
 pub(crate) use view::{Spot, View};
 
 use crate::Schema;

@@ -1,11 +1,11 @@
-//! An apply configuration merged into an object without asking who manages what, as mutating admission policies do it (structured-merge-diff's `Merge`).
+//! An apply configuration merged into an object without asking who manages what, as mutating admission policies do it
+//! (`policy/mutating/patch.ApplyStructuredMergeDiff`).
 //!
-//! Maps and structs are merged field by field, lists by their keys. What is atomic cannot be in a configuration: its writer would take away, unseen, what
-//! others put there.
+//! What is atomic cannot be in a configuration: its writer would take away, unseen, what others put there.
 
+use crate::managed::{View, check, merge};
 use crate::schema::Schema;
-use crate::types::{Field, ListKind, Shape, Type};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 impl Schema {
     /// The object with a configuration merged in.
@@ -13,112 +13,47 @@ impl Schema {
     /// # Errors
     /// Fields that the kind has not, and parts that are atomic, in upstream's words.
     pub fn overlay(&self, object: &Value, config: &Value) -> Result<Value, String> {
-        let mut merge = Merge::default();
-        let merged = merge.fields(self.ty(), Some(object), config, "");
-        if let Some(path) = merge.unknown.first() {
-            return Err(format!("failed to convert patch object to typed object: {path}: field not declared in schema"));
+        if let Some(why) = check(self.view(), config) {
+            return Err(format!("failed to convert patch object to typed object: {why}"));
         }
-        if !merge.atomic.is_empty() {
-            return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", merge.atomic.join(", ")));
+        let mut atomic = Vec::new();
+        find_atomic(self.view(), config, &mut String::new(), &mut atomic);
+        if !atomic.is_empty() {
+            return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", atomic.join(", ")));
         }
-        Ok(merged)
+        merge(self.view(), object, config).map_err(|why| format!("failed to merge patch: {why}"))
     }
 }
 
-#[derive(Default)]
-struct Merge {
-    atomic: Vec<String>,
-    unknown: Vec<String>,
-}
-
-impl Merge {
-    fn fields(&mut self, ty: &Type, live: Option<&Value>, config: &Value, path: &str) -> Value {
-        let Value::Object(config) = config else { return config.clone() };
-        let mut merged = object(live);
-        for (name, value) in config {
-            let path = format!("{path}.{name}");
-            match ty.field(name) {
-                Some(field) => {
-                    let value = self.field(field, merged.get(name), value, &path);
-                    merged.insert(name.clone(), value);
+/// Places of a value that are merged as one.
+fn find_atomic(view: View<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let (rules, length) = (view.rules(), path.len());
+    match (value, &rules.map, &rules.list) {
+        (Value::Object(map), Some(rules), _) => {
+            if rules.atomic {
+                found.push(path.clone());
+            }
+            for (name, value) in map {
+                if let Some(field) = rules.field(name) {
+                    path.push('.');
+                    path.push_str(name);
+                    find_atomic(field, value, path, found);
+                    path.truncate(length);
                 }
-                None => self.unknown.push(path),
             }
         }
-        Value::Object(merged)
-    }
-
-    fn field(&mut self, field: &Field, live: Option<&Value>, config: &Value, path: &str) -> Value {
-        match (&field.shape, config) {
-            (Shape::List(_, element), Value::Array(items)) => match field.list {
-                ListKind::Map => self.keyed(field, element, live, items, path),
-                ListKind::Set => {
-                    let mut merged = live.and_then(Value::as_array).cloned().unwrap_or_default();
-                    let fresh: Vec<&Value> = items.iter().filter(|item| !merged.contains(item)).collect();
-                    merged.extend(fresh.into_iter().cloned());
-                    Value::Array(merged)
-                }
-                ListKind::None | ListKind::Atomic => self.refuse(config, path),
-            },
-            (_, Value::Object(_)) if field.flags.atomic => self.refuse(config, path),
-            (Shape::Struct(link), Value::Object(_)) if link.get().atomic && !field.flags.granular => self.refuse(config, path),
-            (shape, config) => self.shape(shape, live, config, path),
-        }
-    }
-
-    fn refuse(&mut self, config: &Value, path: &str) -> Value {
-        self.atomic.push(path.to_string());
-        config.clone()
-    }
-
-    fn shape(&mut self, shape: &Shape, live: Option<&Value>, config: &Value, path: &str) -> Value {
-        match (shape, config) {
-            (Shape::Struct(link), config) => self.fields(link.get(), live, config, path),
-            (Shape::Map(_, element), Value::Object(entries)) => {
-                let mut merged = object(live);
-                for (name, value) in entries {
-                    let value = self.shape(element, merged.get(name), value, &format!("{path}.{name}"));
-                    merged.insert(name.clone(), value);
-                }
-                Value::Object(merged)
+        (Value::Array(list), _, Some(rules)) => {
+            if rules.atomic {
+                found.push(path.clone());
             }
-            (_, config) => config.clone(),
-        }
-    }
-
-    fn keyed(&mut self, field: &Field, element: &Shape, live: Option<&Value>, items: &[Value], path: &str) -> Value {
-        let mut merged = live.and_then(Value::as_array).cloned().unwrap_or_default();
-        let same = |one: &Value, other: &Value| field.keys.iter().all(|key| key_of(element, one, key) == key_of(element, other, key));
-        for (at, item) in items.iter().enumerate() {
-            let place = merged.iter().position(|have| same(have, item));
-            let value = self.shape(element, place.and_then(|place| merged.get(place)), item, &format!("{path}[{at}]"));
-            match place.and_then(|place| merged.get_mut(place)) {
-                Some(have) => *have = value,
-                None => merged.push(value),
+            for (at, item) in list.iter().enumerate() {
+                path.push_str(&format!("[{at}]"));
+                find_atomic(rules.element, item, path, found);
+                path.truncate(length);
             }
         }
-        Value::Array(merged)
+        _ => {}
     }
-}
-
-/// The value of a key: what is not there is the default.
-fn key_of(element: &Shape, item: &Value, key: &str) -> Value {
-    match item.get(key) {
-        Some(value) if !value.is_null() => value.clone(),
-        _ => match element {
-            Shape::Struct(link) => link
-                .get()
-                .field(key)
-                .and_then(|field| field.default.as_deref())
-                .and_then(|json| serde_json::from_str(json).ok())
-                .unwrap_or(Value::Null),
-            _ => Value::Null,
-        },
-    }
-}
-
-fn object(live: Option<&Value>) -> Map<String, Value> {
-    live.and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

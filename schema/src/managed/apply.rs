@@ -112,7 +112,7 @@ impl Schema {
         if list_of(config).is_some_and(|list| !list.is_null()) {
             return Err(Refused::Status(Status::bad_request("metadata.managedFields must be nil")));
         }
-        match super::check::check(self.view(), config) {
+        match super::check(self.view(), config) {
             None => Ok(()),
             Some(why) => {
                 let metadata = |key: &str| config.pointer(&format!("/metadata/{key}")).and_then(Value::as_str).unwrap_or_default();
@@ -136,7 +136,7 @@ impl Schema {
             super::reconcile::reconcile(view, entry.fields.root_mut());
         }
 
-        let merged = super::merge::merge(view, live, config).map_err(|why| unnamed(format!("failed to merge config: {why}")))?;
+        let merged = super::merge(view, live, config).map_err(|why| unnamed(format!("failed to merge config: {why}")))?;
         let mut mine = writer.entry(true, api_version.clone());
         mine.fields = places(view, config);
         writer.reset(|path| mine.fields.forget(path));

@@ -25,7 +25,7 @@ pub(super) fn own(schema: &Schema, live: &Value) -> Option<FieldSet> {
         return None;
     }
     let view: View<'_> = schema.view();
-    if super::check::check(view, &applied).is_some() {
+    if super::check(view, &applied).is_some() {
         return None;
     }
     let mut own = places(view, &applied);
