@@ -1,6 +1,7 @@
 //! The CEL view of a kind: its fields and their types, for expressions that are checked against it.
 
 use crate::schema::Schema;
+use crate::structural::META_FIELDS;
 use crate::types::{Shape, Type};
 use coracle_cel::{Decl, ListKind, Shape as Of};
 use std::collections::HashMap;
@@ -10,7 +11,10 @@ impl Schema {
     /// The declaration of the kind's objects. What has more than one form in JSON (quantities, `IntOrString`, untyped parts) is of any type, and so is a
     /// type inside itself.
     pub fn declaration(&self) -> Arc<Decl> {
-        Builder { kind: self.kind(), made: HashMap::new(), open: Vec::new() }.object(self.ty())
+        let mut builder = Builder { kind: self.kind(), made: HashMap::new(), open: Vec::new() };
+        let Some(shape) = self.structural() else { return builder.object(self.ty()) };
+        let properties = shape.root().declared().into_iter().filter(|(name, ..)| !META_FIELDS.contains(name));
+        Decl::object(self.kind(), builder.fields(self.ty()).into_iter().chain(properties))
     }
 }
 
@@ -30,13 +34,16 @@ impl Builder<'_> {
             return Decl::new(Of::Dyn);
         }
         self.open.push(ty.key.to_string());
-        let fields: Vec<(&str, Arc<Decl>, bool)> =
-            ty.fields.iter().map(|field| (&*field.json, self.shape(&field.shape), field.flags.required)).collect();
+        let fields = self.fields(ty);
         self.open.pop();
         let name = if self.open.is_empty() { self.kind.to_string() } else { format!("{}.{}", self.kind, ty.go) };
         let made = Decl::object(&name, fields);
         self.made.insert(ty.key.to_string(), made.clone());
         made
+    }
+
+    fn fields<'t>(&mut self, ty: &'t Type) -> Vec<(&'t str, Arc<Decl>, bool)> {
+        ty.fields.iter().map(|field| (&*field.json, self.shape(&field.shape), field.flags.required)).collect()
     }
 
     fn shape(&mut self, shape: &Shape) -> Arc<Decl> {

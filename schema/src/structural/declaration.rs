@@ -56,13 +56,18 @@ impl Node {
         })
     }
 
+    /// What expressions see of an object's properties, and whether they are always there.
+    pub(crate) fn declared(&self) -> Vec<(&str, Arc<Decl>, bool)> {
+        let required = self.checks.as_ref().map_or(&[][..], |checks| &checks.required);
+        let declared = self.properties.iter().filter_map(|(name, property)| {
+            let always = required.contains(name) && property.default.is_none();
+            Some((&**name, property.declaration(property.embedded)?, always))
+        });
+        declared.collect()
+    }
+
     fn object(&self, whole: bool, required: &[Box<str>]) -> Arc<Decl> {
-        let mut fields: Vec<(&str, Arc<Decl>, bool)> = Vec::new();
-        for (name, property) in &self.properties {
-            if let Some(decl) = property.declaration(property.embedded) {
-                fields.push((name, decl, required.contains(name) && property.default.is_none()));
-            }
-        }
+        let mut fields = self.declared();
         if whole && !self.names_itself() {
             fields.retain(|(name, ..)| !super::META_FIELDS.contains(name));
             let text = Decl::new(Shape::String);

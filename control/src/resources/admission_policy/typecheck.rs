@@ -69,5 +69,6 @@ fn kinds(cx: &Cx<'_>, spec: &Value) -> BTreeSet<(String, String, String)> {
 }
 
 fn decl(cx: &Cx<'_>, (group, version, kind): &(String, String, String)) -> Option<Arc<Decl>> {
-    cx.core.schemas.get(group, version, kind).map(|schema| schema.declaration())
+    let row = cx.core.registry.by_kind(group, version, kind)?;
+    cx.core.schema_of(&row).map(|schema| schema.declaration())
 }
