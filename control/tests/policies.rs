@@ -62,6 +62,7 @@ async fn policies() {
     types(&mut admin).await;
     mutation(&mut admin).await;
     mutations_again(&mut admin).await;
+    custom_kinds(&mut admin).await;
 }
 
 async fn validation(admin: &mut Peer) {
@@ -293,4 +294,62 @@ async fn mutations_again(admin: &mut Peer) {
     let stored = made(admin, "/api/v1/namespaces/again/configmaps", map("a", json!({"k": "v"}))).await;
     assert_eq!(stored["data"], json!({"k": "v", "added": "x"}));
     assert_eq!(stored["metadata"]["labels"], json!({"again": "2", "once": "1"}));
+}
+
+/// Policies judge, type and change objects of custom kinds as any other.
+async fn custom_kinds(admin: &mut Peer) {
+    namespace(admin, "custom").await;
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}, "parts": {
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "kind": {"type": "string"}}}}}}}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"metadata": {"name": "boats.policy.example.com"}, "spec": {
+        "group": "policy.example.com", "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}});
+    made(admin, definitions, definition).await;
+    let mut events = admin.watch(&format!("{definitions}?watch=true&fieldSelector=metadata.name=boats.policy.example.com")).await;
+    let established = |event: &Value| {
+        let conditions = event["object"]["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|one| one["type"] == "Established" && one["status"] == "True")
+    };
+    while !established(&events.next().await.expect("the watch goes on")) {}
+
+    let rules = constraints("policy.example.com", "boats", &["CREATE", "UPDATE"]);
+    let validations = json!([{"expression": "object.spec.size < 10", "message": "too large"}, {"expression": "object.spec.width > 1 || true"}]);
+    let stored = policy(admin, "boats", json!({"matchConstraints": rules, "validations": validations})).await;
+    let warnings = &stored["status"]["typeChecking"]["expressionWarnings"];
+    assert_eq!(warnings.as_array().map(Vec::len), Some(1), "{warnings}");
+    let text = warnings[0]["warning"].as_str().unwrap_or_default();
+    assert!(text.starts_with("policy.example.com/v1, Kind=Boat: ") && text.contains("undefined field 'width'"), "{text}");
+    let typed = json!({"spec": {"validations": [{"expression": "object.spec.size < 10 && !('bad' in object.metadata.?labels.orValue({}))", "message": "too large"}]}});
+    let fixed = patch(admin, &format!("{GROUP}/validatingadmissionpolicies/boats"), typed).await;
+    assert_eq!(fixed.body["status"]["typeChecking"], json!({}), "metadata has its fields");
+    bind(admin, "boats", "custom", json!({})).await;
+    let apply = "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}, spec: Object.spec{parts: [Object.spec.parts{name: 'mast', kind: 'wood'}]}}";
+    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": rules, "mutations": [
+        {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": apply}},
+        {"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'add', path: '/spec/size', value: object.spec.size + 1}]"}}]});
+    mutating(admin, "masts", "custom", spec).await;
+
+    let path = "/apis/policy.example.com/v1/namespaces/custom/boats";
+    let boat = |name: &str, size: u32| {
+        json!({"apiVersion": "policy.example.com/v1", "kind": "Boat", "metadata": {"name": name}, "spec": {"size": size, "parts": [{"name": "mast"}, {"name": "oar"}]}})
+    };
+    let stored = made(admin, path, boat("a", 2)).await;
+    assert_eq!(stored["spec"], json!({"size": 3, "parts": [{"name": "mast", "kind": "wood"}, {"name": "oar"}]}));
+    assert_eq!(stored["metadata"]["labels"], json!({"seen": "yes"}));
+    let refused = admin.post(path, boat("b", 9)).await;
+    assert_eq!(
+        (refused.code, refused.message()),
+        (422, "boats.policy.example.com \"b\" is forbidden: ValidatingAdmissionPolicy 'boats' with binding 'boats-binding' denied request: too large")
+    );
+    // What is applied is admitted as any write.
+    let config = boat("b", 9).to_string();
+    let refused = admin.send("PATCH", &format!("{path}/b?fieldManager=me"), "application/apply-patch+yaml", config).await;
+    assert!(refused.code == 422 && refused.message().ends_with("denied request: too large"), "{}", refused.body);
+    let config = boat("b", 1).to_string();
+    let applied = admin.send("PATCH", &format!("{path}/b?fieldManager=me"), "application/apply-patch+yaml", config).await;
+    assert_eq!((applied.code, &applied.body["spec"]["size"], &applied.body["metadata"]["labels"]["seen"]), (201, &json!(2), &json!("yes")));
+    let fields = &applied.body["metadata"]["managedFields"][0]["fieldsV1"];
+    assert_eq!((fields.get("f:metadata"), fields["f:spec"].get("f:size")), (None, Some(&json!({}))), "what a policy adds is nobody's");
 }
