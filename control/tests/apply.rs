@@ -231,6 +231,19 @@ async fn refusals(cluster: &Cluster, admin: &mut Peer) {
     assert_eq!((warned.code, &warned.body["data"]["k"]), (201, &json!("w")));
     assert!(warned.header("warning").contains("already set in map"), "{}", warned.header("warning"));
 
+    // The same for patches; more is wrong there with what the patch itself says.
+    let twice = r#"{"data": {"k": "x", "k": "y"}, "more": 1}"#;
+    let strict = admin.send("PATCH", &format!("{path}?fieldValidation=Strict"), MERGE, twice.into()).await;
+    assert_eq!((strict.code, strict.reason()), (422, "Invalid"));
+    assert!(strict.message().ends_with("strict decoding error: duplicate field \"data.k\", unknown field \"more\""), "{}", strict.body);
+    let warned = admin.send("PATCH", path, MERGE, twice.into()).await;
+    assert_eq!((warned.code, &warned.body["data"]["k"]), (200, &json!("y")));
+    assert!(warned.header("warning").contains(r#"duplicate field \"data.k\""#), "{}", warned.header("warning"));
+    let operations = r#"[{"op": "replace", "path": "/data/k", "value": "a", "value": "z", "foo": 1}]"#;
+    let strict = admin.send("PATCH", &format!("{path}?fieldValidation=Strict"), "application/json-patch+json", operations.into()).await;
+    let why = "strict decoding error: json patch unknown field \"[0].foo\", json patch duplicate field \"[0].value\"";
+    assert!(strict.code == 422 && strict.message().ends_with(why), "{}", strict.body);
+
     // Creating by apply needs both verbs.
     let role = json!({"metadata": {"name": "patcher"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch", "get"]}]});
     assert_eq!(admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/refusals/roles", role).await.code, 201);

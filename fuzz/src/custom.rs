@@ -27,7 +27,8 @@ pub fn structural_schemas(data: &[u8]) {
 pub fn json_paths(data: &[u8]) {
     let Some(text) = text(data) else { return };
     let Ok(path) = Path::parse(text) else { return };
-    let object = json!({"spec": {"list": [{"name": "a", "size": 1}, {"name": "b", "size": 2.5}], "map": {"k.with/dots": [true, null]}}, "status": {}});
+    let object =
+        json!({"spec": {"list": [{"name": "a", "size": 1}, {"name": "b", "size": 2.5}], "map": {"k.with/dots": [true, null]}}, "status": {}});
     assert!(path.find(&object).len() <= 4096);
 }
 

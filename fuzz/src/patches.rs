@@ -1,7 +1,7 @@
 //! Patches of all three kinds.
 
 use crate::bodies::{check, schema_of};
-use coracle_control::pipeline::{PatchKind, patch::apply};
+use coracle_control::pipeline::{PatchKind, patch::Patch};
 use coracle_schema::{FieldValidation, depth, to_bytes};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub fn patches(data: &[u8]) {
     schema.default(&mut current);
     let patch = to_bytes(&patch);
     for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic] {
-        let apply = |current: &Value| apply(kind, &patch, current, Some(&schema));
+        let apply = |current: &Value| Patch::read(kind, &patch)?.apply(current, &schema);
         let mut value = match apply(&current) {
             Ok(value) => value,
             Err(status) => {
@@ -28,7 +28,7 @@ pub fn patches(data: &[u8]) {
         if kind == PatchKind::Merge {
             assert_eq!(apply(&value).expect("it applied before"), value, "a merge patch twice is a merge patch once");
         }
-        if schema.canonicalize_patched(&mut value, FieldValidation::Warn).is_ok() {
+        if schema.canonicalize_patched(&mut value, &[], FieldValidation::Warn).is_ok() {
             check(&schema, &value);
         }
     }

@@ -30,4 +30,5 @@ pub use draft::{to_bytes, to_draft};
 pub use merge::json_merge_patch;
 pub use openapi::CustomSchemas;
 pub use schema::{FieldValidation, Schema, Schemas};
+pub use structural::read_json;
 pub use untyped::json as untyped_json;

@@ -101,16 +101,15 @@ impl Schema {
     /// # Errors
     /// 400 for what is no JSON, a wrong type, another kind, and in Strict for unknown and duplicate fields.
     pub fn decode(&self, body: &[u8], mode: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-        let mut parser = serde_json::Deserializer::from_slice(body);
         if let Some(shape) = &self.structural {
-            let parsed = structural::read(&mut parser).and_then(|found| parser.end().map(|()| found));
-            let (value, doubles) = parsed.map_err(|error| self.unrecognized(&syntax_error(body, &error), body))?;
+            let (value, doubles) = structural::read_json(body).map_err(|error| self.unrecognized(&syntax_error(body, &error), body))?;
             self.said_kind(&value, body)?;
             return self.shape(shape, value, doubles, mode, |message, data| match data {
                 Some(data) => self.cannot_handle(data, message),
                 None => self.unrecognized(&format!("couldn't get version/kind; json parse error: {message}"), body),
             });
         }
+        let mut parser = serde_json::Deserializer::from_slice(body);
         let parsed = decode::object(&self.ty, &mut parser).and_then(|found| parser.end().map(|()| found));
         let (value, findings) = parsed.map_err(|error| self.unrecognized(&syntax_error(body, &error), body))?;
         self.judge(value, findings, mode, |message, data| match data {
@@ -182,19 +181,19 @@ impl Schema {
     /// # Errors
     /// As [`Schema::decode`]. On an error `object` is left null.
     pub fn canonicalize(&self, object: &mut Value, mode: FieldValidation) -> Result<Vec<String>, Status> {
-        self.walk(object, mode, |message, data| self.cannot_handle(data.unwrap_or(&Map::new()), message))
+        self.walk(object, &[], mode, |message, data| self.cannot_handle(data.unwrap_or(&Map::new()), message))
     }
 
     /// As [`Schema::canonicalize`], for the outcome of a patch: what is wrong then is the patch's fault, and the answer is 422
-    /// with the reason `Invalid`, as upstream words it.
+    /// with the reason `Invalid`, as upstream words it. `strict`: what is unknown or stands twice in the patch itself.
     ///
     /// # Errors
     /// 422 for a wrong type, and in Strict for unknown fields. On an error `object` is left null.
-    pub fn canonicalize_patched(&self, object: &mut Value, mode: FieldValidation) -> Result<Vec<String>, Status> {
+    pub fn canonicalize_patched(&self, object: &mut Value, strict: &[String], mode: FieldValidation) -> Result<Vec<String>, Status> {
         // The whole object is what upstream shows; a bound keeps the answer readable.
         let shown = crate::to_bytes(object);
         let shown = shown.get(..8192).unwrap_or(&shown);
-        self.walk(object, mode, |message, _| {
+        self.walk(object, strict, mode, |message, _| {
             let cause = coracle_api::status::Cause {
                 reason: "FieldValueInvalid".into(),
                 message: format!("Invalid value: {:?}: {message}", String::from_utf8_lossy(shown)),
@@ -207,17 +206,19 @@ impl Schema {
     fn walk(
         &self,
         object: &mut Value,
+        strict: &[String],
         mode: FieldValidation,
         refuse: impl Fn(&str, Option<&Map<String, Value>>) -> Status,
     ) -> Result<Vec<String>, Status> {
         if let Some(shape) = &self.structural {
             let (value, _) = structural::read(std::mem::take(object)).map_err(|error: serde_json::Error| Status::bad_request(error.to_string()))?;
-            let (value, warnings) = self.shape(shape, value, Vec::new(), mode, refuse)?;
+            let (value, warnings) = self.shape(shape, value, strict.to_vec(), mode, refuse)?;
             *object = value;
             return Ok(warnings);
         }
-        let (value, findings) =
+        let (value, mut findings) =
             decode::object(&self.ty, std::mem::take(object)).map_err(|error: serde_json::Error| Status::bad_request(error.to_string()))?;
+        findings.strict.splice(0..0, strict.iter().cloned());
         let (value, warnings) = self.judge(value, findings, mode, refuse)?;
         *object = value;
         Ok(warnings)

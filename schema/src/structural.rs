@@ -24,6 +24,7 @@ pub use lists::unique;
 pub use metadata::{Malformed, coerce, embedded};
 pub use pattern::check as check_pattern;
 pub(crate) use read::read;
+pub use read::read_json;
 pub use rules::{Rules, Trial};
 pub use validate::Validation;
 

@@ -32,7 +32,7 @@ fn locate(text: &[u8], at: usize, found: &Duplicate) -> String {
 }
 
 /// The duplicates as one strict error, as Go's parser sums them up.
-pub(crate) fn summary(duplicates: &[String]) -> String {
+pub fn summary(duplicates: &[String]) -> String {
     format!("yaml: unmarshal errors:\n  {}", duplicates.join("\n  "))
 }
 

@@ -15,7 +15,7 @@ use super::{
     policy::context::Subject,
 };
 use crate::{
-    pipeline::{Core, PatchKind, decode, patch},
+    pipeline::{Core, PatchKind, decode, patch::Patch},
     resources::Cx,
     webhook,
 };
@@ -266,19 +266,19 @@ fn patched(cx: &Cx<'_>, question: &Question, object: &Value, text: &[u8]) -> Res
         return Ok(None);
     }
     let wrong = |status: Status| Failure::Status(Status::internal(status.message));
-    let mut after = patch::apply(PatchKind::Json, text, object, None).map_err(wrong)?;
+    let schema = match &question.row {
+        Some(row) => cx.core.schema_of(row),
+        None => decode::schema_of(cx.core, cx.request),
+    };
+    let schema = schema.ok_or_else(|| Failure::Status(Status::internal(format_args!("no schema for {}", cx.row().kind))))?;
+    let mut after = Patch::read(PatchKind::Json, text).and_then(|patch| patch.apply(object, &schema)).map_err(wrong)?;
     if !after.is_object() {
         return Err(Failure::Status(Status::internal("a webhook's patch leaves no object")));
     }
     for field in ["apiVersion", "kind"] {
         after[field] = object[field].clone();
     }
-    let schema = match &question.row {
-        Some(row) => cx.core.schema_of(row),
-        None => decode::schema_of(cx.core, cx.request),
-    };
-    let schema = schema.ok_or_else(|| Failure::Status(Status::internal(format_args!("no schema for {}", cx.row().kind))))?;
-    schema.canonicalize_patched(&mut after, FieldValidation::Ignore).map_err(wrong)?;
+    schema.canonicalize_patched(&mut after, &[], FieldValidation::Ignore).map_err(wrong)?;
     schema.default(&mut after);
     // Who manages what was noted before; what webhooks set nobody manages, as upstream has it.
     managed::put(&mut after, object.pointer("/metadata/managedFields").cloned());

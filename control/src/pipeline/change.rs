@@ -1,10 +1,11 @@
 //! What a request makes of the current object: the object as it is wanted, and who manages which of its fields then.
 
 use super::{
-    Body, Core, PatchKind, Request, apply, decode, managers, metadata, patch, scale,
+    Body, Core, PatchKind, Request, apply, decode, managers, metadata,
+    patch::Patch,
+    scale,
     update::{MODIFIED, conflict},
 };
-use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_schema::{Schema, managed};
 use coracle_store::Object;
@@ -16,7 +17,7 @@ pub(super) enum Wanted {
     /// The whole object, or a scale.
     Object(Value),
     /// A patch of what is there.
-    Patch(PatchKind, Bytes),
+    Patch(Patch),
     /// Server-side apply.
     Config(apply::Config),
 }
@@ -34,9 +35,9 @@ impl Core {
     pub(super) fn wanted(&self, request: &Request) -> Result<(Wanted, Vec<String>), Status> {
         Ok(match &request.body {
             Body::Patch { kind: PatchKind::Apply, bytes } => {
-                (Wanted::Config(apply::Config::read(bytes, request.write.field_validation)?), Vec::new())
+                (Wanted::Config(apply::Config::read(bytes)?), Vec::new())
             }
-            Body::Patch { kind, bytes } => (Wanted::Patch(*kind, bytes.clone()), Vec::new()),
+            Body::Patch { kind, bytes } => (Wanted::Patch(Patch::read(*kind, bytes)?), Vec::new()),
             _ => {
                 let (mut value, warnings) = decode::body(self, request)?;
                 metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
@@ -68,15 +69,20 @@ impl Core {
 
         let mut new = match wanted {
             Wanted::Object(value) => value.clone(),
-            Wanted::Patch(kind, bytes) => patch::apply(*kind, bytes, base, Some(&schema))?,
+            Wanted::Patch(patch) => patch.apply(base, &schema)?,
             Wanted::Config(config) => {
                 let applied = versions.settle(|| schema.apply(Some(base), &config.value, &writer, request.write.force)).await??;
                 warn(warnings, config.judge(request.write.field_validation)?);
                 applied
             }
         };
-        if !matches!(wanted, Wanted::Object(_)) {
-            warn(warnings, decode::patched(self, request, &mut new)?);
+        let strict = match wanted {
+            Wanted::Object(_) => None,
+            Wanted::Patch(patch) => Some(&patch.strict[..]),
+            Wanted::Config(_) => Some(&[][..]),
+        };
+        if let Some(strict) = strict {
+            warn(warnings, decode::patched(self, request, &mut new, strict)?);
             metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
         }
         // An apply has noted already what is whose.

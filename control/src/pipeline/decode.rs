@@ -104,8 +104,8 @@ pub fn body(core: &Core, request: &Request) -> Result<(Value, Vec<String>), Stat
     Ok((value, warnings))
 }
 
-/// A patched value brought back into form.
-pub fn patched(core: &Core, request: &Request, value: &mut Value) -> Result<Vec<String>, Status> {
+/// A patched value brought back into form. `strict`: what field validation has to say of the patch itself.
+pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[String]) -> Result<Vec<String>, Status> {
     let row = &request.resource;
     let (group, version, kind) = match &*request.subresource {
         "scale" => kind_of(request),
@@ -119,7 +119,7 @@ pub fn patched(core: &Core, request: &Request, value: &mut Value) -> Result<Vec<
     if deeper_than(value, MAX_DEPTH) {
         return Err(Status::bad_request(format!("the patched object is nested deeper than {MAX_DEPTH} levels")));
     }
-    let warnings = schema.canonicalize_patched(value, request.write.field_validation)?;
+    let warnings = schema.canonicalize_patched(value, strict, request.write.field_validation)?;
     finish(&schema, value, &group, &version, &kind)?;
     Ok(warnings)
 }

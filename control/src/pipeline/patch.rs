@@ -3,7 +3,7 @@
 use super::PatchKind;
 use coracle_api::status::{Cause, Details, Status};
 use coracle_schema::Schema;
-use json_patch::{Patch, PatchOperation};
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 /// Most operations of a JSON patch, as upstream.
@@ -23,40 +23,69 @@ pub fn too_large(why: impl std::fmt::Display) -> Status {
     Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
 }
 
-/// The patched value; `current` is untouched.
-pub fn apply(kind: PatchKind, patch: &[u8], current: &Value, schema: Option<&Schema>) -> Result<Value, Status> {
-    match kind {
-        PatchKind::Json => json(patch, current),
-        PatchKind::Merge => {
-            let patch = read(patch)?;
-            if !patch.is_object() {
-                return Err(Status::bad_request("error decoding patch: a merge patch of an object must be an object"));
+/// A patch that has been read; it can be applied any number of times.
+#[derive(Debug)]
+pub struct Patch {
+    operation: Operation,
+    /// Fields that are given twice, and what no operation has, as field validation names them.
+    pub strict: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Operation {
+    Json(json_patch::Patch),
+    Merge(Value),
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads a patch's text.
+    ///
+    /// # Errors
+    /// 400 for what is no such patch, 413 for one with too many operations.
+    pub fn read(kind: PatchKind, text: &[u8]) -> Result<Patch, Status> {
+        let wrong = |error: &dyn std::fmt::Display| Status::bad_request(format!("error decoding patch: {error}"));
+        let (patch, mut strict) = coracle_schema::read_json(text).map_err(|error| wrong(&error))?;
+        let operation = match kind {
+            PatchKind::Json => {
+                let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
+                // Counted before the operations are built, so that a huge patch costs no more than its text.
+                let count = operations.len();
+                if count > MAX_OPERATIONS {
+                    return Err(too_large(format_args!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}")));
+                }
+                strict = unknown(operations).chain(strict).map(|what| format!("json patch {what}")).collect();
+                Operation::Json(serde_json::from_value(patch).map_err(|error| wrong(&error))?)
             }
-            Ok(coracle_schema::json_merge_patch(current, &patch))
+            PatchKind::Merge if !patch.is_object() => return Err(wrong(&"a merge patch of an object must be an object")),
+            PatchKind::Merge => Operation::Merge(patch),
+            PatchKind::Strategic => Operation::Strategic(patch),
+            PatchKind::Apply => return Err(Status::internal("what is applied is no patch")),
+        };
+        Ok(Patch { operation, strict })
+    }
+
+    /// The patched value; `current` is untouched.
+    ///
+    /// # Errors
+    /// 422 and 413 for operations that cannot be carried out, and what the schema says of a strategic merge.
+    pub fn apply(&self, current: &Value, schema: &Schema) -> Result<Value, Status> {
+        match &self.operation {
+            Operation::Json(patch) => json(patch, current),
+            Operation::Merge(patch) => Ok(coracle_schema::json_merge_patch(current, patch)),
+            Operation::Strategic(patch) => schema.strategic_merge(current, patch),
         }
-        PatchKind::Strategic => {
-            let patch = read(patch)?;
-            match schema {
-                Some(schema) => schema.strategic_merge(current, &patch),
-                None => Err(Status::new(415, "UnsupportedMediaType", "strategic merge patch needs a schema of the kind; use a merge patch")),
-            }
-        }
-        PatchKind::Apply => Err(Status::internal("what is applied is no patch")),
     }
 }
 
-fn read(patch: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+/// Fields of operations that mean nothing.
+fn unknown(operations: &[Value]) -> impl Iterator<Item = String> {
+    const FIELDS: [&str; 4] = ["op", "path", "from", "value"];
+    let fields = operations.iter().enumerate().flat_map(|(at, operation)| operation.as_object().into_iter().flatten().map(move |(name, _)| (at, name)));
+    fields.filter(|(_, name)| !FIELDS.contains(&name.as_str())).map(|(at, name)| format!("unknown field \"[{at}].{name}\""))
 }
 
-fn json(patch: &[u8], current: &Value) -> Result<Value, Status> {
-    let patch: Value = read(patch)?;
-    // Counted before the operations are built, so that a huge patch costs no more than its text.
-    let count = patch.as_array().map_or(0, Vec::len);
-    if count > MAX_OPERATIONS {
-        return Err(too_large(format_args!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}")));
-    }
-    let patch: Patch = serde_json::from_value(patch).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+fn json(patch: &json_patch::Patch, current: &Value) -> Result<Value, Status> {
     let mut value = current.clone();
     let mut copied = 0;
     let mut nesting = Nesting::of(&value)?;
@@ -117,7 +146,8 @@ mod tests {
     use serde_json::json;
 
     fn run(patch: Value, current: Value) -> Result<Value, Status> {
-        apply(PatchKind::Json, patch.to_string().as_bytes(), &current, None)
+        let schema = coracle_schema::Schemas::builtin().get("", "v1", "ConfigMap").expect("known");
+        Patch::read(PatchKind::Json, patch.to_string().as_bytes())?.apply(&current, &schema)
     }
 
     #[test]
@@ -158,7 +188,18 @@ mod tests {
         assert_eq!(run(json!([{"op": "test", "path": "/a", "value": 2}]), json!({"a": 1})).expect_err("test").code, 422);
         assert_eq!(run(json!([{"op": "remove", "path": "/b"}]), json!({})).expect_err("missing").code, 422);
         assert_eq!(run(json!([{"op": "fly", "path": "/b"}]), json!({})).expect_err("op").code, 400);
-        assert_eq!(apply(PatchKind::Merge, b"{", &json!({}), None).expect_err("text").code, 400);
-        assert_eq!(apply(PatchKind::Merge, b"[]", &json!({}), None).expect_err("array").code, 400);
+        assert_eq!(Patch::read(PatchKind::Merge, b"{").expect_err("text").code, 400);
+        assert_eq!(Patch::read(PatchKind::Merge, b"[]").expect_err("array").code, 400);
+    }
+
+    #[test]
+    fn what_is_said_twice_or_means_nothing_is_named() {
+        let strict = |kind, text: &str| Patch::read(kind, text.as_bytes()).expect("reads").strict;
+        let merge = r#"{"spec": {"paused": true, "paused": false, "list": [{"a": 1, "a": 2}]}}"#;
+        for kind in [PatchKind::Merge, PatchKind::Strategic] {
+            assert_eq!(strict(kind, merge), [r#"duplicate field "spec.paused""#, r#"duplicate field "spec.list[0].a""#]);
+        }
+        let operations = r#"[{"op": "add", "path": "/a", "value": {"x": 1}, "foo": 1}, {"op": "add", "path": "/b", "path": "/c", "value": 1}]"#;
+        assert_eq!(strict(PatchKind::Json, operations), [r#"json patch unknown field "[0].foo""#, r#"json patch duplicate field "[1].path""#]);
     }
 }

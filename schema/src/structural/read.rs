@@ -14,6 +14,17 @@ pub(crate) fn read<'de, D: Deserializer<'de>>(from: D) -> Result<(Value, Vec<Str
     Ok((value, walk.doubles))
 }
 
+/// Reads a JSON text; `duplicate field "spec.a"` for each field that is given twice.
+///
+/// # Errors
+/// The parser's.
+pub fn read_json(text: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let found = read(&mut parser)?;
+    parser.end()?;
+    Ok(found)
+}
+
 #[derive(Default)]
 struct Walk {
     at: String,
