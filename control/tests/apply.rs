@@ -330,7 +330,8 @@ async fn customs(admin: &mut Peer) {
     let spec = &merged.body["spec"];
     assert_eq!((&spec["set"], &spec["free"]["deep"]), (&json!(["a", "b"]), &json!({"x": 1, "y": 2})));
     assert_eq!(spec["ports"], json!([{"port": 80, "protocol": "TCP", "name": "web"}, {"port": 80, "protocol": "UDP"}]));
-    let versions: Vec<&Value> = merged.body["metadata"]["managedFields"].as_array().expect("entries").iter().map(|entry| &entry["apiVersion"]).collect();
+    let versions: Vec<&Value> =
+        merged.body["metadata"]["managedFields"].as_array().expect("entries").iter().map(|entry| &entry["apiVersion"]).collect();
     assert_eq!(versions, ["apply.example.com/v1", "apply.example.com/v2"]);
     for (field, value) in [("whole", json!({"b": "2"})), ("plain", json!(["x", "y"])), ("replicas", json!(2))] {
         let refused = apply(admin, later, "fieldManager=three", &thing("v2", json!({field: value}))).await;
@@ -344,7 +345,10 @@ async fn customs(admin: &mut Peer) {
     // What the first one no longer applies goes, in another version too; what others have stays.
     let less = apply(admin, later, "fieldManager=one", &thing("v2", json!({"replicas": 1, "free": {"deep": {"x": 1}}}))).await;
     assert_eq!(less.code, 200, "{}", less.body);
-    assert_eq!(less.body["spec"], json!({"replicas": 1, "set": ["b"], "ports": [{"port": 80, "protocol": "UDP"}], "free": {"deep": {"x": 1, "y": 2}}}));
+    assert_eq!(
+        less.body["spec"],
+        json!({"replicas": 1, "set": ["b"], "ports": [{"port": 80, "protocol": "UDP"}], "free": {"deep": {"x": 1, "y": 2}}})
+    );
     let merge = admin.send("PATCH", &format!("{path}?fieldManager=m"), MERGE, json!({"spec": {"free": {"deep": {"y": 5}}}}).to_string()).await;
     assert_eq!(managed(&merge.body)["m Update"], json!({"f:spec": {"f:free": {"f:deep": {"f:y": {}}}}}), "{}", merge.body);
     assert_eq!(managed(&merge.body)["two Apply"]["f:spec"].get("f:free"), None, "what was applied in v2 counts in v1");
@@ -354,7 +358,12 @@ async fn customs(admin: &mut Peer) {
     status["metadata"]["labels"] = json!({"l": "v"});
     status["status"] = json!({"replicas": 1});
     let applied = apply(admin, &format!("{path}/status"), "fieldManager=reporter&force=true", &status).await;
-    assert_eq!((applied.code, &applied.body["spec"]["replicas"], &applied.body["metadata"]["labels"]), (200, &json!(1), &Value::Null), "{}", applied.body);
+    assert_eq!(
+        (applied.code, &applied.body["spec"]["replicas"], &applied.body["metadata"]["labels"]),
+        (200, &json!(1), &Value::Null),
+        "{}",
+        applied.body
+    );
     assert_eq!(managed(&applied.body)["reporter Apply[status]"], json!({"f:status": {"f:replicas": {}}}));
     let scaled = admin.send("PATCH", &format!("{path}/scale?fieldManager=hpa"), MERGE, json!({"spec": {"replicas": 5}}).to_string()).await;
     assert_eq!((scaled.code, &scaled.body["spec"]["replicas"]), (200, &json!(5)), "{}", scaled.body);

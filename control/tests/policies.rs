@@ -325,23 +325,25 @@ async fn custom_kinds(admin: &mut Peer) {
     let fixed = patch(admin, &format!("{GROUP}/validatingadmissionpolicies/boats"), typed).await;
     assert_eq!(fixed.body["status"]["typeChecking"], json!({}), "metadata has its fields");
     bind(admin, "boats", "custom", json!({})).await;
-    let apply = "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}, spec: Object.spec{parts: [Object.spec.parts{name: 'mast', kind: 'wood'}]}}";
+    let apply =
+        "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}, spec: Object.spec{parts: [Object.spec.parts{name: 'mast', kind: 'wood'}]}}";
     let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": rules, "mutations": [
         {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": apply}},
         {"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'add', path: '/spec/size', value: object.spec.size + 1}]"}}]});
     mutating(admin, "masts", "custom", spec).await;
 
     let path = "/apis/policy.example.com/v1/namespaces/custom/boats";
-    let boat = |name: &str, size: u32| {
-        json!({"apiVersion": "policy.example.com/v1", "kind": "Boat", "metadata": {"name": name}, "spec": {"size": size, "parts": [{"name": "mast"}, {"name": "oar"}]}})
-    };
+    let boat = |name: &str, size: u32| json!({"apiVersion": "policy.example.com/v1", "kind": "Boat", "metadata": {"name": name}, "spec": {"size": size, "parts": [{"name": "mast"}, {"name": "oar"}]}});
     let stored = made(admin, path, boat("a", 2)).await;
     assert_eq!(stored["spec"], json!({"size": 3, "parts": [{"name": "mast", "kind": "wood"}, {"name": "oar"}]}));
     assert_eq!(stored["metadata"]["labels"], json!({"seen": "yes"}));
     let refused = admin.post(path, boat("b", 9)).await;
     assert_eq!(
         (refused.code, refused.message()),
-        (422, "boats.policy.example.com \"b\" is forbidden: ValidatingAdmissionPolicy 'boats' with binding 'boats-binding' denied request: too large")
+        (
+            422,
+            "boats.policy.example.com \"b\" is forbidden: ValidatingAdmissionPolicy 'boats' with binding 'boats-binding' denied request: too large"
+        )
     );
     // What is applied is admitted as any write.
     let config = boat("b", 9).to_string();
