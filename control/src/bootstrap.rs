@@ -115,7 +115,7 @@ fn row_and_key(core: &Core, object: &Value) -> Result<(ResourceRef, Key), Status
 /// These writes are somebody's, too, although they take no part in the pipeline.
 fn track(core: &Core, row: &ResourceRef, old: Option<&Value>, new: &mut Value, manager: &str, now: Timestamp) {
     if let Some(schema) = core.schemas.get(&row.group, &row.version, &row.kind) {
-        let writer = Writer { manager, subresource: "", now: &rfc3339(now), resets: managers::resets(row, ""), versions: &OneVersion };
+        let writer = Writer { manager, subresource: "", now: &rfc3339(now), reach: managers::reach(row, ""), versions: &OneVersion };
         let list = schema.track(old, new, &writer);
         managed::put(new, list);
     }

@@ -30,6 +30,7 @@ pub(crate) use view::{Spot, View};
 use crate::Schema;
 use compare::Delta;
 use entries::Entry;
+use fields::FieldSet;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -42,10 +43,19 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// RFC 3339, whole seconds.
     pub now: &'a str,
-    /// What this write cannot change, as dotted paths: `status` of the main resource.
-    pub resets: &'a [&'a str],
+    /// What this write can change at all.
+    pub reach: Reach<'a>,
     /// Other versions of the kind.
     pub versions: &'a dyn Versions,
+}
+
+/// What a write through a path can change, as dotted paths.
+#[derive(Clone, Copy, Debug)]
+pub enum Reach<'a> {
+    /// Everything but these: `status`, of the main resource.
+    Without(&'a [&'a str]),
+    /// Nothing but these; `*` is any element. `spec.containers.*.resources`, of a resize.
+    Only(&'a [&'a str]),
 }
 
 /// The versions in which a kind is known besides the one that is written.
@@ -114,24 +124,30 @@ impl Writer<'_> {
             api_version,
             subresource: self.subresource.into(),
             time: None,
-            fields: fields::FieldSet::default(),
+            fields: FieldSet::default(),
         }
     }
 
     /// Leaves out of a set what the writer cannot change.
-    fn reset(&self, mut forget: impl FnMut(&[&str])) {
-        for path in self.resets {
-            let keys: Vec<String> = path.split('.').map(element::field).collect();
-            forget(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    fn limit(&self, set: &mut FieldSet) {
+        let keys = |path: &str| -> Vec<String> { path.split('.').map(element::field).collect() };
+        match self.reach {
+            Reach::Without(paths) => {
+                for path in paths {
+                    set.forget(&keys(path).iter().map(String::as_str).collect::<Vec<_>>());
+                }
+            }
+            Reach::Only(paths) => set.keep(&paths.iter().map(|path| keys(path)).collect::<Vec<_>>()),
         }
-        forget(&["f:metadata", "f:managedFields"]);
+        set.forget(&["f:metadata", "f:managedFields"]);
     }
 
     /// What changed, without what the writer cannot change.
     fn delta(&self, schema: &Schema, before: &Value, after: &Value) -> Delta {
         let mut delta = Delta::between(schema.view(), before, after);
         if !delta.is_empty() {
-            self.reset(|path| delta.forget(path));
+            self.limit(&mut delta.removed);
+            self.limit(&mut delta.touched);
         }
         delta
     }

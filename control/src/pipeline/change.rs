@@ -34,9 +34,7 @@ impl Core {
     /// What an update or patch brings, with warnings.
     pub(super) fn wanted(&self, request: &Request) -> Result<(Wanted, Vec<String>), Status> {
         Ok(match &request.body {
-            Body::Patch { kind: PatchKind::Apply, bytes } => {
-                (Wanted::Config(apply::Config::read(bytes)?), Vec::new())
-            }
+            Body::Patch { kind: PatchKind::Apply, bytes } => (Wanted::Config(apply::Config::read(bytes)?), Vec::new()),
             Body::Patch { kind, bytes } => (Wanted::Patch(Patch::read(*kind, bytes)?), Vec::new()),
             _ => {
                 let (mut value, warnings) = decode::body(self, request)?;

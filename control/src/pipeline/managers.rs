@@ -11,7 +11,7 @@ use coracle_api::{
 };
 use coracle_schema::{
     Schema,
-    managed::{Versions, Writer},
+    managed::{Reach, Versions, Writer},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -83,9 +83,13 @@ fn of_agent(agent: &str) -> String {
     name
 }
 
-/// What a write through this path cannot change, as the strategies of upstream's kinds list it (`GetResetFields`).
-pub fn resets(row: &Resource, subresource: &str) -> &'static [&'static str] {
-    match (&*row.group, &*row.plural, subresource) {
+/// What a write through this path can change, as the strategies of upstream's kinds list it (`GetResetFields`, `GetResetFieldsFilter`).
+pub fn reach(row: &Resource, subresource: &str) -> Reach<'static> {
+    const RESIZE: [&str; 4] =
+        ["spec.containers.*.resources", "spec.containers.*.resizePolicy", "spec.initContainers.*.resources", "spec.initContainers.*.resizePolicy"];
+    Reach::Without(match (&*row.group, &*row.plural, subresource) {
+        ("", "pods", "ephemeralcontainers") => return Reach::Only(&["spec.ephemeralContainers"]),
+        ("", "pods", "resize") => return Reach::Only(&RESIZE),
         ("certificates.k8s.io", "certificatesigningrequests", "") => &["spec", "status"],
         ("certificates.k8s.io", "certificatesigningrequests", "status") => &["spec", "status.conditions"],
         ("certificates.k8s.io", "certificatesigningrequests", "approval") => &["spec", "status.certificate"],
@@ -101,7 +105,7 @@ pub fn resets(row: &Resource, subresource: &str) -> &'static [&'static str] {
         (_, _, "scale") => &[],
         _ if row.has_status() => &["status"],
         _ => &[],
-    }
+    })
 }
 
 /// Other versions of a row's kind, for decisions that are pure and at once, although a webhook's conversions are neither.
@@ -179,7 +183,7 @@ pub fn writer<'a>(request: &'a Request, now: &'a str, versions: &'a dyn Versions
         manager: &request.write.field_manager,
         subresource: &request.subresource,
         now,
-        resets: resets(&request.resource, &request.subresource),
+        reach: reach(&request.resource, &request.subresource),
         versions,
     }
 }

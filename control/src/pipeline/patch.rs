@@ -81,7 +81,8 @@ impl Patch {
 /// Fields of operations that mean nothing.
 fn unknown(operations: &[Value]) -> impl Iterator<Item = String> {
     const FIELDS: [&str; 4] = ["op", "path", "from", "value"];
-    let fields = operations.iter().enumerate().flat_map(|(at, operation)| operation.as_object().into_iter().flatten().map(move |(name, _)| (at, name)));
+    let fields =
+        operations.iter().enumerate().flat_map(|(at, operation)| operation.as_object().into_iter().flatten().map(move |(name, _)| (at, name)));
     fields.filter(|(_, name)| !FIELDS.contains(&name.as_str())).map(|(at, name)| format!("unknown field \"[{at}].{name}\""))
 }
 

@@ -139,7 +139,7 @@ impl Schema {
         let merged = super::merge(view, live, config).map_err(|why| unnamed(format!("failed to merge config: {why}")))?;
         let mut mine = writer.entry(true, api_version.clone());
         mine.fields = places(view, config);
-        writer.reset(|path| mine.fields.forget(path));
+        writer.limit(&mut mine.fields);
         let last = entries.iter().position(|entry| entry.is_of(&mine)).map(|at| entries.remove(at));
         mine.time = last.as_ref().and_then(|last| last.time.clone());
 

@@ -25,12 +25,6 @@ impl Delta {
         self.removed.is_empty() && self.touched.is_empty()
     }
 
-    /// Leaves out a place and everything below it.
-    pub(crate) fn forget(&mut self, path: &[&str]) {
-        self.removed.forget(path);
-        self.touched.forget(path);
-    }
-
     /// Every place that changed is taken out of a set.
     pub(crate) fn take_from(&self, set: &mut FieldSet) {
         set.subtract(&self.touched);

@@ -151,6 +151,11 @@ impl FieldSet {
         forget(&mut self.0, path);
     }
 
+    /// Leaves nothing but these places and what is below them; `f:*` is any element.
+    pub(crate) fn keep(&mut self, paths: &[Vec<String>]) {
+        keep(&mut self.0, &paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+
     /// The places that are in both.
     pub(crate) fn common(&self, other: &FieldSet) -> FieldSet {
         FieldSet(common(&self.0, &other.0).below)
@@ -219,6 +224,23 @@ fn forget(set: &mut Node, path: &[&str]) {
             let member = is_member(mine);
             forget(mine, rest);
             settle(set, first, member);
+        }
+    }
+}
+
+fn keep(set: &mut Node, paths: &[&[String]]) {
+    for (key, below) in std::mem::take(set) {
+        let steps = paths.iter().filter_map(|path| path.split_first()).filter(|(first, _)| **first == key || *first == "f:*");
+        let rest: Vec<&[String]> = steps.map(|(_, rest)| rest).collect();
+        match below {
+            below if rest.iter().any(|rest| rest.is_empty()) => drop(set.insert(key, below)),
+            Value::Object(mut below) if key != SELF => {
+                keep(&mut below, &rest);
+                if !below.is_empty() {
+                    set.insert(key, Value::Object(below));
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -303,6 +325,15 @@ mod tests {
         fields.forget(&["f:status"]);
         fields.forget(&["f:metadata", "f:labels"]);
         assert!(fields.is_empty());
+    }
+
+    #[test]
+    fn what_is_out_of_reach_goes() {
+        let mut fields = set(json!({"f:metadata": {"f:labels": {}}, "f:spec": {".": {}, "f:x": {}, "f:containers": {".": {}, "k:{\"name\":\"a\"}": {
+            ".": {}, "f:image": {}, "f:resources": {".": {}, "f:limits": {}}}, "k:{\"name\":\"b\"}": {".": {}, "f:image": {}}}}}));
+        fields.keep(&[["f:spec", "f:containers", "f:*", "f:resources"].map(String::from).to_vec()]);
+        let left = json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {"f:resources": {".": {}, "f:limits": {}}}}}});
+        assert_eq!(fields.into_value(), left);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Ownership case by case, after upstream's integration tests.
 
-use super::{OneVersion, Writer};
+use super::{OneVersion, Reach, Writer};
 use crate::{FieldValidation, Schema, Schemas};
 use coracle_api::Status;
 use serde_json::{Value, json};
@@ -16,13 +16,13 @@ struct Story {
     live: Option<Value>,
     clock: u32,
     subresource: &'static str,
-    resets: &'static [&'static str],
+    reach: Reach<'static>,
 }
 
 impl Story {
     fn of(group: &str, kind: &str) -> Story {
         let schema = Schemas::builtin().get(group, "v1", kind).expect("a kind");
-        Story { schema, live: None, clock: 0, subresource: "", resets: &[] }
+        Story { schema, live: None, clock: 0, subresource: "", reach: Reach::Without(&[]) }
     }
 
     fn now(&mut self) -> String {
@@ -41,7 +41,7 @@ impl Story {
         object["apiVersion"] = self.schema.api_version().into();
         object["kind"] = self.schema.kind().into();
         self.finish(&mut object);
-        let writer = Writer { manager, subresource: self.subresource, now: &now, resets: self.resets, versions: &OneVersion };
+        let writer = Writer { manager, subresource: self.subresource, now: &now, reach: self.reach, versions: &OneVersion };
         let list = self.schema.track(self.live.as_ref(), &object, &writer);
         super::put(&mut object, list);
         self.live = Some(object);
@@ -65,7 +65,7 @@ impl Story {
         let now = self.now();
         config["apiVersion"] = self.schema.api_version().into();
         config["kind"] = self.schema.kind().into();
-        let writer = Writer { manager, subresource: self.subresource, now: &now, resets: self.resets, versions: &OneVersion };
+        let writer = Writer { manager, subresource: self.subresource, now: &now, reach: self.reach, versions: &OneVersion };
         let mut object = self.schema.apply(self.live.as_ref(), &config, &writer, force)?;
         self.finish(&mut object);
         if let Some(live) = &self.live {

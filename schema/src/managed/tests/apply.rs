@@ -200,12 +200,12 @@ fn the_upgrade_from_client_side_apply() {
 #[test]
 fn status_and_object_are_applied_apart() {
     let mut story = Story::of("apps", "Deployment");
-    story.resets = &["status"];
+    story.reach = Reach::Without(&["status"]);
     let mut config = deployment(json!(1));
     config["status"] = json!({"replicas": 9});
     story.apply("me", config).unwrap();
     assert_eq!(story.managed()["me Apply"].get("f:status"), None);
-    (story.subresource, story.resets) = ("status", &["spec"]);
+    (story.subresource, story.reach) = ("status", Reach::Without(&["spec"]));
     story.apply("me", json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 4}})).unwrap();
     assert_eq!(story.managed()["me[status] Apply"], json!({"f:status": {"f:replicas": {}}}));
 }

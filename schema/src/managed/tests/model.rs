@@ -189,7 +189,7 @@ proptest! {
         for (schema, ty) in some_kinds(seeds[0]) {
             let made: Vec<Value> = seeds.iter().filter_map(|seed| made(&schema, &ty, *seed)).collect();
             let [a, b, c] = made.as_slice() else { continue };
-            let mut story = Story { schema: schema.clone(), live: None, clock: 0, subresource: "", resets: &[] };
+            let mut story = Story { schema: schema.clone(), live: None, clock: 0, subresource: "", reach: Reach::Without(&[]) };
             story.put("creator", a.clone());
             for config in [b, c, b] {
                 story.force("me", config.clone());

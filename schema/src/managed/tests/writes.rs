@@ -82,7 +82,7 @@ fn a_write_that_changes_nothing_changes_no_manager() {
 fn a_subresource_is_kept_apart_and_cannot_edit_managers() {
     let mut story = Story::of("apps", "Deployment");
     story.put("kubectl", deployment(json!(2)));
-    (story.subresource, story.resets) = ("status", &["spec", "metadata.labels"]);
+    (story.subresource, story.reach) = ("status", Reach::Without(&["spec", "metadata.labels"]));
     let mut reported = story.live.clone().unwrap();
     reported["status"] = json!({"replicas": 2, "conditions": [{"type": "Available", "status": "True"}]});
     reported["spec"]["replicas"] = json!(7);
