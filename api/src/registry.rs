@@ -92,6 +92,8 @@ pub struct Resource {
     pub generation: bool,
     /// For rows with a `scale` subresource.
     pub scale: Option<ScalePaths>,
+    /// Group and version of the row in whose form objects are stored, when this row only shows them in another one.
+    pub stored_as: Option<(Box<str>, Box<str>)>,
     /// What users of this version are told when it is deprecated: `v1 Endpoints is deprecated in v1.33+; use …`.
     pub deprecation: Option<Box<str>>,
     /// For rows that a CustomResourceDefinition made.
@@ -122,9 +124,15 @@ impl fmt::Debug for Custom {
 }
 
 impl Resource {
-    /// The name under which the store, RBAC and controllers know the resource: `pods`, `deployments.apps`.
+    /// The name under which the store and controllers know the resource: `pods`, `deployments.apps`; the same for all forms of one resource.
     pub fn id(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+        let group = self.stored_as.as_ref().map_or(&self.group, |(group, _)| group);
+        if group.is_empty() { self.plural.to_string() } else { format!("{}.{group}", self.plural) }
+    }
+
+    /// Whether objects may have to be converted before they are shown.
+    pub fn converted(&self) -> bool {
+        self.custom.is_some() || self.stored_as.is_some()
     }
 
     /// Whether requests are answered in this version; of a custom resource only objects may be left in it.

@@ -8,6 +8,7 @@ pub mod control;
 pub mod controllers;
 pub mod custom;
 mod expiry;
+mod forms;
 pub mod http;
 pub mod nodes;
 pub mod pipeline;

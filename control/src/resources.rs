@@ -6,6 +6,7 @@
 
 mod admission_policy;
 pub mod age;
+mod autoscaling;
 pub mod cells;
 pub mod certificates;
 mod component_status;
@@ -95,12 +96,28 @@ pub enum Deletion {
     Grace(i64),
 }
 
+/// Another form in which objects of a kind are shown and taken, next to the one in which they are stored: a version, or a version in another group.
+///
+/// The pipeline works on the stored form alone; bodies and answers are converted at its edges. A conversion changes what differs, `apiVersion` aside, and loses nothing.
+pub struct Form {
+    /// Such as `events.k8s.io/v1`.
+    pub api_version: &'static str,
+    /// From this form to the stored one.
+    pub store: fn(&mut Value),
+    /// From the stored form to this one.
+    pub show: fn(&mut Value),
+}
+
 /// What a kind adds to the generic handler. Every method has a default that adds nothing.
 ///
-/// Values are whole objects after decoding and defaults. `metadata` (uid, creationTimestamp, generation, resourceVersion, deletion fields), keeping the status on
+/// Values are whole objects after decoding and defaults, in the form in which they are stored. `metadata` (uid, creationTimestamp, generation, resourceVersion, deletion fields), keeping the status on
 /// a write of the object and keeping everything else on a write of the status are the pipeline's business, not a hook's.
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
+    /// The forms besides the one that is stored, one for each row of the registry that names it.
+    fn forms(&self) -> &'static [Form] {
+        &[]
+    }
     /// Whether a client may say the status of a new object (nodes: who registers one knows it).
     fn status_on_create(&self) -> bool {
         false
@@ -199,6 +216,7 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("deployments.apps", Arc::new(workload::Deployment)),
         ("replicasets.apps", Arc::new(workload::ReplicaSet)),
         ("statefulsets.apps", Arc::new(stateful_set::StatefulSet)),
+        ("horizontalpodautoscalers.autoscaling", Arc::new(autoscaling::HorizontalPodAutoscaler)),
         ("cronjobs.batch", Arc::new(cron_job::CronJob)),
         ("jobs.batch", Arc::new(job::Job)),
         (certificates::REQUESTS, Arc::new(certificates::CertificateSigningRequest)),

@@ -29,9 +29,11 @@ struct Row {
     scope: Scope,
     verbs: &'static [&'static str],
     subs: &'static [Sub],
-    /// `path`, or `label=path`, or `label=path?value when absent`.
+    /// `path`, or `label=path`, or `label=path|path if that is empty`, or `label=path?value when absent`.
     selectable: &'static [&'static str],
     generation: bool,
+    /// Group and version of the stored form, if this is another one.
+    stored_as: Option<(&'static str, &'static str)>,
     /// Since when and for what, after `v1 Kind is deprecated in `; empty if it is not.
     deprecated: &'static str,
 }
@@ -50,6 +52,7 @@ const fn row(group: &'static str, version: &'static str, kind: &'static str, plu
         subs: &[],
         selectable: &[],
         generation: false,
+        stored_as: None,
         deprecated: "",
     }
 }
@@ -68,7 +71,21 @@ const EVENT_FIELDS: &[&str] = &[
     "involvedObject.fieldPath",
     "reason",
     "reportingComponent",
-    "source=source.component",
+    "source=source.component|reportingComponent",
+    "type",
+];
+
+/// The same in the newer form.
+const NEWER_EVENT_FIELDS: &[&str] = &[
+    "reason",
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reportingController",
     "type",
 ];
 
@@ -203,6 +220,14 @@ const ROWS: &[Row] = &[
     Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews") },
     Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews") },
     Row { verbs: CREATE, ..cluster("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews") },
+    Row { short: &["hpa"], categories: &["all"], subs: &[STATUS], ..row("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers") },
+    Row {
+        short: &["hpa"],
+        categories: &["all"],
+        subs: &[STATUS],
+        stored_as: Some(("autoscaling", "v2")),
+        ..row("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+    },
     // batch
     Row { short: &["cj"], categories: &["all"], subs: &[STATUS], generation: true, ..row("batch", "v1", "CronJob", "cronjobs") },
     Row {
@@ -221,6 +246,7 @@ const ROWS: &[Row] = &[
     },
     row("coordination.k8s.io", "v1", "Lease", "leases"),
     Row { generation: true, ..row("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices") },
+    Row { short: &["ev"], selectable: NEWER_EVENT_FIELDS, stored_as: Some(("", "v1")), ..row("events.k8s.io", "v1", "Event", "events") },
     Row { subs: &[STATUS], generation: true, ..cluster("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", "flowschemas") },
     Row {
         subs: &[STATUS],
@@ -285,6 +311,7 @@ pub fn builtin() -> Vec<Resource> {
                 status: "status.replicas".into(),
                 selector: Some("spec.selector".into()),
             }),
+            stored_as: row.stored_as.map(|(group, version)| (group.into(), version.into())),
             deprecation: (!row.deprecated.is_empty()).then(|| {
                 let slash = if row.group.is_empty() { "" } else { "/" };
                 format!("{}{slash}{} {} is deprecated in {}", row.group, row.version, row.kind, row.deprecated).into()

@@ -244,6 +244,7 @@ fn row(definition: &Definition<'_>, version: &OneVersion<'_>, kind: &Arc<Kind>) 
         columns: Vec::new(),
         generation: true,
         scale: made.and_then(|made| made.scale.clone()),
+        stored_as: None,
         deprecation: version.deprecated.then(|| version.deprecation_warning.clone().unwrap_or_else(|| deprecation(definition, version))),
         custom: Some(Custom {
             definition: kind.definition.clone(),

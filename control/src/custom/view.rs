@@ -7,7 +7,7 @@
 use super::{Kind, Version, of};
 use crate::pipeline::{Core, object};
 use coracle_api::{registry::Resource, status::Status};
-use coracle_store::Object;
+use coracle_store::{Draft, Object};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
@@ -68,17 +68,19 @@ fn is_of(object: &Object, version: &Version) -> bool {
 }
 
 impl Core {
-    /// An object as the row's version shows it; of built-in kinds the object itself.
+    /// An object as the row's version shows it.
     pub(crate) async fn view(&self, row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
-        match of(row) {
-            None => Ok(object),
-            Some(_) => self.views(row, vec![object]).await?.pop().ok_or_else(|| Status::internal("a conversion lost an object")),
+        match row.converted() {
+            false => Ok(object),
+            true => self.views(row, vec![object]).await?.pop().ok_or_else(|| Status::internal("a conversion lost an object")),
         }
     }
 
     /// As [`Core::view`], for several at once, in their order.
     pub(crate) async fn views(&self, row: &Resource, mut objects: Vec<Arc<Object>>) -> Result<Vec<Arc<Object>>, Status> {
-        let (Some(kind), Some(version)) = (of(row), super::version_of(row)) else { return Ok(objects) };
+        let (Some(kind), Some(version)) = (of(row), super::version_of(row)) else {
+            return objects.into_iter().map(|object| self.formed(row, object)).collect();
+        };
         let (mut places, mut values) = (Vec::new(), Vec::new());
         for (at, object) in objects.iter_mut().enumerate() {
             if kind.is_shown(object, version) {
@@ -116,15 +118,21 @@ impl Core {
         Ok(value)
     }
 
-    /// An object of the row's version as it is stored.
-    pub(crate) async fn stored_form(&self, row: &Resource, value: &Value) -> Result<Value, Status> {
-        let mut value = value.clone();
-        if let Some(kind) = of(row)
-            && let Some(stored) = kind.stored()
-        {
-            kind.convert(self, stored, std::slice::from_mut(&mut value)).await?;
+    /// An object as the pipeline works on it: custom kinds in the version that is asked for, built-in ones as they are stored.
+    pub(crate) async fn worked_on(&self, row: &Resource, object: Arc<Object>) -> Result<Arc<Object>, Status> {
+        if row.stored_as.is_some() { Ok(object) } else { self.view(row, object).await }
+    }
+
+    /// What the store keeps of a value that the pipeline worked on.
+    pub(crate) async fn draft(&self, row: &Resource, value: &Value) -> Result<Draft, Status> {
+        match of(row).and_then(|kind| Some((kind, kind.stored()?))) {
+            Some((kind, stored)) => {
+                let mut value = value.clone();
+                kind.convert(self, stored, std::slice::from_mut(&mut value)).await?;
+                Ok(object::draft(row, &value))
+            }
+            None => Ok(object::draft(&self.stored_row(row), value)),
         }
-        Ok(value)
     }
 }
 

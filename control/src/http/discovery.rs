@@ -94,11 +94,8 @@ fn resources(core: &Core, group: &str, version: &str) -> Option<Value> {
 /// Tells clients when the version that objects are stored in has changed; None for what is not stored, or in a version that is not served.
 fn storage_hash(core: &Core, row: &Resource) -> Option<String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let stored = match &row.custom {
-        None => row.version.clone(),
-        Some(_) => core.registry.by_id(&row.id()).filter(|stored| stored.served())?.version.clone(),
-    };
-    let hash = Sha256::digest(format!("{}/{stored}/{}", row.group, row.kind));
+    let stored = core.registry.by_id(&row.id()).filter(|stored| stored.served())?;
+    let hash = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, row.kind));
     row.stored().then(|| STANDARD.encode(hash.get(..8).unwrap_or_default()))
 }
 

@@ -145,7 +145,7 @@ pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
     cut(core, &request.resource, &snapshot, namespace, after.as_ref(), &options).await
 }
 
-/// Objects of a custom kind that are looked at together.
+/// Objects of a kind with several versions that are looked at together.
 const BATCH: usize = 500;
 
 async fn cut(
@@ -169,7 +169,7 @@ async fn cut(
         }
         !more
     };
-    if row.custom.is_none() {
+    if !row.converted() {
         let _ = all.filter(|object| filter.matches(object)).all(take);
     } else {
         // Fields are selected as the version shows them.

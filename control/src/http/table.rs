@@ -4,7 +4,7 @@
 
 use crate::{
     pipeline::Core,
-    resources::{Hooks, age},
+    resources::{Form, Hooks, age},
 };
 use bytes::Bytes;
 use coracle_api::{
@@ -51,6 +51,8 @@ impl Include {
 /// Makes the rows of one resource.
 pub struct Tables {
     hooks: Arc<dyn Hooks>,
+    /// For rows whose objects are stored in another form, which is the one that cells are made of.
+    form: Option<&'static Form>,
     columns: Vec<Column>,
     /// Cells are kept with their objects.
     kept: bool,
@@ -82,7 +84,8 @@ impl Tables {
     pub fn new(core: &Core, row: &Resource, include: Include, meta: &'static str) -> Self {
         let hooks = core.hooks_of(row);
         let columns = columns_of(&*hooks, row);
-        Self { hooks, columns, kept: row.custom.is_none(), include, meta, now: Timestamp::now() }
+        let form = core.form_of(row);
+        Self { hooks, form, columns, kept: row.custom.is_none(), include, meta, now: Timestamp::now() }
     }
 
     /// `columnDefinitions`
@@ -115,7 +118,14 @@ impl Tables {
     }
 
     fn cells(&self, value: &Value) -> Vec<Value> {
-        let mut cells = self.hooks.cells(value);
+        let mut cells = match self.form {
+            Some(form) => {
+                let mut stored = value.clone();
+                (form.store)(&mut stored);
+                self.hooks.cells(&stored)
+            }
+            None => self.hooks.cells(value),
+        };
         cells.resize(self.columns.len(), Value::Null);
         cells
     }

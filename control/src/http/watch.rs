@@ -42,7 +42,7 @@ pub struct Stream {
     row: ResourceRef,
     filter: Filter,
     ready: VecDeque<Event>,
-    /// Changes of a custom kind's objects, not yet looked at as its version shows them.
+    /// Changes of objects of a kind with several versions, not yet looked at as this one shows them.
     raw: Vec<Arc<Change>>,
     core: Arc<Core>,
     watch: Option<Watch>,
@@ -136,13 +136,13 @@ impl Stream {
         let named = |object: &Object| scope.name.as_ref().is_none_or(|name| *name == object.key.name);
         let id = self.row.id();
         let objects = snapshot.range(&id, scope.namespace.as_deref(), None).filter(|object| named(object));
-        self.ready = match self.row.custom {
+        self.ready = match self.row.converted() {
             // Fields are selected as the version shows them.
-            Some(_) => {
+            true => {
                 let shown = self.core.views(&self.row, objects.cloned().collect()).await?;
                 shown.into_iter().filter(|object| self.filter.matches(object)).map(Event::Added).collect()
             }
-            None => objects.filter(|object| self.filter.matches(object)).map(|object| Event::Added(object.clone())).collect(),
+            false => objects.filter(|object| self.filter.matches(object)).map(|object| Event::Added(object.clone())).collect(),
         };
         if self.bookmarks {
             self.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
@@ -179,7 +179,7 @@ impl Stream {
             tokio::select! {
                 biased;
                 changes = watch.next() => match changes {
-                    Ok(changes) if self.row.custom.is_some() => self.raw.extend(changes.iter().cloned()),
+                    Ok(changes) if self.row.converted() => self.raw.extend(changes.iter().cloned()),
                     Ok(changes) => self.ready.extend(changes.iter().filter_map(|change| filtered(&self.filter, change))),
                     Err(error) => self.ready.push_back(Event::Error(too_old(error))),
                 },

@@ -76,6 +76,7 @@ impl Core {
         }
         warn(warnings, decode::patched(self, request, &mut new, &[])?);
         metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
+        self.to_stored(&request.resource, &mut new)?;
         match self.try_create(request, new, warnings).await? {
             Tried::Done(answer) => Ok(Some(answer)),
             Tried::Exists(_) | Tried::Lost => Ok(None),

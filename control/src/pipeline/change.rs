@@ -45,17 +45,19 @@ impl Core {
     }
 
     /// The object that a request wants in place of the current one: decoded, defaulted, its managed fields up to date. What the request cannot change is
-    /// put back, so that only what is really changed is managed.
+    /// put back, so that only what is really changed is managed. `stored` is in the form that is stored, and so is the outcome; in between it is the request's.
     pub(super) async fn change(
         &self,
         request: &Request,
         stored: &Object,
-        old: &Value,
+        current: &Value,
         wanted: &Wanted,
         now: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Value, Status> {
         let row = &request.resource;
+        let shown = if row.stored_as.is_some() { Some(self.shown(row, current.clone())?) } else { None };
+        let old = shown.as_ref().unwrap_or(current);
         let scaled = &*request.subresource == "scale";
         let (schema, scale) = match scaled {
             true => (self.schemas.get("autoscaling", "v1", "Scale").ok_or_else(|| Status::internal("no schema for Scale"))?, scale::view(row, old)),
@@ -97,6 +99,10 @@ impl Core {
         if scaled {
             new = scale::merge(row, old, &new)?;
             check_preconditions(request, stored, &new)?;
+        } else if shown.is_some() {
+            self.to_stored(row, &mut new)?;
+            // What one form carries in another place is put back there.
+            keep_what_is_not_theirs(request, current, &mut new);
         }
         Ok(new)
     }

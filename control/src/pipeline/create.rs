@@ -1,6 +1,6 @@
 //! Create: the generic handler's POST.
 
-use super::{Answer, Core, Request, change::warn, decode, handle, managers, metadata, object};
+use super::{Answer, Core, Request, change::warn, decode, handle, managers, metadata};
 use crate::custom;
 use coracle_api::{names, status::Status};
 use coracle_schema::managed;
@@ -47,7 +47,7 @@ impl Core {
         }
     }
 
-    /// The object in the request's body with its managed fields, and warnings.
+    /// The object in the request's body with its managed fields, in the form that is stored, and warnings.
     async fn sent(&self, request: &Request) -> Result<(Value, Vec<String>), Status> {
         let (mut decoded, warnings) = decode::body(self, request)?;
         metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
@@ -59,6 +59,7 @@ impl Core {
         let writer = managers::writer(request, &now, &versions);
         let list = versions.settle(|| schema.track(None, &decoded, &writer)).await?;
         managed::put(&mut decoded, list);
+        self.to_stored(&request.resource, &mut decoded)?;
         Ok((decoded, warnings))
     }
 
@@ -83,7 +84,7 @@ impl Core {
             object.remove("status");
         }
         hooks.prepare_create(&cx, &mut new)?;
-        if let Some(schema) = decode::schema_of(self, request) {
+        if let Some(schema) = self.stored_schema(row) {
             schema.default(&mut new);
         }
 
@@ -107,7 +108,7 @@ impl Core {
         }
 
         let key = Key::new(row.id(), request.namespace.as_str(), name.as_str());
-        let draft = object::draft(row, &self.stored_form(row, &new).await?);
+        let draft = self.draft(row, &new).await?;
         let mut ops = vec![Op::Put { key: key.clone(), expect: Expect::Absent, draft }];
         ops.extend(custom::guard(row));
         if row.namespaced() {
@@ -123,7 +124,7 @@ impl Core {
             if snapshot.get(&key).is_some() {
                 return Ok(Tried::Exists(name));
             }
-            return Ok(Tried::Done(Answer::Value { code: 201, value: new, warnings: std::mem::take(warnings) }));
+            return Ok(Tried::Done(Answer::Value { code: 201, value: self.shown(row, new)?, warnings: std::mem::take(warnings) }));
         }
         match self.store.commit(Txn { ops }).await {
             Ok(committed) => match committed.objects.into_iter().next().flatten() {

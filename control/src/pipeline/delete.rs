@@ -180,9 +180,8 @@ impl Core {
         let hooks = self.hooks_of(row);
         let cx = self.cx(request, &snapshot);
         let old = object::parse(&stored)?;
-        let shown = self.view(row, stored.clone()).await?;
         if admit {
-            let seen = object::parse(&shown)?;
+            let seen = object::parse(&*self.worked_on(row, stored.clone()).await?)?;
             self.admission.mutate(&cx, Some(&seen), None).await?;
             self.admission.validate(&cx, Some(&seen), None).await?;
         }
@@ -224,12 +223,12 @@ impl Core {
             }
             return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid), warnings }));
         }
-        let draft = object::draft(row, &new);
+        let draft = object::draft(&self.stored_row(row), &new);
         if object::unchanged(&stored, &draft) {
-            return Ok(Some(Answer::Object { object: shown, created: false, warnings }));
+            return Ok(Some(Answer::Object { object: self.view(row, stored).await?, created: false, warnings }));
         }
         if dry_run {
-            return Ok(Some(Answer::Value { code: 200, value: object::with_revision(new, stored.revision), warnings }));
+            return Ok(Some(Answer::Value { code: 200, value: self.shown(row, object::with_revision(new, stored.revision))?, warnings }));
         }
         let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
         hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
@@ -245,10 +244,10 @@ impl Core {
         let snapshot = self.fresh().await?;
         let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
         let all = snapshot.range(&request.resource.id(), namespace, None);
-        let found = match request.resource.custom {
+        let found = match request.resource.converted() {
             // Fields are selected as the version shows them.
-            Some(_) => self.views(&request.resource, all.cloned().collect()).await?.into_iter().filter(|object| filter.matches(object)).collect(),
-            None => all.filter(|object| filter.matches(object)).cloned().collect::<Vec<_>>(),
+            true => self.views(&request.resource, all.cloned().collect()).await?.into_iter().filter(|object| filter.matches(object)).collect(),
+            false => all.filter(|object| filter.matches(object)).cloned().collect::<Vec<_>>(),
         };
         for object in found {
             let one =

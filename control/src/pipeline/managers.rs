@@ -135,10 +135,7 @@ impl Versions for Others<'_> {
         let Some(kind) = custom::of(self.row) else {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
             let schema = self.core.schemas.get(group, version, &self.row.kind)?;
-            // Versions of one kind differ in what they allow, not in where things are.
-            let mut object = object.clone();
-            object["apiVersion"] = api_version.into();
-            return Some((schema, object));
+            return Some((schema, self.core.reformed(self.row, (group, version), object)));
         };
         let version = kind.by_api_version(api_version)?;
         if let Some(object) = kind.rename(version, object) {

@@ -5,7 +5,7 @@ use coracle_store::{Draft, Key, Meta, Object};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Label and path of one `selectable` entry of a row, with the value an absent field counts as.
+/// Label and path of one `selectable` entry of a row (`a.b`, or `a.b|c` for the first that has text), with the value an absent field counts as.
 pub fn selectable(entry: &str) -> (&str, &str, &str) {
     let (label, rest) = entry.split_once('=').unwrap_or((entry, entry));
     let (path, absent) = rest.split_once('?').unwrap_or((rest, ""));
@@ -47,11 +47,12 @@ fn index(row: &Resource, object: &Value) -> Meta {
         .iter()
         .filter_map(|entry| {
             let (label, path, absent) = selectable(entry);
-            let text: Box<str> = match at(object, path) {
-                Value::String(text) => text.as_str().into(),
-                Value::Null => absent.into(),
-                other => other.to_string().into(),
+            let text = |path| match at(object, path) {
+                Value::String(text) => text.clone(),
+                Value::Null => absent.to_owned(),
+                other => other.to_string(),
             };
+            let text: Box<str> = path.split('|').map(text).find(|text| !text.is_empty()).unwrap_or_default().into();
             (!text.is_empty()).then(|| (label.into(), text))
         })
         .collect();

@@ -50,7 +50,7 @@ impl Core {
             (None, Wanted::Config(config)) if request.subresource.is_empty() => return self.create_applied(request, config, warnings).await,
             (None, _) => return Err(handle::missing(request)),
         };
-        let old = object::parse(&*self.view(row, stored.clone()).await?)?;
+        let old = object::parse(&*self.worked_on(row, stored.clone()).await?)?;
         let cx = self.cx(request, &snapshot);
         let mut new = self.change(request, &stored, &old, wanted, &cx.timestamp(), warnings).await?;
         metadata::prepare_update(&old, &mut new);
@@ -98,7 +98,7 @@ impl Core {
             && !hooks.held(&new)
             && new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0;
         managed::keep_times(&old, &mut new);
-        let draft = object::draft(row, &self.stored_form(row, &new).await?);
+        let draft = self.draft(row, &new).await?;
         if !gone && object::unchanged(&stored, &draft) {
             return Ok(Some(self.answer(request, stored, std::mem::take(warnings)).await?));
         }
@@ -106,7 +106,7 @@ impl Core {
         self.admission.charge(&cx, Some(&old), &new, &mut charges)?;
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
-            let value = if scaled { scale::view(row, &value) } else { value };
+            let value = if scaled { scale::view(row, &value) } else { self.shown(row, value)? };
             return Ok(Some(Answer::Value { code: 200, value, warnings: std::mem::take(warnings) }));
         }
 

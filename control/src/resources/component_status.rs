@@ -19,7 +19,6 @@ use std::sync::Arc;
 pub struct ComponentStatus;
 
 const COMPONENTS: &[&str] = &["controller-manager", "etcd-0", "scheduler"];
-const DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
 #[async_trait]
 impl Hooks for ComponentStatus {
@@ -45,7 +44,7 @@ impl Hooks for ComponentStatus {
 fn answer(request: &Request, health: &Result<(), Status>) -> Result<Answer, Status> {
     match request.verb {
         Verb::Get if COMPONENTS.contains(&request.name.as_str()) => {
-            Ok(Answer::Object { object: component(request, &request.name, health), created: false, warnings: vec![DEPRECATED.into()] })
+            Ok(Answer::Object { object: component(request, &request.name, health), created: false, warnings: Vec::new() })
         }
         Verb::Get => Err(Status::not_found("", "componentstatus", &request.name)),
         Verb::List => {
@@ -93,10 +92,9 @@ mod tests {
         let names: Vec<&str> = page.items.iter().map(|object| &*object.key.name).collect();
         assert_eq!(names, ["controller-manager", "etcd-0"]);
         let ill = Err(Status::internal("no disk"));
-        let Ok(Answer::Object { object, warnings, .. }) = answer(&request(Verb::Get, "etcd-0"), &ill) else { panic!("an object") };
+        let Ok(Answer::Object { object, .. }) = answer(&request(Verb::Get, "etcd-0"), &ill) else { panic!("an object") };
         let value: Value = serde_json::from_slice(&object.json).expect("JSON");
         assert_eq!(ComponentStatus.cells(&value), ["etcd-0", "Unhealthy", "", "Internal error occurred: no disk"]);
-        assert_eq!(warnings, [DEPRECATED]);
         assert_eq!(answer(&request(Verb::Get, "x"), &Ok(())).err().map(|status| status.code), Some(404));
     }
 }

@@ -190,7 +190,7 @@ proptest! {
         let rules: &[Rule] = &[
             config::config_map, config::secret, endpointslice::validate, node::validate, job::validate, workload::deployment, workload::replica_set,
             stateful_set::validate, daemon_set::validate, cron_job::validate, disruption_budget::validate, replication_controller::validate, controller_revision::validate, service::validate::service, simple::lease, simple::runtime_class, simple::priority_class, simple::role, simple::cluster_role,
-            |_, new, causes| event::validate(new, causes),
+            |old, new, causes| event::validate(true, old, new, causes),
             |old, new, causes| namespace::validate("finalize", old, new, causes),
             |old, new, causes| rolebinding::validate(true, old, new, causes),
             |_, new, causes| pod::create(new, causes),

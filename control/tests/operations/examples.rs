@@ -1,7 +1,16 @@
 //! A small good object of every kind, and what its status may become.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use coracle_api::registry::Resource;
 use serde_json::{Value, json};
+
+/// How a row is called here: resource id, and for another form of a resource its group and version.
+pub fn id(row: &Resource) -> String {
+    match row.stored_as {
+        None => row.id(),
+        Some(_) => format!("{}.{}", row.plural, row.api_version()),
+    }
+}
 
 /// Names of three objects of a kind.
 pub fn names(id: &str) -> [&'static str; 3] {
@@ -43,6 +52,10 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
         "events" => {
             json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "operations"}, "reason": "Tested", "type": "Normal", "message": "m"})
         }
+        "events.events.k8s.io/v1" => json!({
+            "regarding": {"kind": "Pod", "name": "p", "namespace": "operations"}, "reason": "Tested", "type": "Normal", "note": "m",
+            "action": "Test", "eventTime": "2026-01-02T03:04:05.000000Z", "reportingController": "example.com/tests", "reportingInstance": "t-1",
+        }),
         "limitranges" => json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "100"}}]}}),
         "namespaces" => json!({}),
         "nodes" => json!({"spec": {"unschedulable": true}}),
@@ -74,6 +87,9 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
             let mut template = json!({"spec": pod_spec()});
             template["spec"]["restartPolicy"] = "Never".into();
             json!({"spec": {"schedule": "0 0 1 1 *", "suspend": true, "jobTemplate": {"spec": {"template": template}}}})
+        }
+        "horizontalpodautoscalers.autoscaling" | "horizontalpodautoscalers.autoscaling/v1" => {
+            json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}, "maxReplicas": 3}})
         }
         "poddisruptionbudgets.policy" => json!({"spec": {"minAvailable": 1, "selector": selector()}}),
         "deployments.apps" => json!({"spec": {"replicas": 0, "selector": selector(), "template": template()}}),
@@ -150,6 +166,9 @@ pub fn status(id: &str) -> Option<Value> {
         | "jobs.batch" => {
             json!({"conditions": [plain]})
         }
+        "horizontalpodautoscalers.autoscaling" | "horizontalpodautoscalers.autoscaling/v1" => {
+            json!({"currentReplicas": 2, "desiredReplicas": 2, "lastScaleTime": "2026-01-02T03:04:05Z"})
+        }
         "cronjobs.batch" => json!({"lastScheduleTime": "2026-01-02T03:04:05Z"}),
         "poddisruptionbudgets.policy" => json!({"conditions": [condition]}),
         "persistentvolumes" => json!({"message": "StatusPatched", "reason": "E2E"}),
@@ -194,6 +213,8 @@ pub const BUSY: &[&str] = &[
     "statefulsets.apps",
     "cronjobs.batch",
     "jobs.batch",
+    "horizontalpodautoscalers.autoscaling",
+    "horizontalpodautoscalers.autoscaling/v1",
     "flowschemas.flowcontrol.apiserver.k8s.io",
     "servicecidrs.networking.k8s.io",
     "poddisruptionbudgets.policy",

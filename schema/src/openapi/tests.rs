@@ -30,6 +30,7 @@ fn row(group: &str, version: &str, kind: &str, plural: &str, verbs: &[&str], sub
         columns: Vec::new(),
         generation: false,
         scale: None,
+        stored_as: None,
         deprecation: None,
         custom: None,
     })
