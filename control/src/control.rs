@@ -149,6 +149,7 @@ impl Control {
             registry: registry.clone(),
             customs: custom::Kinds::new(store.clone(), registry.clone()),
             webhooks: Default::default(),
+            metrics: Default::default(),
             hooks: resources::Table::new(resources::builtin()),
             admission: admission::Admission::builtin(),
             auth: auth.clone(),
@@ -172,6 +173,7 @@ impl Control {
         auth.reload();
         tasks.spawn("rbac rules", async move { auth.run().await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
+        tasks.spawn("metrics", crate::metrics::run(core.clone()));
         tasks.spawn("event expiry", expiry::run(store));
         let follower = core.clone();
         tasks.spawn("custom kinds", async move { follower.customs.run().await });

@@ -1,6 +1,7 @@
 //! Controllers: each one file, a pure reconcile function and a thin shell on the one in-process watch of [`runner`].
 
 pub mod action;
+pub mod autoscaler;
 pub mod certificates;
 pub mod claim;
 pub mod cluster_role;
@@ -111,6 +112,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(disruption::Disruptions::new(&context, Arc::clone(&options.kinds))),
         Box::new(endpoint_slice::EndpointSlices::new(&context)),
         Box::new(endpoints::mirror::Mirroring::new(&context)),
+        Box::new(autoscaler::Autoscalers::new(&context, Arc::clone(&options.kinds))),
         Box::new(garbage::Garbage::new(&context, Arc::clone(&options.kinds))),
         Box::new(node_ipam::NodeIpam::new(&context, options.pod_range, options.node_prefix)),
         Box::new(node_lifecycle::NodeLifecycle::new(&context)),

@@ -72,7 +72,8 @@ impl Core {
     /// A value of the row's form in that of another group and version. Where no form is known of, versions of one kind differ in what they allow and not in where things are.
     pub(crate) fn reformed(&self, row: &Resource, (group, version): (&str, &str), value: &Value) -> Value {
         let mut value = value.clone();
-        let other = self.registry.by_path(group, version, &row.plural).filter(|other| other.id() == row.id() && other.api_version() != row.api_version());
+        let other =
+            self.registry.by_path(group, version, &row.plural).filter(|other| other.id() == row.id() && other.api_version() != row.api_version());
         if let Some(other) = other {
             if let Some(form) = self.form_of(row) {
                 (form.store)(&mut value);

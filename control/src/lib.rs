@@ -10,6 +10,7 @@ pub mod custom;
 mod expiry;
 mod forms;
 pub mod http;
+pub mod metrics;
 pub mod nodes;
 pub mod pipeline;
 pub mod quota;

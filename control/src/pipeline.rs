@@ -12,13 +12,13 @@ pub mod metadata;
 pub mod object;
 pub mod patch;
 mod read;
-mod scale;
+pub mod scale;
 mod update;
 
 use crate::{
     admission,
     auth::{Auth, User},
-    custom, resources, webhook,
+    custom, metrics, resources, webhook,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -234,6 +234,8 @@ pub struct Core {
     pub customs: custom::Kinds,
     /// Connections to webhooks that wait for the next call.
     pub webhooks: webhook::Pool,
+    /// What pods and nodes use.
+    pub metrics: metrics::Metrics,
     /// What is special about built-in kinds.
     pub hooks: resources::Table,
     /// Rules across objects.

@@ -34,6 +34,7 @@ mod service;
 mod simple;
 mod stateful_set;
 mod storage;
+mod usage;
 pub mod volume;
 mod webhooks;
 mod workload;
@@ -240,6 +241,8 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("resourceclaimtemplates.resource.k8s.io", Arc::new(devices::ResourceClaimTemplate)),
         ("resourceslices.resource.k8s.io", Arc::new(devices::ResourceSlice)),
         ("priorityclasses.scheduling.k8s.io", Arc::new(simple::PRIORITY_CLASS)),
+        ("nodes.metrics.k8s.io", Arc::new(usage::NodeMetrics)),
+        ("pods.metrics.k8s.io", Arc::new(usage::PodMetrics)),
         ("csidrivers.storage.k8s.io", Arc::new(storage::CSI_DRIVER)),
         ("csinodes.storage.k8s.io", Arc::new(storage::CSI_NODE)),
         ("csistoragecapacities.storage.k8s.io", Arc::new(storage::CSI_STORAGE_CAPACITY)),

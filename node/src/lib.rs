@@ -15,6 +15,7 @@ pub mod registration;
 pub mod report;
 pub mod session;
 pub mod streams;
+mod usage;
 pub mod volumes;
 
 pub use agent::{Agent, Handle, Options, Service};

@@ -6,6 +6,7 @@ use crate::{
     pods::views::{View, Views},
     registration::Machine,
     session::Serve,
+    usage,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -80,6 +81,8 @@ impl Streams {
 
     async fn stats(&self) -> Value {
         let mut pods = Vec::new();
+        // Of the whole machine; where that cannot be read, of its pods.
+        let machine = usage::read();
         let (mut cpu, mut memory) = (0_u64, 0_u64);
         for view in self.views.all() {
             let mut containers = Vec::new();
@@ -97,6 +100,9 @@ impl Streams {
                 "podRef": { "namespace": view.namespace, "name": view.name, "uid": &*view.uid },
                 "startTime": view.start_time, "containers": containers,
             }));
+        }
+        if let Some(machine) = machine {
+            (cpu, memory) = (machine.cpu_nanos, machine.memory);
         }
         json!({
             "node": {

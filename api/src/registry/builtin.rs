@@ -253,6 +253,8 @@ const ROWS: &[Row] = &[
         generation: true,
         ..cluster("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations")
     },
+    Row { verbs: READ, ..cluster("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes") },
+    Row { verbs: READ, ..row("metrics.k8s.io", "v1beta1", "PodMetrics", "pods") },
     Row { generation: true, ..cluster("networking.k8s.io", "v1", "IngressClass", "ingressclasses") },
     Row { short: &["ing"], subs: &[STATUS], generation: true, ..row("networking.k8s.io", "v1", "Ingress", "ingresses") },
     Row { short: &["ip"], ..cluster("networking.k8s.io", "v1", "IPAddress", "ipaddresses") },

@@ -26,3 +26,12 @@ fn link(core: &Core) -> &dyn NodeLink {
     }
     core.nodes.get().map_or(&Absent as &dyn NodeLink, |nodes| &**nodes)
 }
+
+/// What a node measures, JSON.
+///
+/// # Errors
+/// The node's refusal; 503 when it is not connected.
+pub(crate) async fn stats(core: &Core, node: &str) -> Result<bytes::Bytes, Status> {
+    let mut stream = link(core).open(node, coracle_link::protocol::Open::Stats).await?;
+    Ok(super::answer(node, &mut *stream).await?.body)
+}

@@ -333,7 +333,8 @@ fn kinds_get_the_defaults_of_upstream() {
 #[test]
 fn every_kind_of_the_registry_has_a_schema() {
     let schemas = Schemas::builtin();
-    for row in coracle_api::Registry::builtin().all() {
+    // Metrics are told and never read from a body; upstream publishes no schema of theirs either.
+    for row in coracle_api::Registry::builtin().all().into_iter().filter(|row| &*row.group != "metrics.k8s.io") {
         let connects = |name: &str| matches!(name, "exec" | "attach" | "portforward" | "proxy" | "log");
         assert!(schemas.get(&row.group, &row.version, &row.kind).is_some(), "{}", row.kind);
         for sub in row.subresources.iter().filter(|s| !connects(&s.name)) {

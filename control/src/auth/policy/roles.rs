@@ -74,6 +74,7 @@ pub(super) const CLUSTER: &[Role] = &[
     Role { aggregate_to: &["admin"], ..role("system:aggregate-to-admin", ADMIN) },
     Role { aggregate_to: &["edit"], ..role("system:aggregate-to-edit", EDIT) },
     Role { aggregate_to: &["view"], ..role("system:aggregate-to-view", VIEW) },
+    Role { aggregate_to: &["view"], ..role("system:aggregated-metrics-reader", &[On(READ, "metrics.k8s.io", "nodes pods")]) },
     role(
         "system:node",
         &[

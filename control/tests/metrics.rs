@@ -1,0 +1,153 @@
+//! Metrics of nodes and pods, and what autoscalers make of them: a node that is played over a real link.
+
+#[path = "api/cluster.rs"]
+mod cluster;
+
+use bytes::Bytes;
+use cluster::{Cluster, Peer};
+use coracle_link::{
+    Connection,
+    protocol::{Open, Reply},
+};
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Instant,
+};
+
+const TOP: &str = "/apis/metrics.k8s.io/v1beta1";
+
+/// A node that tells of one pod that uses as much of a CPU as `millis` says.
+fn play(node: Arc<dyn Connection>, uid: String, millis: Arc<AtomicU64>) {
+    let began = Instant::now();
+    tokio::spawn(async move {
+        while let Ok(mut stream) = node.accept().await {
+            let Ok(Some(frame)) = stream.recv().await else { continue };
+            if !matches!(Open::decode(&frame), Ok(Open::Stats)) {
+                continue;
+            }
+            let nanos = began.elapsed().as_nanos() as u64 / 1000 * millis.load(SeqCst);
+            let measured = json!({"usageCoreNanoSeconds": nanos});
+            let memory = json!({"workingSetBytes": 64 << 20});
+            let body = json!({
+                "node": {"cpu": measured, "memory": memory},
+                "pods": [{"podRef": {"uid": uid}, "containers": [{"name": "c", "cpu": measured, "memory": memory}]}],
+            });
+            let _ = stream.send(Reply { code: 200, body: Bytes::from(body.to_string()) }.encode()).await;
+            let _ = stream.finish().await;
+        }
+    });
+}
+
+async fn merge(admin: &mut Peer, path: &str, patch: Value) -> cluster::Answer {
+    admin.send("PATCH", path, "application/merge-patch+json", patch.to_string()).await
+}
+
+/// Millionths of a CPU in a quantity.
+fn micros(quantity: &Value) -> f64 {
+    let text = quantity.as_str().expect("a quantity");
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
+    let number: f64 = number.parse().expect("a number");
+    match unit {
+        "n" => number / 1000.0,
+        "u" => number,
+        "m" => number * 1000.0,
+        _ => number * 1_000_000.0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin().await;
+    let groups = admin.get("/apis").await.body;
+    assert!(groups["groups"].as_array().expect("groups").iter().any(|group| group["name"] == "metrics.k8s.io"));
+    let node = json!({"metadata": {"name": "n1"}});
+    assert_eq!(admin.post("/api/v1/nodes", node).await.code, 201);
+
+    // One replica of a ReplicationController without a controller's help: its pod is made here, bound and running.
+    let template = json!({"metadata": {"labels": {"app": "busy"}}, "spec": {"schedulerName": "nobody", "containers": [
+        {"name": "c", "image": "busy:1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}]}});
+    let set = json!({"metadata": {"name": "busy"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "busy"}}, "template": template}});
+    assert_eq!(admin.post("/apis/apps/v1/namespaces/default/replicasets", set).await.code, 201);
+    let mut pods = admin.watch("/api/v1/namespaces/default/pods?watch=true&labelSelector=app%3Dbusy").await;
+    let pod = pods.next().await.expect("a pod")["object"].clone();
+    let (name, uid) = (pod["metadata"]["name"].as_str().expect("a name").to_owned(), pod["metadata"]["uid"].as_str().expect("a uid").to_owned());
+    let bound = admin.post(&format!("/api/v1/namespaces/default/pods/{name}/binding"), json!({"target": {"kind": "Node", "name": "n1"}})).await;
+    assert_eq!(bound.code, 201, "{}", bound.body);
+    let long_ago = "2020-01-01T00:00:00Z";
+    let running = json!({"status": {"phase": "Running", "startTime": long_ago, "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}]}});
+    assert_eq!(merge(&mut admin, &format!("/api/v1/namespaces/default/pods/{name}/status"), running).await.code, 200);
+
+    let millis = Arc::new(AtomicU64::new(400));
+    play(cluster.node("n1").await, uid, millis.clone());
+    shown(&mut admin, &name).await;
+    scaled(&mut admin).await;
+    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
+}
+
+async fn shown(admin: &mut Peer, name: &str) {
+    // Who asks first waits for two readings.
+    let one = admin.get(&format!("{TOP}/namespaces/default/pods/{name}")).await;
+    assert_eq!(one.code, 200, "{}", one.body);
+    let one = one.body;
+    let usage = &one["containers"][0]["usage"];
+    assert_eq!((&one["kind"], &one["metadata"]["labels"]["app"], &usage["memory"]), (&json!("PodMetrics"), &json!("busy"), &json!("64Mi")), "{one}");
+    let cpu = micros(&usage["cpu"]);
+    assert!((300_000.0..500_000.0).contains(&cpu), "400m of a CPU: {one}");
+    for (selector, found) in [("labelSelector=app%3Dbusy", 1), ("labelSelector=app%3Didle", 0), ("fieldSelector=metadata.name%3Dother", 0)] {
+        let list = admin.get(&format!("{TOP}/namespaces/default/pods?{selector}")).await.body;
+        assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&json!("PodMetricsList"), Some(found)), "{selector}");
+    }
+    let missing = admin.get(&format!("{TOP}/namespaces/default/pods/none")).await;
+    assert_eq!((missing.code, missing.message()), (404, "podmetrics.metrics.k8s.io \"default/none\" not found"));
+    assert_eq!(admin.get(&format!("{TOP}/pods")).await.body["items"].as_array().map(Vec::len), Some(1));
+    let node = admin.get(&format!("{TOP}/nodes/n1")).await.body;
+    assert_eq!((&node["kind"], &node["usage"]["memory"]), (&json!("NodeMetrics"), &json!("64Mi")));
+    let table = admin.accept(&format!("{TOP}/nodes"), "application/json;as=Table;g=meta.k8s.io;v=v1").await.body;
+    assert_eq!((&table["columnDefinitions"][1]["name"], &table["rows"][0]["cells"][2]), (&json!("cpu"), &json!("64Mi")));
+    let refused = admin.post(&format!("{TOP}/nodes"), json!({})).await;
+    assert_eq!(refused.code, 405);
+}
+
+/// 400m of 100m asked for are four times the use, and half of that is wanted: eight replicas, of which four come at once.
+async fn scaled(admin: &mut Peer) {
+    const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let spec = json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "busy"}, "minReplicas": 1, "maxReplicas": 10,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
+    });
+    let mut watch = admin.watch(&format!("{AUTOSCALERS}?watch=true")).await;
+    assert_eq!(admin.post(AUTOSCALERS, json!({"metadata": {"name": "busy"}, "spec": spec})).await.code, 201);
+    let status = loop {
+        let event = watch.next().await.expect("an event");
+        let status = event["object"]["status"].clone();
+        if status["desiredReplicas"] == 4 {
+            break status;
+        }
+    };
+    let condition = |kind: &str| {
+        let all = status["conditions"].as_array().expect("conditions");
+        let found = all.iter().find(|condition| condition["type"] == kind).unwrap_or_else(|| panic!("{kind}: {status}"));
+        (found["status"].as_str().unwrap_or_default().to_owned(), found["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(condition("AbleToScale"), ("True".into(), "SucceededRescale".into()));
+    assert_eq!(condition("ScalingActive"), ("True".into(), "ValidMetricFound".into()));
+    assert_eq!(condition("ScalingLimited"), ("True".into(), "ScaleUpLimit".into()));
+    let set = admin.get("/apis/apps/v1/namespaces/default/replicasets/busy").await.body;
+    assert_eq!(set["spec"]["replicas"], 4);
+    let gone = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "none"}, "maxReplicas": 2});
+    assert_eq!(admin.post(AUTOSCALERS, json!({"metadata": {"name": "astray"}, "spec": gone})).await.code, 201);
+    loop {
+        let event = watch.next().await.expect("an event");
+        let condition = &event["object"]["status"]["conditions"][0];
+        if event["object"]["metadata"]["name"] == "astray" && condition["reason"] == "FailedGetScale" {
+            let message = "the HPA controller was unable to get the target's current scale: deployments.apps \"none\" not found";
+            assert_eq!((&condition["status"], &condition["message"]), (&json!("False"), &json!(message)));
+            break;
+        }
+    }
+}
