@@ -73,6 +73,8 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
     let mut wanted = objects::classes();
     wanted.push(objects::service_cidr(config, &rfc3339(now)));
     wanted.extend(objects::api_service(config));
+    wanted.extend(objects::api_services(&core.registry, &rfc3339(now)));
+    wanted.extend(core.aggregation.authentication(&config.ca_pem));
     wanted.extend([standard::levels(), standard::schemas()].concat());
     for object in wanted {
         put(core, snapshot, &mut ops, object, SERVER, now)?;

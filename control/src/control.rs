@@ -149,6 +149,7 @@ impl Control {
             registry: registry.clone(),
             customs: custom::Kinds::new(store.clone(), registry.clone()),
             webhooks: Default::default(),
+            aggregation: Default::default(),
             metrics: Default::default(),
             hooks: resources::Table::new(resources::builtin()),
             admission: admission::Admission::builtin(),
@@ -166,6 +167,7 @@ impl Control {
             stopping: tasks.token().clone(),
             nodes: OnceLock::new(),
         });
+        core.aggregation.identify(&Authority::open(&pki_dir.join("front-proxy"))?)?;
         let (recorder, queue) = events::Recorder::new();
         let client = Client::new(core.clone(), Arc::new(User::masters()), recorder);
 

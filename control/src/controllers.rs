@@ -1,6 +1,7 @@
 //! Controllers: each one file, a pure reconcile function and a thin shell on the one in-process watch of [`runner`].
 
 pub mod action;
+pub mod api_services;
 pub mod autoscaler;
 pub mod certificates;
 pub mod claim;
@@ -98,6 +99,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
     let controllers: Vec<Box<dyn runner::Controller>> = vec![
         Box::new(namespace::Namespaces::new(&context, Arc::clone(&options.kinds))),
         Box::new(definitions::Definitions::new(&context)),
+        Box::new(api_services::ApiServices::new(&context)),
         Box::new(definitions::cleanup::Cleanup::new(&context)),
         Box::new(service_account::ServiceAccounts::new(&context)),
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),

@@ -23,6 +23,7 @@ pub use paths::{KUBERNETES, version};
 pub use tls::Peer;
 
 use crate::{
+    aggregation,
     auth::{Attributes, User, impersonate},
     pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, managers, patch},
 };
@@ -53,6 +54,13 @@ struct Call<'a> {
     path: &'a str,
     raw_query: &'a str,
     headers: &'a HeaderMap,
+}
+
+impl<'a> Call<'a> {
+    /// The same for another server.
+    fn passed(self, body: Bytes) -> aggregation::client::Passed<'a> {
+        aggregation::client::Passed { method: self.method, path: self.path, raw_query: self.raw_query, headers: self.headers, body }
+    }
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -199,6 +207,12 @@ async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes
         Route::Resource(target) => resource(core, user, call, target, body).await,
         Route::Path(parts) => {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            if let ["apis", group, version] = parts[..]
+                && let Some(remote) = core.remote(group, version)
+            {
+                core.authorize_path(&user, &call.method.as_str().to_ascii_lowercase(), call.path)?;
+                return core.pass_on(&remote, &user, call.passed(body)).await;
+            }
             paths::serve(core, &user, call.method, call.path, call.raw_query, &parts, call.headers).await
         }
     }
@@ -210,6 +224,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
     let watch = param("watch").is_some_and(|value| route::flag(Some(value)));
     let verb = route::verb(call.method, &target, watch).ok_or_else(Status::method_not_allowed)?;
     let row = row_of(core, &target).await;
+    let remote = if row.is_none() { core.remote(&target.group, &target.version) } else { None };
     let Some(row) = row.filter(|row| row.namespaced() || target.namespace.is_empty()) else {
         // Who may not ask learns nothing, not even that it does not exist.
         core.authorize(
@@ -225,7 +240,10 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
                 path: "",
             },
         )?;
-        return Err(handle::no_such_path());
+        return match remote {
+            Some(remote) => core.pass_on(&remote, &user, call.passed(body)).await,
+            None => Err(handle::no_such_path()),
+        };
     };
     let proxied = matches!(target.subresource.as_str(), "log" | "proxy");
     let accept_header = text(call.headers, header::ACCEPT).filter(|_| !proxied);

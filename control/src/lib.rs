@@ -1,6 +1,7 @@
 //! The control plane: the API server, controllers, scheduler and node sessions.
 
 pub mod admission;
+pub mod aggregation;
 pub mod auth;
 pub mod bootstrap;
 pub mod client;

@@ -7,7 +7,7 @@
 pub mod connect;
 mod feed;
 mod logs;
-mod proxy;
+pub(crate) mod proxy;
 mod session;
 mod slice;
 pub(crate) mod target;

@@ -16,7 +16,7 @@ pub mod scale;
 mod update;
 
 use crate::{
-    admission,
+    admission, aggregation,
     auth::{Auth, User},
     custom, metrics, resources, webhook,
 };
@@ -236,6 +236,8 @@ pub struct Core {
     pub webhooks: webhook::Pool,
     /// What pods and nodes use.
     pub metrics: metrics::Metrics,
+    /// Group versions that other servers serve.
+    pub aggregation: aggregation::Aggregation,
     /// What is special about built-in kinds.
     pub hooks: resources::Table,
     /// Rules across objects.

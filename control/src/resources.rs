@@ -6,6 +6,7 @@
 
 mod admission_policy;
 pub mod age;
+mod api_service;
 mod autoscaling;
 pub mod cells;
 pub mod certificates;
@@ -193,6 +194,7 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("mutatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: true })),
         ("validatingadmissionpolicies.admissionregistration.k8s.io", Arc::new(admission_policy::Validating)),
         ("validatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: false })),
+        (crate::aggregation::API_SERVICES, Arc::new(api_service::ApiService)),
         ("componentstatuses", Arc::new(component_status::ComponentStatus)),
         ("configmaps", Arc::new(config::ConfigMap)),
         ("endpoints", Arc::new(endpoints::Endpoints)),

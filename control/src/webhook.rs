@@ -82,7 +82,8 @@ fn certificates(bundle: &str) -> Result<Vec<rustls::pki_types::CertificateDer<'s
     pki::certificates(&pem).map_err(|_| unreadable())
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A stream of bytes both ways.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -151,19 +152,23 @@ impl ClientConfig {
     }
 
     fn tls(&self) -> Result<Arc<TlsConfig>, String> {
-        let roots = if self.ca_bundle.trim().is_empty() {
-            system_roots().clone()
-        } else {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(&self.ca_bundle)? {
-                roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
-            }
-            Arc::new(roots)
-        };
+        let roots = roots(&self.ca_bundle)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     }
+}
+
+/// What a server's certificate is trusted by: the bundle (base64 of PEM), or without one the system's certificates.
+pub(crate) fn roots(bundle: &str) -> Result<Arc<RootCertStore>, String> {
+    if bundle.trim().is_empty() {
+        return Ok(system_roots().clone());
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(bundle)? {
+        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn system_roots() -> &'static Arc<RootCertStore> {
@@ -229,7 +234,7 @@ impl Core {
     }
 
     /// A stream to a ready endpoint of a Service.
-    async fn dial_service(&self, service: &Service) -> Result<Box<dyn Wire>, Status> {
+    pub(crate) async fn dial_service(&self, service: &Service) -> Result<Box<dyn Wire>, Status> {
         let port = service.port.unwrap_or(443).to_string();
         let name = target::Name { scheme: "https", name: &service.name, port: &port };
         let endpoint = target::any(&self.store.snapshot(), &service.namespace, &name, |count| rand::random_range(0..count))?;

@@ -200,6 +200,7 @@ const ROWS: &[Row] = &[
         generation: true,
         ..cluster("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations")
     },
+    Row { categories: &["api-extensions"], subs: &[STATUS], ..cluster("apiregistration.k8s.io", "v1", "APIService", "apiservices") },
     // apps
     row("apps", "v1", "ControllerRevision", "controllerrevisions"),
     Row { short: &["ds"], categories: &["all"], subs: &[STATUS], generation: true, ..row("apps", "v1", "DaemonSet", "daemonsets") },

@@ -1,11 +1,12 @@
 //! The objects themselves.
 
 use crate::{
+    aggregation,
     control::first_address,
     pipeline::{Config, object},
     resources::{cells::list, networking::address},
 };
-use coracle_api::status::Status;
+use coracle_api::{registry::Registry, status::Status};
 use coracle_store::{Key, Snapshot};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
@@ -86,6 +87,19 @@ pub(super) fn api_service(config: &Config) -> Vec<Value> {
     vec![service, slice, endpoints]
 }
 
+/// An APIService for each built-in group version but the one they are in themselves.
+pub(super) fn api_services(registry: &Registry, now: &str) -> Vec<Value> {
+    let mut services = Vec::new();
+    for (group, versions) in registry.groups().into_iter().filter(|(group, _)| group != "apiregistration.k8s.io") {
+        for version in versions.iter().filter(|version| registry.of(&group, version).iter().all(|row| row.custom.is_none())) {
+            let mut service = aggregation::local_service(&group, version, aggregation::priority(&group, version), "onstart");
+            service["status"] = json!({"conditions": [aggregation::local(now)]});
+            services.push(service);
+        }
+    }
+    services
+}
+
 /// The range that Services get their addresses from, open at once.
 pub(super) fn service_cidr(config: &Config, now: &str) -> Value {
     json!({
@@ -116,6 +130,8 @@ pub(super) fn follow_address(stored: &Value, wanted: &Value) -> Option<Value> {
         Some("Service") => &["/spec/ports"],
         Some("EndpointSlice") => &["/endpoints", "/ports"],
         Some("Endpoints") => &["/subsets"],
+        // Other servers shall trust the certificate of this start.
+        Some("ConfigMap") if wanted["metadata"]["name"] == "extension-apiserver-authentication" => &["/data"],
         _ => return None,
     };
     let mut new = stored.clone();

@@ -20,6 +20,7 @@ pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
         registry: registry.clone(),
         customs: crate::custom::Kinds::new(store.clone(), registry),
         webhooks: Default::default(),
+        aggregation: Default::default(),
         metrics: Default::default(),
         hooks: resources::Table::new(resources::builtin()),
         admission: crate::admission::Admission::of(Vec::new()),

@@ -4,7 +4,7 @@ use super::{
     accept::{self, Media},
     respond,
 };
-use crate::pipeline::Core;
+use crate::{aggregation, pipeline::Core};
 use axum::body::Body;
 use coracle_api::{registry::Resource, status::Status};
 use http::{HeaderValue, Response, header};
@@ -45,14 +45,21 @@ fn group(name: &str, versions: &[String]) -> Value {
 }
 
 fn apis(core: &Core) -> Value {
-    let groups: Vec<Value> =
-        core.registry.groups().iter().filter(|(name, _)| !name.is_empty()).map(|(name, versions)| group(name, versions)).collect();
+    let local = core.registry.groups();
+    let remote = core.remote_groups(&core.store.snapshot());
+    let mut groups: Vec<Value> = local.iter().filter(|(name, _)| !name.is_empty()).map(|(name, versions)| group(name, versions)).collect();
+    groups.extend(remote.iter().filter(|group| local.iter().all(|(name, _)| *name != group.name)).map(aggregation::discovery::group));
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn group_of(core: &Core, name: &str) -> Option<Value> {
-    let (_, versions) = core.registry.groups().into_iter().find(|(its, _)| its == name && !its.is_empty())?;
-    let mut body = group(name, &versions);
+    let mut body = match core.registry.groups().into_iter().find(|(its, _)| its == name && !its.is_empty()) {
+        Some((_, versions)) => group(name, &versions),
+        None => {
+            let remote = core.remote_groups(&core.store.snapshot());
+            aggregation::discovery::group(remote.iter().find(|group| group.name == name)?)
+        }
+    };
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
     Some(body)
@@ -111,9 +118,8 @@ fn aggregated_form(header: Option<&str>) -> Option<(Media, &'static str)> {
 }
 
 fn aggregated(core: &Core, root: &str, media: Media, version: &'static str, if_none_match: Option<&str>) -> Response<Body> {
-    let items: Vec<Value> = core
-        .registry
-        .groups()
+    let local = core.registry.groups();
+    let mut items: Vec<Value> = local
         .iter()
         .filter(|(name, _)| name.is_empty() == (root == "api"))
         .map(|(name, versions)| {
@@ -128,6 +134,10 @@ fn aggregated(core: &Core, root: &str, media: Media, version: &'static str, if_n
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
+    if root == "apis" {
+        let remote = core.remote_groups(&core.store.snapshot());
+        items.extend(remote.iter().filter(|group| local.iter().all(|(name, _)| *name != group.name)).map(aggregation::discovery::aggregated));
+    }
     let body = json!({"kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items});
     let mut response = respond::value(200, media, &body);
     let media = format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", media.name());

@@ -85,33 +85,12 @@ pub async fn forward(link: &dyn NodeLink, target: &Target, http: &HttpParts, pre
     let broken = |why: &dyn std::fmt::Display| {
         Status::new(502, "BadGateway", format!("error trying to reach service: pod {namespace}/{pod} port {port}: {why}"))
     };
-    let io = TokioIo::new(ByteStream::new(stream));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Body>(io).await.map_err(|e| broken(&e))?;
     let request = outgoing(http, target, prefix, body)?;
-    let mut connection = Box::pin(connection);
-    let mut alive = true;
-    let response = {
-        // the connection has to be driven while the answer is awaited, and then for as long as its body is read
-        let mut answer = Box::pin(sender.send_request(request));
-        let ended = tokio::select! {
-            biased;
-            response = &mut answer => Ok(response),
-            ended = &mut connection => Err(ended),
-        };
-        match ended {
-            Ok(response) => response,
-            Err(Err(error)) => Err(error),
-            Err(Ok(())) => {
-                // ended well: the answer is there, or the sender knows why not
-                alive = false;
-                answer.await
-            }
-        }
-    };
-    let (mut parts, incoming) = response.map_err(|e| broken(&e))?.into_parts();
+    let response = driven::exchange(TokioIo::new(ByteStream::new(stream)), request).await.map_err(|e| broken(&e))?;
+    let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     relocate(&mut parts.headers, prefix, &format!("{pod}:{port}"));
-    Ok(Response::from_parts(parts, Body::new(driven::Driven::new(incoming, alive.then_some(connection), sender))))
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 fn outgoing(http: &HttpParts, target: &Target, prefix: &str, body: bytes::Bytes) -> Result<http::Request<Body>, Status> {
@@ -140,7 +119,7 @@ fn outgoing(http: &HttpParts, target: &Target, prefix: &str, body: bytes::Bytes)
     Ok(request)
 }
 
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     // what Connection names ends here too
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -170,7 +149,7 @@ fn relocate(headers: &mut HeaderMap, prefix: &str, host: &str) {
     }
 }
 
-mod driven;
+pub(crate) mod driven;
 
 #[cfg(test)]
 mod tests {

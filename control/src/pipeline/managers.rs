@@ -96,7 +96,12 @@ pub fn reach(row: &Resource, subresource: &str) -> Reach<'static> {
         ("apps", "deployments", "status") => &["spec", "metadata.labels"],
         ("", "pods", "status") => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
         (
-            "admissionregistration.k8s.io" | "flowcontrol.apiserver.k8s.io" | "networking.k8s.io" | "resource.k8s.io" | "storage.k8s.io",
+            "admissionregistration.k8s.io"
+            | "apiregistration.k8s.io"
+            | "flowcontrol.apiserver.k8s.io"
+            | "networking.k8s.io"
+            | "resource.k8s.io"
+            | "storage.k8s.io",
             plural,
             "status",
         ) if plural != "ingresses" => &["metadata", "spec"],

@@ -104,7 +104,7 @@ fn name_rules(row: &Resource) -> fn(&str) -> Vec<String> {
         // Any label since 1.36 (KEP-5311).
         ("", "services") => names::dns_label,
         ("networking.k8s.io", "ipaddresses") => crate::resources::rules::syntax::canonical_ip,
-        ("rbac.authorization.k8s.io" | "certificates.k8s.io", _) => names::path_segment,
+        ("rbac.authorization.k8s.io" | "certificates.k8s.io" | "apiregistration.k8s.io", _) => names::path_segment,
         _ => names::dns_subdomain,
     }
 }

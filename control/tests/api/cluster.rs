@@ -39,14 +39,23 @@ impl Cluster {
         Self::open(dir).await
     }
 
+    /// With pods, and what stands for them, on loopback addresses.
+    pub async fn on_loopback() -> Self {
+        Self::with_pods(tempfile::tempdir().expect("a directory"), "127.244.0.0/16").await
+    }
+
     async fn open(dir: TempDir) -> Self {
+        Self::with_pods(dir, "10.244.0.0/16").await
+    }
+
+    async fn with_pods(dir: TempDir, pod_cidr: &str) -> Self {
         let authority = Authority::open(&dir.path().join("pki")).expect("an authority");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let options = Options {
             data_dir: dir.path().into(),
             api_addr: any,
             link_addr: any,
-            pod_cidr: "10.244.0.0/16".into(),
+            pod_cidr: pod_cidr.into(),
             service_cidr: "10.96.0.0/16".into(),
             authority: authority.clone(),
             settings: Default::default(),

@@ -1,33 +1,56 @@
-//! An answer's body that drives its own connection.
+//! One HTTP/1.1 request on a connection of its own, and an answer's body that drives it.
 //!
 //! hyper wants the connection polled by somebody; a task for each would have to be tracked and cancelled. Here both end when the
 //! body is dropped.
 
 use axum::body::Body;
 use bytes::Bytes;
-use coracle_link::ByteStream;
+use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    client::conn::http1,
+    rt::{Read, Write},
+};
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
 
-type Connection = Pin<Box<http1::Connection<TokioIo<ByteStream>, Body>>>;
+type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-pub(super) struct Driven {
+pub(crate) struct Driven {
     body: Incoming,
     connection: Option<Connection>,
     /// Dropped, the connection would end after the head.
     _sender: http1::SendRequest<Body>,
 }
 
-impl Driven {
-    pub(super) fn new(body: Incoming, connection: Option<Connection>, sender: http1::SendRequest<Body>) -> Self {
-        Self { body, connection, _sender: sender }
-    }
+/// Sends the request and gives the head of the answer, with its body still to come.
+pub(crate) async fn exchange(io: impl Read + Write + Unpin + Send + 'static, request: Request<Body>) -> hyper::Result<Response<Driven>> {
+    let (mut sender, connection) = http1::handshake::<_, Body>(io).await?;
+    let mut connection: Connection = Box::pin(connection);
+    let mut alive = true;
+    let response = {
+        // the connection has to be driven while the answer is awaited, and then for as long as its body is read
+        let mut answer = Box::pin(sender.send_request(request));
+        let ended = tokio::select! {
+            biased;
+            response = &mut answer => Ok(response),
+            ended = &mut connection => Err(ended),
+        };
+        match ended {
+            Ok(response) => response,
+            Err(Err(error)) => Err(error),
+            Err(Ok(())) => {
+                // ended well: the answer is there, or the sender knows why not
+                alive = false;
+                answer.await
+            }
+        }
+    }?;
+    Ok(response.map(|body| Driven { body, connection: alive.then_some(connection), _sender: sender }))
 }
 
 impl http_body::Body for Driven {
