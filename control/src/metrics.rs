@@ -308,7 +308,7 @@ mod tests {
         let quantities = |cpu_nanos, memory| Usage { cpu_nanos, memory }.quantities();
         assert_eq!(quantities(0, 0), ("0".into(), "0".into()));
         assert_eq!(quantities(12_345, 2048), ("12345n".into(), "2Ki".into()));
-        assert_eq!(quantities(1_500_000_000, 1000), ("1500m".into(), "1000".into()));
+        assert_eq!(quantities(1_500_000_000, 1000), ("1500m".into(), "1k".into()));
         assert_eq!(quantities(2_000_000_000, 1 << 30), ("2".into(), "1Gi".into()));
         let usage = Usage { cpu_nanos: 1, memory: 3 };
         assert_eq!((usage.millis("cpu"), usage.millis("memory"), usage.millis("disk")), (Some(1), Some(3000), None));
