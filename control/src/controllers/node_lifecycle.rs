@@ -17,7 +17,7 @@ use super::{
     pod::Pod,
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Text, parse, stamp},
+    view::{Condition, Text, condition, parse, stamp},
 };
 use crate::scheduler::pod::Pod as Tolerant;
 use async_trait::async_trait;
@@ -25,9 +25,9 @@ use coracle_api::Status;
 use coracle_store::{Key, Object, Snapshot};
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -156,15 +156,50 @@ impl Controller for NodeLifecycle {
     }
 }
 
+/// Whether a pod came to a node, or bears other taints than before.
+fn moved(prev: &Object, new: &Object) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct View<'a> {
+        #[serde(borrow)]
+        spec: ViewSpec<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct ViewSpec<'a> {
+        #[serde(borrow)]
+        tolerations: Option<&'a RawValue>,
+    }
+    fn tolerations(object: &Object) -> Option<&str> {
+        parse::<View<'_>>(object).ok()?.spec.tolerations.map(RawValue::get)
+    }
+    prev.meta.field("spec.nodeName") != new.meta.field("spec.nodeName") || tolerations(prev) != tolerations(new)
+}
+
 /// Deletes pods from nodes whose `NoExecute` taints they do not bear (any longer).
 pub struct Evictions {
     context: Context,
+    /// Pods that will have to go from each node if nothing changes.
+    pending: Mutex<HashMap<Arc<str>, HashSet<Key>>>,
 }
 
 impl Evictions {
     /// Acting as `node-controller`.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("node-controller") }
+        Self { context: context.acting_as("node-controller"), pending: Mutex::default() }
+    }
+
+    /// Remembers who has to go from a node, and tells of those that need not any more.
+    fn note(&self, node: &Arc<str>, pending: HashSet<Key>, snapshot: &Snapshot) {
+        let before = match pending.is_empty() {
+            true => self.pending.lock().remove(node),
+            false => self.pending.lock().insert(node.clone(), pending.clone()),
+        };
+        for key in before.unwrap_or_default().difference(&pending) {
+            let Some(pod) = snapshot.get(key).filter(|pod| !parse::<Tolerant<'_>>(pod).is_ok_and(|pod| pod.metadata.deleting())) else { continue };
+            let message = format!("Cancelling deletion of Pod {}/{}", key.namespace, key.name);
+            self.context.client.event(&pod, "Normal", "TaintManagerEviction", &message);
+        }
     }
 
     async fn evict(&self, object: &Object) -> Result<(), Status> {
@@ -198,7 +233,7 @@ impl Controller for Evictions {
         let Some(new) = event.new else { return };
         match event.resource {
             "nodes" => keys.push(new.key.clone()),
-            "pods" if event.prev.and_then(|prev| prev.meta.field("spec.nodeName")) != new.meta.field("spec.nodeName") => {
+            "pods" if event.prev.is_none_or(|prev| moved(prev, new)) => {
                 keys.extend(new.meta.field("spec.nodeName").filter(|name| !name.is_empty()).map(|name| Key::new("nodes", "", name)));
             }
             _ => {}
@@ -214,21 +249,32 @@ impl Controller for Evictions {
         let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
         let node: Node<'_> = parse(&object)?;
         if !node.spec.taints.iter().any(|taint| taint.effect == "NoExecute") {
+            self.note(&key.name, HashSet::new(), &snapshot);
             return Ok(Next::Idle);
         }
         let now = self.context.now();
         let mut again: Option<Duration> = None;
+        let mut pending = HashSet::new();
         for pod in pods_on(&snapshot, &key.name) {
             let view: Tolerant<'_> = parse(pod)?;
             if view.metadata.deleting() || view.terminal() {
                 continue;
             }
-            match eviction::judge(&view.spec.tolerations, &node.spec.taints, now) {
+            let bound = condition(&view.status.conditions, "PodScheduled").filter(|c| c.is_true()).and_then(Condition::since);
+            let came = bound.unwrap_or(view.metadata.created());
+            match eviction::judge(&view.spec.tolerations, &node.spec.taints, came, now) {
                 Verdict::Stays => {}
-                Verdict::Goes => self.evict(pod).await?,
-                Verdict::GoesIn(time) => again = Some(again.map_or(time, |other| other.min(time))),
+                Verdict::Goes => {
+                    pending.insert(pod.key.clone());
+                    self.evict(pod).await?;
+                }
+                Verdict::GoesIn(time) => {
+                    pending.insert(pod.key.clone());
+                    again = Some(again.map_or(time, |other| other.min(time)));
+                }
             }
         }
+        self.note(&key.name, pending, &snapshot);
         Ok(again.map_or(Next::Idle, Next::After))
     }
 }
