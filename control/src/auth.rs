@@ -101,6 +101,17 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// Only for non-resource requests.
     pub path: &'a str,
+    /// The field selector of a list or watch, as it was given: nodes may look at what is theirs.
+    pub fields: &'a str,
+}
+
+impl Attributes<'_> {
+    /// The one value that the field selector lets a field have, if it does.
+    pub fn field(&self, path: &str) -> Option<&str> {
+        let terms = self.fields.split(',').filter_map(|term| term.split_once('=')).filter(|(key, _)| *key == path);
+        let mut values = terms.map(|(_, value)| value.strip_prefix('=').unwrap_or(value));
+        values.next().filter(|value| !value.is_empty() && !value.contains('\\'))
+    }
 }
 
 /// May they.
@@ -199,7 +210,7 @@ impl Auth {
         let now = jiff::Timestamp::now().as_second();
         let claims = self.inner.tokens.verify(token, now)?;
         let audiences = claims.audiences_among(if audiences.is_empty() { self.inner.tokens.audiences() } else { audiences })?;
-        let user = claims.live_user(&self.inner.store.snapshot())?;
+        let user = claims.live_user(&self.inner.store.snapshot(), token)?;
         Ok((Arc::new(user), audiences))
     }
 

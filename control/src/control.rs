@@ -1,7 +1,7 @@
 //! Wiring: from options to a running control plane, and its orderly end.
 
 use crate::{
-    Tasks, admission,
+    Tasks, admission, audit,
     auth::{self, Auth, User},
     bootstrap,
     client::{Client, events},
@@ -59,11 +59,15 @@ pub struct Options {
 pub struct Settings {
     /// A profile for every `schedulerName` that is served.
     pub profiles: Vec<Profile>,
+    /// The audit log, if one is kept.
+    pub audit: Option<audit::Options>,
+    /// Requests worked on at once, of all priority levels that are not exempt.
+    pub seats: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { profiles: vec![Profile::default()] }
+        Self { profiles: vec![Profile::default()], audit: None, seats: http::inflight::SEATS }
     }
 }
 
@@ -81,6 +85,9 @@ pub enum Error {
         /// What the store says.
         error: coracle_store::Error,
     },
+    /// The audit log's file.
+    #[error("cannot write the audit log: {0}")]
+    Audit(std::io::Error),
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] pki::Error),
@@ -163,7 +170,8 @@ impl Control {
                 ca_pem: ca_pem.clone(),
                 api_addr,
             },
-            inflight: Default::default(),
+            inflight: http::inflight::Limits::new(options.settings.seats),
+            audit: options.settings.audit.clone().map(audit::Log::open).transpose().map_err(Error::Audit)?,
             stopping: tasks.token().clone(),
             nodes: OnceLock::new(),
         });
@@ -174,6 +182,9 @@ impl Control {
         bootstrap::run(&core).await.map_err(Error::Bootstrap)?;
         auth.reload();
         tasks.spawn("rbac rules", async move { auth.run().await });
+        core.inflight.fairness.reload(&store);
+        let fair = core.clone();
+        tasks.spawn("priority levels", async move { fair.inflight.fairness.follow(&fair.store).await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
         tasks.spawn("metrics", crate::metrics::run(core.clone()));
         tasks.spawn("event expiry", expiry::run(store));
@@ -268,6 +279,9 @@ impl Control {
     pub async fn stop(&self) -> Vec<&'static str> {
         let late = self.tasks.shutdown(STOP).await;
         self.client.store().shutdown().await;
+        if let Some(log) = &self.client.core().audit {
+            log.flush();
+        }
         late
     }
 }

@@ -39,6 +39,7 @@ pub mod selector;
 pub mod service_account;
 pub mod service_cidr;
 pub mod stateful_set;
+pub mod token_secrets;
 pub mod view;
 pub mod volume_protection;
 
@@ -102,6 +103,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(api_services::ApiServices::new(&context)),
         Box::new(definitions::cleanup::Cleanup::new(&context)),
         Box::new(service_account::ServiceAccounts::new(&context)),
+        Box::new(token_secrets::TokenSecrets::new(&context, options.root_ca.clone())),
         Box::new(root_ca::RootCa::new(&context, options.root_ca)),
         Box::new(cluster_role::Aggregation::new(&context)),
         Box::new(deployment::Deployments::new(&context)),

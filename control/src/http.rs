@@ -8,6 +8,7 @@ mod compress;
 mod connection;
 mod discovery;
 mod encode;
+pub mod fairness;
 pub mod inflight;
 pub mod list;
 mod openapi;
@@ -16,6 +17,7 @@ pub mod respond;
 pub mod route;
 pub mod table;
 mod tls;
+mod told;
 pub mod watch;
 
 pub use connection::{Error, Listener, bind};
@@ -36,9 +38,9 @@ use coracle_api::{
 };
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use inflight::Admission;
 use route::{Route, Target};
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Largest body of a request, bytes, as upstream.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -68,21 +70,58 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// Serves one HTTP request of a connection.
-pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, request: http::Request<hyper::body::Incoming>) -> Response<HttpBody> {
+pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, from: SocketAddr, request: http::Request<hyper::body::Incoming>) -> Response<HttpBody> {
     let (parts, body) = request.into_parts();
-    match accepted(&core, &peer, &parts, body).await {
+    let mut told = told::Told::new(&core, &parts, from);
+    let mut answer = match accepted(&core, &peer, &parts, body, &mut told).await {
         Ok(answer) => compress::answer(answer, text(&parts.headers, header::ACCEPT_ENCODING)).await,
         Err(status) => respond::status(&status, text(&parts.headers, header::ACCEPT)),
-    }
+    };
+    told.headers(&mut answer);
+    answer
 }
 
-async fn accepted(core: &Arc<Core>, peer: &Peer, parts: &Parts, body: hyper::body::Incoming) -> Result<Response<HttpBody>, Status> {
+async fn accepted(
+    core: &Arc<Core>,
+    peer: &Peer,
+    parts: &Parts,
+    body: hyper::body::Incoming,
+    told: &mut told::Told,
+) -> Result<Response<HttpBody>, Status> {
     let call = Call { method: &parts.method, path: parts.uri.path(), raw_query: parts.uri.query().unwrap_or(""), headers: &parts.headers };
-    let user = authenticate(core, peer, call.headers).await?;
-    let _turn = core.inflight.enter(&user, is_long_running(call)).await?;
-    let user = core.auth.impersonate(&user, wanted_user(call.headers)?)?;
-    let (bytes, _room) = match *call.method {
-        Method::GET | Method::HEAD => (Bytes::new(), None),
+    let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
+    let long = is_long_running(call, &route);
+    let asked = attributes(call, &route);
+    let user = authenticate(core, peer, call.headers).await;
+    told.begin(user.as_deref().unwrap_or(&User::default()), &asked);
+    let work = async {
+        let user = core.auth.impersonate(&user?, wanted_user(call.headers)?)?;
+        let (judged, turn) = core.inflight.enter(&user, &asked).await;
+        let held = async {
+            let _turn = turn?;
+            let place = if long { Some(core.inflight.stream()?) } else { None };
+            let (bytes, _room) = content(core, call, body).await?;
+            told.request(&bytes);
+            let answer = bounded(core, user, call, route.clone(), bytes).await?;
+            Ok(match place {
+                Some(place) => told::hold(answer, place),
+                None => answer,
+            })
+        };
+        Ok((judged, held.await))
+    };
+    let (judged, answer) = match told.within(work).await {
+        Ok((judged, answer)) => (judged, answer),
+        Err(status) => (fairness::Judged::default(), Err(status)),
+    };
+    told.judged(judged);
+    told.done(answer, long).await
+}
+
+/// The body of a request, and the room it takes.
+async fn content(core: &Core, call: Call<'_>, body: hyper::body::Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Status> {
+    match *call.method {
+        Method::GET | Method::HEAD => Ok((Bytes::new(), None)),
         _ => {
             // Upstream reads what is compressed as text; a word about it is kinder (RFC 9110, 8.4).
             if text(call.headers, header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -90,10 +129,32 @@ async fn accepted(core: &Arc<Core>, peer: &Peer, parts: &Parts, body: hyper::bod
             }
             let said = http_body::Body::size_hint(&body).upper().map_or(MAX_BODY, |bytes| usize::try_from(bytes).unwrap_or(MAX_BODY));
             let room = core.inflight.body(said.min(MAX_BODY)).await?;
-            (read(body).await?, Some(room))
+            Ok((read(body).await?, Some(room)))
         }
+    }
+}
+
+/// What is asked, as far as path, query and method say it.
+fn attributes<'a>(call: Call<'a>, route: &'a Route) -> Attributes<'a> {
+    let watch = || route::query(call.raw_query).iter().any(|(key, value)| key == "watch" && route::flag(Some(value)));
+    let verb = match route {
+        Route::Resource(target) => route::verb(call.method, target, watch()).map(Verb::as_str),
+        Route::Path(_) => None,
     };
-    bounded(core, user, call, bytes).await
+    let verb = verb.or_else(|| paths::verb(call.method)).unwrap_or_default();
+    match route {
+        Route::Resource(target) => Attributes {
+            verb,
+            group: &target.group,
+            version: &target.version,
+            resource: &target.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            ..Attributes::default()
+        },
+        Route::Path(_) => Attributes { verb, path: call.path, ..Attributes::default() },
+    }
 }
 
 async fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>, Status> {
@@ -126,10 +187,14 @@ fn wanted_user(headers: &HeaderMap) -> Result<impersonate::Wanted, Status> {
             "uid" => wanted.uid = value,
             "group" => wanted.groups.push(value),
             rest => match rest.strip_prefix("extra-") {
-                Some(key) => match wanted.extra.iter_mut().find(|(its, _)| its == key) {
-                    Some((_, values)) => values.push(value),
-                    None => wanted.extra.push((key.to_string(), vec![value])),
-                },
+                Some(key) => {
+                    // A key that cannot be decoded is taken as it is, as upstream does.
+                    let key = route::decode(key).unwrap_or_else(|| key.to_string());
+                    match wanted.extra.iter_mut().find(|(its, _)| *its == key) {
+                        Some((_, values)) => values.push(value),
+                        None => wanted.extra.push((key, vec![value])),
+                    }
+                }
                 None => return Err(Status::bad_request(format!("header {name} is no impersonation that this server knows"))),
             },
         }
@@ -147,24 +212,24 @@ async fn read(body: hyper::body::Incoming) -> Result<Bytes, Status> {
 }
 
 /// Watches, followed logs and proxies may last; everything else is in the in-flight limit and has a deadline.
-fn is_long_running(call: Call<'_>) -> bool {
-    let Some(Route::Resource(target)) = route::parse(call.path) else { return false };
+fn is_long_running(call: Call<'_>, route: &Route) -> bool {
+    let Route::Resource(target) = route else { return false };
     let query = route::query(call.raw_query);
     let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
     match target.subresource.as_str() {
         // A write is none, whatever its query says.
-        "" => route::verb(call.method, &target, on("watch")) == Some(Verb::Watch),
+        "" => route::verb(call.method, target, on("watch")) == Some(Verb::Watch),
         "log" => on("follow"),
         "proxy" | "exec" | "attach" | "portforward" => true,
         _ => false,
     }
 }
 
-async fn bounded(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes) -> Result<Response<HttpBody>, Status> {
-    if is_long_running(call) {
-        return dispatch(core, user, call, body).await;
+async fn bounded(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, route: Route, body: Bytes) -> Result<Response<HttpBody>, Status> {
+    if is_long_running(call, &route) {
+        return dispatch(core, user, call, route, body).await;
     }
-    match tokio::time::timeout(REQUEST_TIME, dispatch(core, user, call, body)).await {
+    match tokio::time::timeout(REQUEST_TIME, dispatch(core, user, call, route, body)).await {
         Ok(result) => result,
         Err(_) => {
             Err(Status::new(504, "Timeout", format!("the request did not finish within {} s; it may have been carried out", REQUEST_TIME.as_secs())))
@@ -182,10 +247,10 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
     let answer = match Method::from_bytes(method.as_bytes()) {
         Ok(method) => {
             let call = Call { method: &method, path, raw_query, headers: &headers };
-            if is_long_running(call) {
-                Err(Status::bad_request("a watch or stream cannot be asked for in a call"))
-            } else {
-                bounded(core, user, call, body).await
+            match route::parse(path) {
+                None => Err(Status::bad_request("the path of the request is not readable")),
+                Some(route) if is_long_running(call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
+                Some(route) => told::call(core, user, call, route, body).await,
             }
         }
         Err(_) => Err(Status::method_not_allowed()),
@@ -201,8 +266,7 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
     }
 }
 
-async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, body: Bytes) -> Result<Response<HttpBody>, Status> {
-    let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
+async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, route: Route, body: Bytes) -> Result<Response<HttpBody>, Status> {
     match route {
         Route::Resource(target) => resource(core, user, call, target, body).await,
         Route::Path(parts) => {
@@ -237,7 +301,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
                 subresource: &target.subresource,
                 namespace: &target.namespace,
                 name: &target.name,
-                path: "",
+                ..Attributes::default()
             },
         )?;
         return match remote {

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod aggregation;
+pub mod audit;
 pub mod auth;
 pub mod bootstrap;
 pub mod client;

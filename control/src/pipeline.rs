@@ -246,6 +246,8 @@ pub struct Core {
     pub auth: Auth,
     /// Settings.
     pub config: Config,
+    /// What is told of requests, if anything is.
+    pub audit: Option<crate::audit::Log>,
     /// How much is worked on at once.
     pub inflight: crate::http::inflight::Limits,
     /// Cancelled when the server stops: streams end, so that clients reconnect elsewhere.

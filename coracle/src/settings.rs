@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use coracle_control::{Settings, scheduler::profile};
+use coracle_control::{Settings, audit, scheduler::profile};
 use std::path::PathBuf;
 
 /// Flags of the control plane.
@@ -11,16 +11,50 @@ pub struct Flags {
     /// A KubeSchedulerConfiguration with profiles: which plugins place the pods of which schedulerName.
     #[arg(long, value_name = "FILE")]
     scheduler_config: Option<PathBuf>,
+    /// Writes who asked for what to this file, one audit.k8s.io/v1 Event a line; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    audit_log_path: Option<PathBuf>,
+    /// An audit.k8s.io/v1 Policy: how much is written of which request. Without one: all at Metadata, once they are answered.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    audit_policy_file: Option<PathBuf>,
+    /// Megabytes after which a new file is begun; 0 for never.
+    #[arg(long, value_name = "MB", default_value_t = 100)]
+    audit_log_maxsize: u64,
+    /// Old files that are kept; 0 for all.
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    audit_log_maxbackup: usize,
+    /// Requests that only read and are worked on at once, with those that write shared out among the priority levels.
+    #[arg(long, value_name = "COUNT", default_value_t = 400)]
+    max_requests_inflight: usize,
+    /// Requests that write and are worked on at once.
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    max_mutating_requests_inflight: usize,
 }
 
 impl Flags {
     /// What the flags say; files are read.
     pub fn settings(&self) -> Result<Settings> {
-        let mut settings = Settings::default();
+        let seats = self.max_requests_inflight.saturating_add(self.max_mutating_requests_inflight).max(1);
+        let mut settings = Settings { seats, ..Settings::default() };
+        settings.audit = self.audit()?;
         if let Some(path) = &self.scheduler_config {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --scheduler-config {}", path.display()))?;
             settings.profiles = profile::read(&text).map_err(|error| anyhow!("--scheduler-config {}: {error}", path.display()))?;
         }
         Ok(settings)
+    }
+
+    fn audit(&self) -> Result<Option<audit::Options>> {
+        let Some(path) = &self.audit_log_path else { return Ok(None) };
+        let policy = match &self.audit_policy_file {
+            None => audit::Policy::default(),
+            Some(policy) => {
+                let text = std::fs::read_to_string(policy).with_context(|| format!("cannot read --audit-policy-file {}", policy.display()))?;
+                audit::Policy::read(&text).map_err(|error| anyhow!("--audit-policy-file {}: {error}", policy.display()))?
+            }
+        };
+        let max_bytes = self.audit_log_maxsize.saturating_mul(1024 * 1024);
+        let file = audit::sink::Options { path: path.clone(), max_bytes, max_backups: self.audit_log_maxbackup };
+        Ok(Some(audit::Options { policy, file }))
     }
 }

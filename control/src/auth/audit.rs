@@ -1,7 +1,4 @@
-//! One record for every decision, at trace target `coracle::audit`.
-//!
-//! `audit.k8s.io` policies and sinks come later; what must not be missing is the record, so it is made in one place and cheap when
-//! nobody listens (a disabled tracing event).
+//! One record for every decision: in the [audit log](crate::audit), and at trace target `coracle::audit`. Cheap when nobody listens.
 
 use super::{Attributes, Decision, User};
 
@@ -10,6 +7,12 @@ pub const TARGET: &str = "coracle::audit";
 
 /// Denials are kept at `info`, the rest at `debug`.
 pub fn decision(user: &User, a: &Attributes<'_>, decision: &Decision) {
+    let (word, why) = match decision {
+        Decision::Allow { reason } => ("allow", reason),
+        Decision::Deny { reason } => ("forbid", reason),
+    };
+    crate::audit::annotate("authorization.k8s.io/decision", || word.to_owned());
+    crate::audit::annotate("authorization.k8s.io/reason", || why.clone());
     let (user, groups) = (user.name.as_str(), &user.groups);
     match decision {
         Decision::Allow { reason } => tracing::debug!(

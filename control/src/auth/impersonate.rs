@@ -56,11 +56,13 @@ impl Auth {
             false if !marked => groups.push(AUTHENTICATED.into()),
             _ => {}
         }
-        Ok(Arc::new(User { name: wanted.name, uid: wanted.uid, groups, extra: wanted.extra }))
+        let user = User { name: wanted.name, uid: wanted.uid, groups, extra: wanted.extra };
+        crate::audit::impersonated(&user);
+        Ok(Arc::new(user))
     }
 
     fn may(&self, user: &User, group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> Result<(), Status> {
-        let attributes = Attributes { verb: "impersonate", group, version: "v1", resource, subresource, namespace, name, path: "" };
+        let attributes = Attributes { verb: "impersonate", group, version: "v1", resource, subresource, namespace, name, ..Attributes::default() };
         match self.authorize(user, &attributes) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } => Err(Status::forbidden(group, resource, name, &reason)),

@@ -10,6 +10,7 @@ pub use restriction::NodeRestriction;
 pub use slice::names;
 
 use super::{Attributes, Decision, User};
+use crate::{controllers::view::parse, scheduler::pod::Pod};
 use coracle_api::status::Status;
 use coracle_store::{Key, Object, Snapshot, Store};
 use serde_json::Value;
@@ -25,6 +26,7 @@ pub fn authorize(node: &str, a: &Attributes<'_>, store: &Store) -> Option<Decisi
         },
         ("", "nodes", "status") => a.name == node && matches!(a.verb, "get" | "update" | "patch"),
         ("", "pods", "") => match a.verb {
+            "list" | "watch" => a.field("spec.nodeName") == Some(node),
             "get" | "delete" => !a.name.is_empty() && runs(&store.snapshot(), a.namespace, a.name, node),
             _ => false,
         },
@@ -36,6 +38,25 @@ pub fn authorize(node: &str, a: &Attributes<'_>, store: &Store) -> Option<Decisi
         }
         ("", "serviceaccounts", "") => a.verb == "get" && related(&store.snapshot(), node, a.resource, a.namespace, a.name),
         ("", "serviceaccounts", "token") => a.verb == "create" && related(&store.snapshot(), node, a.resource, a.namespace, a.name),
+        ("", "persistentvolumeclaims", "") => a.verb == "get" && claims(&store.snapshot(), node, a.namespace, &|claim| claim == a.name),
+        ("", "persistentvolumeclaims", "status") => {
+            matches!(a.verb, "get" | "update" | "patch") && claims(&store.snapshot(), node, a.namespace, &|claim| claim == a.name)
+        }
+        ("", "persistentvolumes", "") => a.verb == "get" && !a.name.is_empty() && uses_volume(&store.snapshot(), node, a.name),
+        ("storage.k8s.io", "csidrivers", "") => matches!(a.verb, "get" | "list" | "watch"),
+        ("storage.k8s.io", "csinodes", "") => a.verb == "create" || (a.name == node && matches!(a.verb, "get" | "update" | "patch" | "delete")),
+        ("storage.k8s.io", "volumeattachments", "") => {
+            a.verb == "get" && text_of(&store.snapshot(), "volumeattachments.storage.k8s.io", a.name, "/spec/nodeName").as_deref() == Some(node)
+        }
+        ("resource.k8s.io", "resourceslices", "") => match a.verb {
+            "create" => true,
+            "list" | "watch" | "deletecollection" => a.field("spec.nodeName") == Some(node),
+            "get" | "update" | "patch" | "delete" => {
+                text_of(&store.snapshot(), "resourceslices.resource.k8s.io", a.name, "/spec/nodeName").as_deref() == Some(node)
+            }
+            _ => false,
+        },
+        ("certificates.k8s.io", "certificatesigningrequests", "") => matches!(a.verb, "create" | "get" | "list" | "watch"),
         ("" | "events.k8s.io", "events", "") => matches!(a.verb, "create" | "update" | "patch"),
         ("coordination.k8s.io", "leases", "") => {
             a.namespace == "kube-node-lease" && (a.verb == "create" || (a.name == node && matches!(a.verb, "get" | "update" | "patch" | "delete")))
@@ -68,6 +89,29 @@ fn related(snapshot: &Snapshot, node: &str, resource: &str, namespace: &str, nam
     })
 }
 
+/// Whether a pod on the node uses a claim of which this is true.
+fn claims(snapshot: &Snapshot, node: &str, namespace: &str, wanted: &dyn Fn(&str) -> bool) -> bool {
+    let mut pods = snapshot.range("pods", Some(namespace), None).filter(|pod| on(pod, node));
+    pods.any(|pod| parse::<Pod<'_>>(pod).is_ok_and(|pod| pod.claims().any(|(claim, _)| wanted(&claim))))
+}
+
+/// Whether a pod on the node uses a claim that is bound to this volume.
+fn uses_volume(snapshot: &Snapshot, node: &str, volume: &str) -> bool {
+    let Some(object) = snapshot.get(&Key::new("persistentvolumes", "", volume)) else { return false };
+    let text = |value: &Value, path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Ok(object) = serde_json::from_slice::<Value>(&object.json) else { return false };
+    let (namespace, name) = (text(&object, "/spec/claimRef/namespace"), text(&object, "/spec/claimRef/name"));
+    let bound = snapshot.get(&Key::new("persistentvolumeclaims", namespace.as_str(), name.as_str()));
+    let bound = bound.and_then(|claim| serde_json::from_slice::<Value>(&claim.json).ok());
+    bound.is_some_and(|claim| text(&claim, "/spec/volumeName") == volume) && claims(snapshot, node, &namespace, &|claim| claim == name)
+}
+
+/// A text of a cluster-scoped object, if it is there.
+fn text_of(snapshot: &Snapshot, resource: &str, name: &str, path: &str) -> Option<String> {
+    let object = snapshot.get(&Key::new(resource, "", name))?;
+    serde_json::from_slice::<Value>(&object.json).ok()?.pointer(path)?.as_str().map(str::to_owned)
+}
+
 /// What authorization cannot see, because it is in the body: a node writes only its own Node and lease, and events and pod states
 /// only as itself. For create and update (with the object as it would be stored); a no-op for users that are no nodes.
 ///
@@ -81,6 +125,13 @@ pub fn admit(user: &User, resource: &str, subresource: &str, object: &Value) -> 
         ("leases", _) if name != node => {
             let why = "can only access node lease with the same name as the requesting node";
             Err(Status::forbidden("coordination.k8s.io", "leases", name, why))
+        }
+        ("csinodes", _) if name != node => {
+            Err(Status::forbidden("storage.k8s.io", "csinodes", name, "can only access CSINode with the same name as the requesting node"))
+        }
+        ("resourceslices", _) if object.pointer("/spec/nodeName").and_then(Value::as_str) != Some(node) => {
+            let why = "can only create or change ResourceSlice with the same NodeName as the requesting node";
+            Err(Status::forbidden("resource.k8s.io", "resourceslices", name, why))
         }
         ("pods", "") => {
             Err(Status::forbidden("", "pods", name, &format!("node {node:?} cannot create or change pods; mirror pods are not supported")))

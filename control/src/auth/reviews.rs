@@ -29,6 +29,66 @@ struct ResourceAttributes {
     resource: String,
     subresource: String,
     name: String,
+    field_selector: Option<SelectorAttributes>,
+    label_selector: Option<SelectorAttributes>,
+}
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct SelectorAttributes {
+    raw_selector: String,
+    requirements: Vec<Requirement>,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: Vec<String>,
+}
+
+impl SelectorAttributes {
+    /// Rules of a selector in a review. Operators that are not known are let through, so that newer clients may ask.
+    fn validate(&self, at: &str, causes: &mut Vec<Cause>) {
+        let mut wrong = |reason: &str, field: String, message: String| causes.push(Cause { reason: reason.into(), message, field });
+        if !self.raw_selector.is_empty() && !self.requirements.is_empty() {
+            let message = format!("Invalid value: {:?}: may not specified at the same time as requirements", self.raw_selector);
+            wrong("FieldValueInvalid", format!("{at}.rawSelector"), message);
+        }
+        if self.raw_selector.is_empty() && self.requirements.is_empty() {
+            let message = format!("Required value: when {at} is specified, requirements or rawSelector is required");
+            wrong("FieldValueRequired", format!("{at}.requirements"), message);
+        }
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            let at = format!("{at}.requirements[{index}]");
+            if requirement.key.is_empty() {
+                wrong("FieldValueRequired", format!("{at}.key"), "Required value: must be specified".into());
+            }
+            match requirement.operator.as_str() {
+                "In" | "NotIn" if requirement.values.is_empty() => {
+                    let message = "Required value: must be specified when `operator` is 'In' or 'NotIn'";
+                    wrong("FieldValueRequired", format!("{at}.values"), message.into());
+                }
+                "Exists" | "DoesNotExist" if !requirement.values.is_empty() => {
+                    let message = "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                    wrong("FieldValueForbidden", format!("{at}.values"), message.into());
+                }
+                "" => wrong("FieldValueRequired", format!("{at}.operator"), "Required value: must be specified".into()),
+                _ => {}
+            }
+        }
+    }
+
+    /// As a list would be asked for it: what holds for one value exactly. The rest narrows further, and is left out.
+    fn text(&self) -> String {
+        let exact = |requirement: &Requirement| match (requirement.operator.as_str(), requirement.values.as_slice()) {
+            ("In", [only]) => Some(format!("{}={only}", requirement.key)),
+            _ => None,
+        };
+        match self.requirements.is_empty() {
+            true => self.raw_selector.clone(),
+            false => self.requirements.iter().filter_map(exact).collect::<Vec<_>>().join(","),
+        }
+    }
 }
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -96,6 +156,16 @@ impl Auth {
                 if namespace.is_some_and(|ns| ns != r.namespace) {
                     return bad("spec.resourceAttributes.namespace", &format!("{:?}: must match metadata.namespace", r.namespace));
                 }
+                let mut causes = Vec::new();
+                for (name, selector) in [("fieldSelector", &r.field_selector), ("labelSelector", &r.label_selector)] {
+                    if let Some(selector) = selector {
+                        selector.validate(&format!("spec.resourceAttributes.{name}"), &mut causes);
+                    }
+                }
+                if !causes.is_empty() {
+                    return Err(Status::invalid("authorization.k8s.io", kind, "", causes));
+                }
+                let fields = r.field_selector.as_ref().map(SelectorAttributes::text).unwrap_or_default();
                 self.authorize(
                     user,
                     &Attributes {
@@ -106,7 +176,8 @@ impl Auth {
                         subresource: &r.subresource,
                         namespace: &r.namespace,
                         name: &r.name,
-                        path: "",
+                        fields: &fields,
+                        ..Attributes::default()
                     },
                 )
             }

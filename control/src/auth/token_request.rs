@@ -2,7 +2,7 @@
 
 use super::{
     Auth, User,
-    tokens::{Bound, Claims, Reference},
+    tokens::{Bound, Claims, LEGACY_ISSUER, Legacy, Reference},
 };
 use coracle_api::status::{Cause, Status};
 use coracle_store::{Key, Object, Snapshot};
@@ -84,6 +84,24 @@ impl Auth {
             "spec": spec_out,
             "status": {"token": token, "expirationTimestamp": time(claims.exp)},
         }))
+    }
+}
+
+impl Auth {
+    /// The token of a `kubernetes.io/service-account-token` Secret: it ends when the Secret or the account does.
+    ///
+    /// # Errors
+    /// Signing failed.
+    pub fn secret_token(&self, namespace: &str, account: Reference, secret: &str) -> Result<String, Status> {
+        let claims = Legacy {
+            iss: LEGACY_ISSUER.into(),
+            namespace: namespace.into(),
+            secret: secret.into(),
+            sub: format!("system:serviceaccount:{namespace}:{}", account.name),
+            account: account.name,
+            uid: account.uid,
+        };
+        self.inner.tokens.sign(&claims).map_err(Status::internal)
     }
 }
 

@@ -7,7 +7,7 @@
 mod bound;
 mod claims;
 
-pub use claims::{Bound, Claims, Private, Reference};
+pub use claims::{Bound, Claims, LEGACY_ISSUER, Legacy, Private, Reference};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use coracle_link::pki;
@@ -104,11 +104,11 @@ impl Tokens {
         serde_json::json!({"use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256", "x": self.point.0, "y": self.point.1})
     }
 
-    /// A signed token.
+    /// A signed token: of [`Claims`], or of [`Legacy`] ones.
     ///
     /// # Errors
     /// Signing failed.
-    pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
+    pub fn sign(&self, claims: &impl serde::Serialize) -> Result<String, Error> {
         let header = Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, &self.signing).map_err(|e| Error::Key(e.to_string()))
     }
@@ -152,7 +152,15 @@ impl Tokens {
         rules.validate_aud = false;
         rules.set_issuer(&[&self.issuer]);
         rules.set_required_spec_claims(&["iss", "exp", "sub"]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &rules).map_err(|e| Error::Invalid(e.to_string()))?.claims;
+        let claims = match jsonwebtoken::decode::<Claims>(token, &self.verifying, &rules) {
+            Ok(token) => token.claims,
+            Err(error) => {
+                rules.set_issuer(&[LEGACY_ISSUER]);
+                rules.set_required_spec_claims(&["iss", "sub"]);
+                let legacy = jsonwebtoken::decode::<Legacy>(token, &self.verifying, &rules);
+                legacy.map_err(|_| Error::Invalid(error.to_string()))?.claims.claims(&self.audiences)
+            }
+        };
         let of = &claims.private;
         if claims.sub != format!("system:serviceaccount:{}:{}", of.namespace, of.serviceaccount.name) {
             return Err(Error::Invalid("the subject is not the service account".into()));

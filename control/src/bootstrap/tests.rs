@@ -35,6 +35,7 @@ pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
             api_addr: address.parse::<SocketAddr>().unwrap(),
         },
         inflight: Default::default(),
+        audit: None,
         stopping: Default::default(),
         nodes: Default::default(),
     }

@@ -4,6 +4,7 @@ mod budgets;
 mod cluster;
 mod controllers;
 mod jobs;
+mod scheduling;
 mod sets;
 
 use self::cluster::{Cluster, play_node, run, value};

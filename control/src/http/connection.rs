@@ -101,7 +101,7 @@ impl Listener {
                     Ok((stream, peer)) => {
                         let (core, tls, tasks, crowd) = (core.clone(), tls.clone(), tracked.clone(), crowd.clone());
                         tracked.spawn_draining("api connection", async move {
-                            if let Err(error) = connection(stream, core, tls, &tasks, &crowd).await {
+                            if let Err(error) = connection((stream, peer), core, tls, &tasks, &crowd).await {
                                 tracing::debug!(%peer, error, "connection ended");
                             }
                             drop(place);
@@ -123,7 +123,7 @@ impl Listener {
     }
 }
 
-async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks, crowd: &Notify) -> Result<(), String> {
+async fn connection((stream, from): (TcpStream, SocketAddr), core: Arc<Core>, tls: Tls, tasks: &Tasks, crowd: &Notify) -> Result<(), String> {
     let _ = stream.set_nodelay(true);
     let crowded = async {
         tokio::time::sleep(CROWDED_HANDSHAKE).await;
@@ -138,7 +138,7 @@ async fn connection(stream: TcpStream, core: Arc<Core>, tls: Tls, tasks: &Tasks,
     let peer = Arc::new(tls.judge(stream.get_ref().1.peer_certificates()));
     let service = service_fn(move |request| {
         let (core, peer) = (core.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(super::serve(core, peer, request).await) }
+        async move { Ok::<_, Infallible>(super::serve(core, peer, from, request).await) }
     });
     let mut builder = auto::Builder::new(tasks.executor());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES as usize);

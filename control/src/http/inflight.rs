@@ -1,15 +1,19 @@
 //! The in-flight limit: how many requests are worked on at once, and how many may wait.
 //!
-//! Upstream's priority and fairness comes later; this bound keeps one burst from using up the server's memory.
+//! Requests have a seat of their priority level ([`super::fairness`]); what is exempt from levels is bounded here all the same, as are
+//! bodies and streams: no burst shall use up the server's memory.
 
-use crate::auth::{MASTERS, NODES, User};
-use coracle_api::status::{Details, Status};
+use super::fairness::{Fairness, Judged, Seat, too_many};
+use crate::auth::{Attributes, User};
+use coracle_api::status::Status;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests worked on at once, each of the two classes.
+/// Reads and writes worked on at once, as upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+pub const SEATS: usize = 400 + 200;
+/// Requests of exempt levels worked on at once.
 const AT_ONCE: usize = 400;
-/// Requests that may wait for their turn, each of the two classes.
+/// Requests of exempt levels that may wait for their turn.
 const WAITING: usize = 4_000;
 /// Longest wait.
 const WAIT: Duration = Duration::from_secs(15);
@@ -31,56 +35,61 @@ impl Class {
     }
 }
 
-/// The limits. Nodes and administrators have a class of their own, so that users cannot crowd them out.
+/// The limits.
 pub struct Limits {
-    system: Class,
-    users: Class,
+    /// Seats of priority levels.
+    pub fairness: Fairness,
+    exempt: Class,
     streams: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
 }
 
 /// Held while a request is under way.
 pub struct Turn {
+    _seat: Option<Seat>,
     _held: Vec<OwnedSemaphorePermit>,
-}
-
-/// What [`Limits::enter`] is for, as a trait so that tests can count.
-pub trait Admission {
-    /// A turn, perhaps after a wait.
-    fn enter(&self, user: &User, long: bool) -> impl Future<Output = Result<Turn, Status>> + Send;
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { system: Class::new(), users: Class::new(), streams: Arc::new(Semaphore::new(STREAMS)), bodies: Arc::new(Semaphore::new(BODIES)) }
+        Self::new(SEATS)
     }
 }
 
 impl Limits {
+    /// With so many seats for all priority levels together.
+    pub fn new(seats: usize) -> Self {
+        let (streams, bodies) = (Arc::new(Semaphore::new(STREAMS)), Arc::new(Semaphore::new(BODIES)));
+        Self { fairness: Fairness::new(seats), exempt: Class::new(), streams, bodies }
+    }
+
+    /// A turn, perhaps after a wait; and by what the request was judged.
+    pub async fn enter(&self, user: &User, asked: &Attributes<'_>) -> (Judged, Result<Turn, Status>) {
+        let (judged, seat) = self.fairness.enter(user, asked).await;
+        let turn = match seat {
+            Ok(Some(seat)) => Ok(Turn { _seat: Some(seat), _held: Vec::new() }),
+            Ok(None) => self.exempted().await,
+            Err(status) => Err(status),
+        };
+        (judged, turn)
+    }
+
+    async fn exempted(&self) -> Result<Turn, Status> {
+        let place = self.exempt.places.clone().try_acquire_owned().map_err(|_| too_many())?;
+        let turn = tokio::time::timeout(WAIT, self.exempt.turns.clone().acquire_owned()).await.map_err(|_| too_many())?.map_err(|_| too_many())?;
+        Ok(Turn { _seat: None, _held: vec![place, turn] })
+    }
+
+    /// A place for a watch or another stream, held until it ends.
+    pub fn stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.streams.clone().try_acquire_owned().map_err(|_| too_many())
+    }
+
     /// Room for a body of at most so many bytes, perhaps after a wait; held until the request is done.
     pub async fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
         let kib = u32::try_from(bytes.saturating_mul(READ).div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, BODIES as u32);
         tokio::time::timeout(WAIT, self.bodies.clone().acquire_many_owned(kib)).await.map_err(|_| too_many())?.map_err(|_| too_many())
     }
-}
-
-impl Admission for Limits {
-    async fn enter(&self, user: &User, long: bool) -> Result<Turn, Status> {
-        if long {
-            let held = self.streams.clone().try_acquire_owned().map_err(|_| too_many())?;
-            return Ok(Turn { _held: vec![held] });
-        }
-        let class = if user.in_group(MASTERS) || user.in_group(NODES) { &self.system } else { &self.users };
-        let place = class.places.clone().try_acquire_owned().map_err(|_| too_many())?;
-        let turn = tokio::time::timeout(WAIT, class.turns.clone().acquire_owned()).await.map_err(|_| too_many())?.map_err(|_| too_many())?;
-        Ok(Turn { _held: vec![place, turn] })
-    }
-}
-
-fn too_many() -> Status {
-    let mut status = Status::new(429, "TooManyRequests", "The request is rejected: too many requests are under way; please try again later.");
-    status.details = Some(Box::new(Details { retry_after_seconds: 1, ..Details::default() }));
-    status
 }
 
 #[cfg(test)]
@@ -90,11 +99,10 @@ mod tests {
     #[tokio::test]
     async fn streams_are_bounded_apart_from_requests() {
         let limits = Limits { streams: Arc::new(Semaphore::new(1)), ..Limits::default() };
-        let user = User::default();
-        let first = limits.enter(&user, true).await.expect("a place");
-        assert_eq!(limits.enter(&user, true).await.err().map(|status| status.code), Some(429));
-        limits.enter(&user, false).await.expect("requests go on");
+        let first = limits.stream().expect("a place");
+        assert_eq!(limits.stream().err().map(|status| status.code), Some(429));
+        limits.enter(&User::default(), &Attributes::default()).await.1.expect("requests go on");
         drop(first);
-        limits.enter(&user, true).await.expect("a place again");
+        drop(limits.stream().expect("a place again"));
     }
 }

@@ -32,6 +32,18 @@ fn architecture() -> &'static str {
     }
 }
 
+/// What a method is called where no resource is named.
+pub(super) fn verb(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return None,
+    })
+}
+
 /// Answers after authorization of the path.
 pub async fn serve(
     core: &Arc<Core>,
@@ -42,14 +54,7 @@ pub async fn serve(
     parts: &[&str],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
-    let verb = match *method {
-        Method::GET | Method::HEAD => "get",
-        Method::POST => "post",
-        Method::PUT => "put",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => return Err(Status::method_not_allowed()),
-    };
+    let verb = verb(method).ok_or_else(Status::method_not_allowed)?;
     // What strangers may see (/livez, /readyz, /version) is a role like any other: system:public-info-viewer.
     core.authorize(user, &Attributes { verb, path, ..Attributes::default() })?;
     if verb != "get" {

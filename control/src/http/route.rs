@@ -89,7 +89,8 @@ fn tail(path: &str, _subresource: &str, total: usize, count: usize) -> String {
     path.get(at..).map(|rest| rest.strip_prefix('/').unwrap_or(rest).to_string()).unwrap_or_default()
 }
 
-fn decode(part: &str) -> Option<String> {
+/// Resolves `%` escapes; None for a broken one.
+pub fn decode(part: &str) -> Option<String> {
     if !part.contains('%') {
         return Some(part.to_string());
     }

@@ -124,7 +124,8 @@ pub(super) fn attributes(request: &Request) -> Attributes<'_> {
         // A namespace is asked about within itself, so that a Role in it can allow it.
         namespace: if &*row.plural == "namespaces" && row.group.is_empty() { name } else { &request.namespace },
         name,
-        path: "",
+        fields: request.param("fieldSelector").unwrap_or_default(),
+        ..Attributes::default()
     }
 }
 

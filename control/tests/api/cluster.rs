@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
 use bytes::{Bytes, BytesMut};
-use coracle_control::{Control, Options};
+use coracle_control::{Control, Options, Settings};
 use coracle_link::pki::{self, Authority, KeyPair};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -28,7 +28,7 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        Self::open(tempfile::tempdir().expect("a directory")).await
+        Self::with(tempfile::tempdir().expect("a directory"), Settings::default()).await
     }
 
     /// The same cluster after an orderly stop.
@@ -36,19 +36,20 @@ impl Cluster {
         assert_eq!(self.control.stop().await, Vec::<&str>::new(), "nothing is late");
         let Self { dir, control, .. } = self;
         drop(control);
-        Self::open(dir).await
+        Self::with(dir, Settings::default()).await
     }
 
     /// With pods, and what stands for them, on loopback addresses.
     pub async fn on_loopback() -> Self {
-        Self::with_pods(tempfile::tempdir().expect("a directory"), "127.244.0.0/16").await
+        Self::open(tempfile::tempdir().expect("a directory"), "127.244.0.0/16", Settings::default()).await
     }
 
-    async fn open(dir: TempDir) -> Self {
-        Self::with_pods(dir, "10.244.0.0/16").await
+    /// With settings of its own.
+    pub async fn with(dir: TempDir, settings: Settings) -> Self {
+        Self::open(dir, "10.244.0.0/16", settings).await
     }
 
-    async fn with_pods(dir: TempDir, pod_cidr: &str) -> Self {
+    async fn open(dir: TempDir, pod_cidr: &str, settings: Settings) -> Self {
         let authority = Authority::open(&dir.path().join("pki")).expect("an authority");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let options = Options {
@@ -58,7 +59,7 @@ impl Cluster {
             pod_cidr: pod_cidr.into(),
             service_cidr: "10.96.0.0/16".into(),
             authority: authority.clone(),
-            settings: Default::default(),
+            settings,
         };
         let control = Control::start(options).await.expect("a control plane");
         Self { control, authority, dir }

@@ -86,6 +86,7 @@ impl Authorizer for Subject<'_> {
             namespace: &check.namespace,
             name: &check.name,
             path: check.path.as_deref().unwrap_or_default(),
+            ..auth::Attributes::default()
         };
         match self.core.auth.authorize(user, &asked) {
             auth::Decision::Allow { reason } => Decision { allowed: true, reason, error: None },

@@ -3,7 +3,7 @@
 use crate::{admission::Plugin, auth::User, resources::Cx};
 use coracle_api::status::Status;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// See [`super::admit`].
 pub struct NodeRestriction;
@@ -50,15 +50,50 @@ fn marks(user: &User, resource: &str, old: Option<&Value>, new: &Value) -> Resul
     if old.is_some_and(|old| old["spec"]["taints"] != new["spec"]["taints"]) {
         return refuse("taints");
     }
+    if let Some(old) = old
+        && old["metadata"]["ownerReferences"] != new["metadata"]["ownerReferences"]
+    {
+        return refuse("ownerReferences");
+    }
     let labels = |object: Option<&Value>| -> BTreeMap<String, Value> {
         let labels = object.and_then(|object| object.pointer("/metadata/labels")).and_then(Value::as_object).into_iter().flatten();
-        labels.filter(|(key, _)| reserved(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+        labels.filter(|(key, _)| reserved(key) || foreign(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let (before, now) = (labels(old), labels(Some(new)));
-    match before.iter().find(|(key, value)| now.get(*key) != Some(*value)).or_else(|| now.iter().find(|(key, _)| !before.contains_key(*key))) {
-        Some((key, _)) => refuse(&format!("labels: {key}")),
-        None => Ok(()),
+    let changed: BTreeSet<&String> = before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).collect();
+    let changed: Vec<&str> = changed.into_iter().map(String::as_str).collect();
+    match (changed.join(", "), old) {
+        (none, _) if none.is_empty() => Ok(()),
+        (keys, Some(_)) => refuse(&format!("labels: {keys}")),
+        (keys, None) => {
+            let why = format!("node {node:?} is not allowed to set the following labels: {keys}");
+            Err(Status::forbidden("", "nodes", node, &why))
+        }
     }
+}
+
+/// Labels of Kubernetes' own domains that nodes do set.
+const NODE_LABELS: [&str; 12] = [
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/instance-type",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "node.kubernetes.io/windows-build",
+];
+
+/// Whether a label is of Kubernetes' own domains, and none that a node sets.
+fn foreign(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else { return false };
+    let within = |suffix: &str| domain == suffix || domain.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
+    let kubernetes = within("kubernetes.io") || within("k8s.io");
+    kubernetes && !within("kubelet.kubernetes.io") && !within("node.kubernetes.io") && !NODE_LABELS.contains(&key)
 }
 
 /// The prefix itself and every domain below it.
@@ -97,6 +132,21 @@ mod tests {
         }
         assert!(change(&|new| new["metadata"]["labels"] = json!({"a": "b"})).is_some());
         assert!(marks(&node, "nodes", None, &json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}})).is_err());
+        for (key, refused) in [
+            ("example.com/x", false),
+            ("kubernetes.io/hostname", false),
+            ("node.kubernetes.io/x", false),
+            ("sub.kubelet.kubernetes.io/x", false),
+            ("kubernetes.io/x", true),
+            ("x.k8s.io/y", true),
+            ("node-role.kubernetes.io/control-plane", true),
+            ("notkubernetes.io/x", false),
+        ] {
+            assert_eq!(change(&|new| new["metadata"]["labels"][key] = json!("v")).is_some(), refused, "{key}");
+        }
+        assert!(change(&|new| new["metadata"]["ownerReferences"] = json!([{"uid": "u"}])).is_some_and(|why| why.contains("ownerReferences")));
+        let set = marks(&node, "nodes", None, &json!({"metadata": {"labels": {"kubernetes.io/x": "y"}}})).expect_err("refused");
+        assert!(set.message.ends_with("node \"n1\" is not allowed to set the following labels: kubernetes.io/x"), "{}", set.message);
         assert!(marks(&node, "nodes", None, &json!({"spec": {"taints": [{"key": "t"}]}})).is_ok(), "it may register with taints");
         let admin = User::masters();
         assert!(marks(&admin, "nodes", Some(&old), &json!({})).is_ok());

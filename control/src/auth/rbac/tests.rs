@@ -13,7 +13,7 @@ fn rule(v: Value) -> Rule {
 
 fn ask<'a>(verb: &'a str, group: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Attributes<'a> {
     let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    Attributes { verb, group, version: "v1", resource, subresource, namespace, name, path: "" }
+    Attributes { verb, group, version: "v1", resource, subresource, namespace, name, ..Attributes::default() }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{Claims, Error, Reference};
 use crate::auth::User;
+use base64::{Engine, prelude::BASE64_STANDARD};
 use coracle_store::{Key, Snapshot};
 
 /// What of an object's metadata decides.
@@ -24,7 +25,7 @@ impl Claims {
     ///
     /// # Errors
     /// What is gone.
-    pub fn live_user(&self, snapshot: &Snapshot) -> Result<User, Error> {
+    pub fn live_user(&self, snapshot: &Snapshot, token: &str) -> Result<User, Error> {
         let of = &self.private;
         let now = jiff::Timestamp::now().as_second();
         alive(snapshot, "serviceaccounts", &of.namespace, &of.serviceaccount, now)?;
@@ -33,7 +34,9 @@ impl Claims {
         if !self.jti.is_empty() {
             user.extra.push(("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={}", self.jti)]));
         }
-        if let Some(secret) = &of.secret {
+        if let Some(secret) = of.secret.as_ref().filter(|_| self.of_secret) {
+            holds(snapshot, &of.namespace, &secret.name, token, now)?;
+        } else if let Some(secret) = &of.secret {
             alive(snapshot, "secrets", &of.namespace, secret, now)?;
         }
         match (&of.pod, &of.node) {
@@ -48,6 +51,20 @@ impl Claims {
             tell(&mut user, "node", node);
         }
         Ok(user)
+    }
+}
+
+/// A Secret's token is good while the Secret holds it.
+fn holds(snapshot: &Snapshot, namespace: &str, name: &str, token: &str, now: i64) -> Result<(), Error> {
+    let Some(object) = snapshot.get(&Key::new("secrets", namespace, name)) else {
+        return Err(Error::Unbound("service account token has been invalidated".into()));
+    };
+    alive(snapshot, "secrets", namespace, &Reference { name: name.into(), uid: object.meta.uid.to_string() }, now)?;
+    let secret: serde_json::Value = serde_json::from_slice(&object.json).unwrap_or_default();
+    let held = secret["data"]["token"].as_str().and_then(|held| BASE64_STANDARD.decode(held).ok());
+    match held.is_some_and(|held| held == token.as_bytes()) {
+        true => Ok(()),
+        false => Err(Error::Unbound("token does not match server's copy".into())),
     }
 }
 

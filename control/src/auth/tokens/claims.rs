@@ -56,6 +56,43 @@ pub struct Claims {
     pub nbf: i64,
     /// `system:serviceaccount:NAMESPACE:NAME`
     pub sub: String,
+    /// A token of a Secret, which says less and does not end by itself.
+    #[serde(skip)]
+    pub of_secret: bool,
+}
+
+/// What the token of a `kubernetes.io/service-account-token` Secret says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Legacy {
+    /// [`LEGACY_ISSUER`]
+    pub iss: String,
+    /// The service account's namespace.
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    /// The Secret.
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    /// The service account.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    /// And its uid.
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub uid: String,
+    /// `system:serviceaccount:NAMESPACE:NAME`
+    pub sub: String,
+}
+
+/// Who makes the tokens of Secrets.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
+impl Legacy {
+    /// The same as other tokens' claims; good for these audiences.
+    pub fn claims(self, audiences: &[String]) -> Claims {
+        let account = Reference { name: self.account, uid: self.uid };
+        let bound = Bound::Secret(Reference { name: self.secret, uid: String::new() });
+        let claims = Claims::new(&self.iss, audiences.to_vec(), &self.namespace, account, bound, 0, i64::MAX);
+        Claims { jti: String::new(), sub: self.sub, of_secret: true, ..claims }
+    }
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
@@ -96,7 +133,7 @@ impl Claims {
             Bound::Node(node) => private.node = Some(node),
         }
         let jti = uuid::Uuid::new_v4().to_string();
-        Self { aud: audiences, exp: now.saturating_add(seconds), iat: now, iss: issuer.into(), jti, private, nbf: now, sub }
+        Self { aud: audiences, exp: now.saturating_add(seconds), iat: now, iss: issuer.into(), jti, private, nbf: now, sub, of_secret: false }
     }
 
     /// Those of the wanted audiences that the token has.

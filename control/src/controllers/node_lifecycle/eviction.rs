@@ -57,7 +57,11 @@ mod tests {
         assert_eq!(verdict(r#"[{"key":"a","operator":"Exists","tolerationSeconds":300}]"#), Verdict::GoesIn(Duration::from_secs(240)));
         assert_eq!(verdict(r#"[{"key":"a","operator":"Exists","tolerationSeconds":60}]"#), Verdict::Goes);
         assert_eq!(verdict(r#"[{"key":"a","operator":"Exists","tolerationSeconds":0},{"operator":"Exists"}]"#), Verdict::Goes);
-        assert_eq!(verdict(r#"[{"key":"a","operator":"Exists"},{"operator":"Exists","tolerationSeconds":0}]"#), Verdict::Stays, "the first that bears it");
+        assert_eq!(
+            verdict(r#"[{"key":"a","operator":"Exists"},{"operator":"Exists","tolerationSeconds":0}]"#),
+            Verdict::Stays,
+            "the first that bears it"
+        );
         assert_eq!(judge(&[], &taints[1..], came, now), Verdict::Stays);
         let late: Vec<Toleration<'_>> = serde_json::from_str(r#"[{"operator":"Exists","tolerationSeconds":30}]"#).expect("tolerations");
         assert_eq!(judge(&late, &taints, came, now), Verdict::Goes);

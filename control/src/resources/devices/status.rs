@@ -67,8 +67,16 @@ pub(super) fn admin_access(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut C
 pub(super) fn authorized(cx: &Cx<'_>, old: &Value, new: &Value, causes: &mut Causes) {
     let verb = cx.request.verb.as_str();
     let ask = |verb: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes =
-            Attributes { verb, group: "resource.k8s.io", version: "v1", resource: "resourceclaims", subresource, namespace, name, path: "" };
+        let attributes = Attributes {
+            verb,
+            group: "resource.k8s.io",
+            version: "v1",
+            resource: "resourceclaims",
+            subresource,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
         match cx.core.auth.authorize(cx.user(), &attributes) {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } => Err(Status::forbidden("resource.k8s.io", "resourceclaims", name, &reason).message),
