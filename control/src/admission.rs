@@ -14,6 +14,7 @@ mod pod_security;
 pub mod policy;
 mod priority;
 mod quota;
+mod resize;
 mod runtime_class;
 mod service_account;
 pub mod storage;
@@ -27,7 +28,7 @@ use coracle_store::Op;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
-pub use webhooks::connect_options;
+pub use webhooks::{connect_options, review};
 
 /// One admission plugin. `old` is None on create; `new` is None on delete.
 pub trait Plugin: Send + Sync + 'static {
@@ -155,6 +156,7 @@ fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(certificates::CertificateSigning),
         Box::new(certificates::CertificateSubjectRestriction),
         Box::new(ingress_class::DefaultIngressClass),
+        Box::new(resize::PodResizeValidator),
         Box::new(topology::PodTopologyLabels),
         Box::new(policy::MutatingAdmissionPolicy::new()),
         Box::new(policy::ValidatingAdmissionPolicy::new()),

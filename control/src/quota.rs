@@ -20,13 +20,13 @@ pub const QUOTAS: &str = "resourcequotas";
 /// Ids of resources that quotas never look at.
 const IGNORED: [&str; 2] = ["events", "events.events.k8s.io"];
 
-/// What the objects of a namespace use of the amounts that a quota bounds, all of them counted anew.
+/// What the objects of a namespace use of the amounts that a quota bounds, all of them counted anew, and when time alone will change that.
 ///
 /// Objects that cannot be read count as one, and use nothing else.
-pub fn used(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp) -> Amounts {
+pub fn used(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp) -> (Amounts, Option<Timestamp>) {
     let names: Vec<&str> = quota["spec"]["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     let scoped = scope::is_scoped(quota);
-    let mut sum: Amounts = Amounts::new();
+    let (mut sum, mut until) = (Amounts::new(), None::<Timestamp>);
     for id in resources(&names) {
         let mine: Vec<&str> = names.iter().copied().filter(|name| concerns(id, name)).collect();
         if mine.is_empty() {
@@ -38,6 +38,8 @@ pub fn used(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp)
             let object = if scoped || usage::looks_inside(id) { serde_json::from_slice(&object.json).unwrap_or_default() } else { Value::Null };
             if scope::matches(quota, id, &object) {
                 amounts::add(&mut part, &usage::of(id, &object, now));
+                let ends = usage::end_of(&object).filter(|end| id == "pods" && *end >= now);
+                until = until.into_iter().chain(ends).min();
             }
         }
         for name in mine {
@@ -45,7 +47,7 @@ pub fn used(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp)
             amounts::add(&mut sum, &Amounts::from([(name.to_string(), counted)]));
         }
     }
-    sum
+    (sum, until)
 }
 
 /// Ids of the resources that some of these amounts may be about.

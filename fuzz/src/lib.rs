@@ -5,6 +5,7 @@
 //! ever broke something. Every test run replays them, and mutations of them that are the same each time (`tests/replay.rs`);
 //! `cargo xtask fuzz TARGET` goes on from there with libFuzzer, guided by coverage. A new parser gets a target here.
 
+mod admission;
 mod bodies;
 mod cel;
 mod custom;
@@ -65,6 +66,7 @@ targets! {
     custom::structural_schemas 2_000,
     custom::json_paths 2_000,
     custom::schedules 2_000,
+    admission::webhook_answers 2_000,
 }
 
 /// Bytes as text, for parsers that only ever see text.

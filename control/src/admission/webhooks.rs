@@ -5,7 +5,7 @@
 //! may cost is bounded: its time by its own timeout and by that of the whole request, its answer by a length, how many are asked at once by a number.
 
 mod hook;
-mod review;
+pub mod review;
 
 use super::{
     attributes::{self, Attributes},
@@ -115,7 +115,7 @@ impl Webhooks {
             }
             let answer = ask(cx, &a, hook, &question, hook.timeout.min(left), true).await;
             let patched = match answer {
-                Ok(Verdict { patch: Some(patch), .. }) => target(hook, question.new(&a)).and_then(|object| patched(cx, &question, object, &patch)),
+                Ok(Verdict { patch: Some(patch), .. }) => target(hook, question.after(&a)).and_then(|object| patched(cx, &question, object, &patch)),
                 Ok(_) => Ok(None),
                 Err(failure) => Err(failure),
             };
@@ -211,16 +211,16 @@ async fn shown_as(core: &Core, row: &ResourceRef, value: Option<&Value>) -> Resu
 }
 
 impl Question {
-    fn old<'a>(&'a self, a: &Attributes<'a>) -> Option<&'a Value> {
+    fn before<'a>(&'a self, a: &Attributes<'a>) -> Option<&'a Value> {
         self.converted.as_ref().map_or(a.old, |(old, _)| old.as_ref())
     }
-    fn new<'a>(&'a self, a: &Attributes<'a>) -> Option<&'a Value> {
+    fn after<'a>(&'a self, a: &Attributes<'a>) -> Option<&'a Value> {
         self.converted.as_ref().map_or(a.new, |(_, new)| new.as_ref())
     }
 }
 
 fn conditions_hold(cx: &Cx<'_>, a: &Attributes<'_>, hook: &Hook, question: &Question) -> Result<bool, Status> {
-    let seen = Attributes { old: question.old(a), new: question.new(a), ..a.clone() };
+    let seen = Attributes { old: question.before(a), new: question.after(a), ..a.clone() };
     let subject = Subject { attributes: &seen, request: &question.request, namespace: &Value::Null, core: cx.core, snapshot: cx.snapshot };
     let outcome = subject.activation(&[], &Value::Null, seen.new).and_then(|activation| hook.conditions.hold(&activation, hook.lenient));
     outcome.map_err(|why| lookup::forbidden(cx, a.new.or(a.old).unwrap_or(&Value::Null), &why))
@@ -236,7 +236,7 @@ async fn ask(cx: &Cx<'_>, a: &Attributes<'_>, hook: &Hook, question: &Question, 
         return Err(Failure::Call(why.into()));
     };
     let uid = uuid::Uuid::new_v4().to_string();
-    let body = review::request(version, &uid, &question.request, question.new(a), question.old(a));
+    let body = review::request(version, &uid, &question.request, question.after(a), question.before(a));
     let answer = cx.core.call_webhook(&hook.config, body.into(), webhook::Limits { within, bytes: MAX_ANSWER }).await;
     let answer = answer.map_err(|why| Failure::Call(format!("failed to call webhook: {why}")))?;
     let verdict = review::verdict(&answer, version, &uid, mutating).map_err(Failure::Call)?;

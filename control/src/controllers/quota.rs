@@ -10,7 +10,10 @@ use super::{
     runner::{Controller, Event, every},
     view::parse,
 };
-use crate::quota::{self, QUOTAS, amounts};
+use crate::quota::{
+    self, QUOTAS,
+    amounts::{self, Amounts},
+};
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_store::{Key, Object, Snapshot};
@@ -100,22 +103,22 @@ impl Controller for Quotas {
         let Some(stored) = snapshot.get(key) else { return Ok(Next::Idle) };
         let object: Value = parse(&stored)?;
         let now = self.context.now();
-        let status = status(&object, &key.namespace, &snapshot, now);
+        let (counted, ends) = quota::used(&object, &key.namespace, &snapshot, now);
+        let status = status(&object, counted);
         if status != object["status"] {
             perform(&self.context.client, Some(&stored), vec![Action::Status(status)]).await?;
         }
         let made: Option<Timestamp> = object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
+        let after = |end: Timestamp| Duration::try_from(end.duration_since(now)).unwrap_or_default() + Duration::from_secs(1);
+        let ends = ends.map(after);
         let age = made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or(LONGEST_WRITE);
-        Ok(match LONGEST_WRITE.checked_sub(age).filter(|left| !left.is_zero()) {
-            Some(left) => Next::After(left),
-            None => Next::NotBefore(REST),
-        })
+        let young = LONGEST_WRITE.checked_sub(age).filter(|left| !left.is_zero());
+        Ok(young.into_iter().chain(ends).min().map_or(Next::NotBefore(REST), Next::After))
     }
 }
 
 /// The status of a quota; amounts that are the same keep the notation they have.
-fn status(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp) -> Value {
-    let counted = quota::used(quota, namespace, snapshot, now);
+fn status(quota: &Value, counted: Amounts) -> Value {
     let before = amounts::of(&quota["status"]["used"]);
     let used = counted.into_iter().map(|(name, amount)| (before.get(&name).copied().filter(|before| *before == amount).unwrap_or(amount), name));
     let used = used.map(|(amount, name)| (name, amount)).collect();

@@ -66,12 +66,14 @@ pub fn is_over(pod: &Value, now: Timestamp) -> bool {
     if matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded")) {
         return true;
     }
+    end_of(pod).is_some_and(|end| now > end)
+}
+
+/// When a pod that is deleted uses nothing any more, whatever its node says: twice its grace after the delete.
+pub fn end_of(pod: &Value) -> Option<Timestamp> {
     let metadata = &pod["metadata"];
-    let deleted: Option<Timestamp> = metadata["deletionTimestamp"].as_str().and_then(|text| text.parse().ok());
-    match (deleted, metadata["deletionGracePeriodSeconds"].as_i64()) {
-        (Some(deleted), Some(grace)) => deleted.checked_add(SignedDuration::from_secs(grace)).is_ok_and(|end| now > end),
-        _ => false,
-    }
+    let deleted: Timestamp = metadata["deletionTimestamp"].as_str()?.parse().ok()?;
+    deleted.checked_add(SignedDuration::from_secs(metadata["deletionGracePeriodSeconds"].as_i64()?)).ok()
 }
 
 fn pod(pod: &Value) -> Amounts {

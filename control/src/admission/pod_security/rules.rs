@@ -71,19 +71,23 @@ fn setters(pod: bool, containers: &[&str]) -> Option<String> {
     }
 }
 
+/// Whether the pod sets a profile of another type than the runtime's or the host's own, which of its containers do, and those types.
+fn odd_profiles<'a>(pod: &Pod<'a>, field: &str) -> (bool, Vec<&'a str>, BTreeSet<&'a str>) {
+    let mut types = BTreeSet::new();
+    let mut odd = |context: &'a Value| {
+        let profile = &context[field];
+        let odd = !profile.is_null() && !matches!(text(&profile["type"]), "RuntimeDefault" | "Localhost");
+        types.extend(odd.then(|| text(&profile["type"])));
+        odd
+    };
+    let whole = odd(&pod.spec["securityContext"]);
+    let containers = pod.those(|container| odd(&container["securityContext"]));
+    (whole, containers, types)
+}
+
 pub(super) fn app_armor(pod: &Pod<'_>) -> Found {
     const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
-    let mut values = BTreeSet::new();
-    let mut bad = |context: &Value| {
-        let profile = &context["appArmorProfile"];
-        let bad = !profile.is_null() && !matches!(text(&profile["type"]), "RuntimeDefault" | "Localhost");
-        if bad {
-            values.insert(text(&profile["type"]).to_string());
-        }
-        bad
-    };
-    let whole = bad(&pod.spec["securityContext"]);
-    let containers = pod.those(|container| bad(&container["securityContext"]));
+    let (whole, containers, values) = odd_profiles(pod, "appArmorProfile");
     let allowed = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
     let entries = pod.annotations.as_object().into_iter().flatten();
     let annotations: BTreeSet<String> = entries
@@ -98,7 +102,14 @@ pub(super) fn app_armor(pod: &Pod<'_>) -> Found {
         return None;
     }
     let reason = plural("forbidden AppArmor profile", "forbidden AppArmor profiles", values.len() + annotations.len());
-    violation(reason, format!("{} must not set AppArmor profile type to {}", who.join(" and "), quoted(values.iter().chain(&annotations))))
+    violation(
+        reason,
+        format!(
+            "{} must not set AppArmor profile type to {}",
+            who.join(" and "),
+            quoted(values.into_iter().chain(annotations.iter().map(String::as_str)))
+        ),
+    )
 }
 
 /// Names of the containers that add capabilities which are not allowed, and those.
@@ -283,22 +294,11 @@ pub(super) fn seccomp_annotations(pod: &Pod<'_>) -> Found {
 
 /// Who sets a profile that is not allowed, whether the pod sets one that is, and which containers set none.
 fn seccomp<'a>(pod: &Pod<'a>) -> (Found, bool, Vec<&'a str>) {
-    let mut values = BTreeSet::new();
-    let mut bad = |context: &Value| {
-        let profile = &context["seccompProfile"];
-        let bad = !profile.is_null() && !matches!(text(&profile["type"]), "RuntimeDefault" | "Localhost");
-        if bad {
-            values.insert(text(&profile["type"]).to_string());
-        }
-        bad
-    };
-    let context = &pod.spec["securityContext"];
-    let whole = bad(context);
-    let containers = pod.those(|container| bad(&container["securityContext"]));
+    let (whole, containers, values) = odd_profiles(pod, "seccompProfile");
     let unset = pod.those(|container| container["securityContext"]["seccompProfile"].is_null());
     let found = setters(whole, &containers)
         .and_then(|who| violation("seccompProfile", format!("{who} must not set securityContext.seccompProfile.type to {}", quoted(&values))));
-    (found, !whole && !context["seccompProfile"].is_null(), unset)
+    (found, !whole && !pod.spec["securityContext"]["seccompProfile"].is_null(), unset)
 }
 
 pub(super) fn seccomp_baseline(pod: &Pod<'_>) -> Found {

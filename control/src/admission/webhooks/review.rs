@@ -25,7 +25,7 @@ struct Asked<'a> {
 }
 
 /// The body of a question; `rest` is the request without its uid and objects.
-pub(super) fn request(version: &str, uid: &str, rest: &Value, new: Option<&Value>, old: Option<&Value>) -> Vec<u8> {
+pub fn request(version: &str, uid: &str, rest: &Value, new: Option<&Value>, old: Option<&Value>) -> Vec<u8> {
     let api_version = &format!("admission.k8s.io/{version}");
     let review = Review { kind: "AdmissionReview", api_version, request: Asked { uid, rest, object: new, old_object: old } };
     // Writing values that were read before cannot fail.
@@ -54,7 +54,7 @@ struct Response {
 
 /// The `Status` that a webhook gives with its no.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Denied {
+pub struct Denied {
     message: Option<String>,
     reason: Option<String>,
     code: Option<i32>,
@@ -63,12 +63,14 @@ pub(super) struct Denied {
 
 /// What a webhook says.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// Set when it says no.
     pub denied: Option<Denied>,
     /// A JSON patch, not empty.
     pub patch: Option<Vec<u8>>,
+    /// For the client.
     pub warnings: Vec<String>,
+    /// For the audit record.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -76,7 +78,7 @@ pub(super) struct Verdict {
 ///
 /// # Errors
 /// Why it is none, as upstream words it after `failed calling webhook "x": `.
-pub(super) fn verdict(body: &[u8], version: &str, uid: &str, mutating: bool) -> Result<Verdict, String> {
+pub fn verdict(body: &[u8], version: &str, uid: &str, mutating: bool) -> Result<Verdict, String> {
     let answer: Answer =
         serde_json::from_slice(body).map_err(|error| format!("failed to call webhook: couldn't get version/kind; json parse error: {error}"))?;
     let invalid = |why: String| Err(format!("received invalid webhook response: {why}"));
