@@ -123,6 +123,14 @@ async fn patches(admin: &mut Peer) {
     let ops = json!([{"op": "add", "path": "/data/m", "value": "2"}]);
     let patched = admin.send("PATCH", path, &patch("json-patch"), ops.to_string()).await;
     assert_eq!(patched.body["data"], json!({"l": "1", "m": "2"}));
+    let absent = json!([{"op": "test", "path": "/metadata/finalizers", "value": null}, {"op": "add", "path": "/metadata/finalizers", "value": []}]);
+    let absent = admin.send("PATCH", path, &patch("json-patch"), absent.to_string()).await;
+    assert_eq!(absent.code, 200, "what is not there tests as null: {}", absent.body);
+    for (place, expected) in [("/data/l", "null"), ("/nothing/l", "null"), ("/data/n", "1")] {
+        let ops = format!(r#"[{{"op": "test", "path": "{place}", "value": {expected}}}]"#);
+        let refused = admin.send("PATCH", path, &patch("json-patch"), ops).await;
+        assert_eq!((refused.code, refused.reason()), (422, "Invalid"), "{place} is not {expected}");
+    }
     let strategic = admin.send("PATCH", path, &patch("strategic-merge-patch"), json!({"data": {"m": null}}).to_string()).await;
     assert_eq!(strategic.body["data"], json!({"l": "1"}));
     let nothing = admin.send("PATCH", path, &patch("merge-patch"), json!({"data": {"l": "1"}}).to_string()).await;
@@ -301,7 +309,7 @@ async fn subresources(admin: &mut Peer) {
     let made = admin.post(path, deployment).await;
     assert_eq!(made.code, 201, "{}", made.body);
     assert_eq!(made.body["metadata"]["generation"], 1);
-    assert_ne!(made.body["status"]["replicas"], 7, "the status is not the client's on create");
+    assert_eq!(made.body["status"], json!({}), "the status is not the client's on create, but it is there");
     let status = json!({"spec": {"replicas": 9}, "status": {"collisionCount": 3}});
     let written = admin.send("PATCH", &format!("{path}/d/status"), "application/merge-patch+json", status.to_string()).await;
     assert_eq!((written.code, written.body["spec"]["replicas"].as_u64()), (200, Some(0)), "{}", written.body);

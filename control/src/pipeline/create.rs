@@ -5,7 +5,7 @@ use crate::custom;
 use coracle_api::{names, status::Status};
 use coracle_schema::managed;
 use coracle_store::{Error, Expect, Key, Op, Txn};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 /// Tries of `generateName` before giving up, as upstream.
@@ -82,6 +82,10 @@ impl Core {
             && let Some(object) = new.as_object_mut()
         {
             object.remove("status");
+            // A struct to upstream, and so always there: clients read its fields without looking.
+            if row.custom.is_none() {
+                object.insert("status".into(), json!({}));
+            }
         }
         hooks.prepare_create(&cx, &mut new)?;
         if let Some(schema) = self.stored_schema(row) {

@@ -99,11 +99,22 @@ fn json(patch: &json_patch::Patch, current: &Value) -> Result<Value, Status> {
                 )));
             }
         }
+        if tests_absence(operation, &value) {
+            continue;
+        }
         json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation))
             .map_err(|error| unprocessable(format_args!("operation on {}: {}", operation.path(), error.kind)))?;
         nesting.after(operation, &value)?;
     }
     Ok(value)
+}
+
+/// To upstream's `test` a member that is not there is null; finalizers are added by it.
+fn tests_absence(operation: &PatchOperation, value: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let Some((parent, member)) = test.path.split_back() else { return false };
+    let parent = value.pointer(parent.as_str()).and_then(Value::as_object);
+    test.value.is_null() && parent.is_some_and(|parent| !parent.contains_key(member.decoded().as_ref()))
 }
 
 /// Keeps a value from nesting deeper than can be walked: moving a value into itself again and again would.
