@@ -33,6 +33,13 @@ pub fn guest(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder of a language's client library, as `cargo xtask clients` makes it: `rust`, `python` or `javascript`.
+pub fn client(language: &str) -> Result<PathBuf> {
+    let dir = target_dir()?.join("clients").join(language);
+    anyhow::ensure!(dir.is_dir(), "{} is missing: run `cargo xtask clients`", dir.display());
+    Ok(dir)
+}
+
 /// The binary under test: `CORACLE_BIN`, else the one beside this test in cargo's target folder.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {

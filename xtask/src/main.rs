@@ -1,6 +1,7 @@
-//! The habits of this repository as code: `cargo xtask demo | test | deny | fuzz | guests | bench | schema`.
+//! The habits of this repository as code: `cargo xtask demo | test | deny | fuzz | guests | clients | bench | schema`.
 
 mod bench;
+mod clients;
 mod deny;
 mod fuzz;
 mod guests;
@@ -30,6 +31,8 @@ enum Task {
         #[arg(long)]
         debian: bool,
     },
+    /// Build and install the client libraries of other languages that the tests use, into target/clients.
+    Clients,
     /// Check licences, sources and known vulnerabilities of all dependencies with cargo-deny, which is installed if need be.
     Deny,
     /// Look for inputs that break a parser; `fuzz/` holds the targets.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
+        Task::Clients => clients::build().map(|dir| println!("{}", dir.display())),
         Task::Schema { tree } => schema::run(&tree),
     }
 }

@@ -23,6 +23,10 @@ pub const TESTS: &[Need] = &[
     Need { program: "update-ca-certificates", package: "ca-certificates" },
 ];
 
+/// What brings and runs the client libraries of other languages.
+pub const CLIENTS: &[Need] =
+    &[Need { program: "python3", package: "python3-venv" }, Need { program: "node", package: "nodejs" }, Need { program: "npm", package: "npm" }];
+
 /// Installs what is missing, or fails with the exact command that would.
 pub fn ensure(needs: &[Need]) -> Result<()> {
     let missing: Vec<&str> = needs.iter().filter(|need| !present(need.program)).map(|need| need.package).collect();

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: what CI runs, in the order that fails soonest.
 
-use crate::{guests, packages, step};
+use crate::{clients, guests, packages, step};
 use anyhow::Result;
 use clap::Args;
 use std::process::Command;
@@ -28,11 +28,15 @@ pub fn run(options: &Options) -> Result<()> {
     };
     if options.only.is_none() {
         step::shown("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+        step::shown("format of the client", &mut cargo(&["fmt", "--check", "--manifest-path", "tests/clients/rust/Cargo.toml"]))?;
         step::shown("lints", &mut cargo(&["clippy", "--profile", "ci", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         let mut docs = cargo(&["doc", "--profile", "ci", "--locked", "--workspace", "--no-deps"]);
         step::shown("docs", docs.env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     let components = guests::build(false)?;
+    if matches!(options.only.as_deref(), None | Some("tests")) {
+        clients::build()?;
+    }
     step::shown("build", &mut cargo(&["build", "--profile", "ci", "--locked", "--workspace", "--bins", "--tests"]))?;
     let mut tests = cargo(&["test", "--profile", "ci", "--locked", "--no-fail-fast"]);
     match options.only.as_deref() {
