@@ -1,7 +1,7 @@
 //! The scheduler: binds pods to nodes (Kubernetes' kube-scheduler with its default plugins).
 //!
 //! [`engine`] is pure: changes of pods and nodes go in, decisions come out. This file is its one task: it feeds the engine from
-//! watches and has its decisions carried out ([`perform`]), many at a time, so that they share the log's fsync. Nothing is polled: a
+//! watches and has its decisions carried out, many at a time, so that they share the log's fsync. Nothing is polled: a
 //! pod is looked at in the moment it appears, and again when something changes that may let it fit.
 
 pub mod cluster;
