@@ -1,7 +1,7 @@
 //! Who manages which fields: `metadata.managedFields` and server-side apply (KEP-555). Pure.
 //!
 //! Follows structured-merge-diff and apimachinery's `managedfields`, on JSON values: [`Schema::track`] notes what a create, update or patch changed,
-//! [`Schema::apply`] merges what a manager wants into what is there. Sets of fields are kept in the form in which they are stored ([`fields`]), objects
+//! [`Schema::apply`] merges what a manager wants into what is there. Sets of fields are kept in the form in which they are stored, objects
 //! are compared once a write, and a write that changes nothing touches nothing.
 //! What is compared is what the writer sent, before admission and defaults that depend on the cluster: those are nobody's.
 

@@ -108,7 +108,7 @@ fn defined_explained_and_listed(cluster: &Cluster) -> Result {
     has(&cluster.apply(&ship(&group, &ns, "vasa", "{masts: 3, port: Stockholm}"))?, &[&format!("ship.{group}/vasa created")])?;
     let short = cluster.kubectl(&["-n", &ns, "get", &format!("sh.{group}")])?.ok()?;
     // Columns of a definition stand in place of the age.
-    ensure!(short == "NAME   MASTS   PORT\nvasa   3       Stockholm", "{short}");
+    ensure!(short == "NAME   MASTS   PORT\nvasa   3       Stockholm\n", "{short}");
     let wide = cluster.kubectl(&["-n", &ns, "get", &plural, "-o", "wide"])?.ok()?;
     has(&wide, &["FLAG", "red"])?;
     has(&cluster.kubectl(&["-n", &ns, "get", "fleet"])?.ok()?, &["vasa"])?;
