@@ -69,9 +69,9 @@ impl Session {
 
 /// A request as one webhook is shown it: under an equivalent version of its resource if that is what the rules name.
 struct Question {
-    /// Where it is not the request's own.
+    /// In whose form it is shown, where that is not the one that the pipeline works on.
     row: Option<ResourceRef>,
-    /// Where they are shown in another version than the request's.
+    /// The old and the new object in that form.
     converted: Option<(Option<Value>, Option<Value>)>,
     request: Value,
 }
@@ -120,7 +120,10 @@ impl Webhooks {
                 Err(failure) => Err(failure),
             };
             if let Some(after) = patched.or_else(|failure| forgive(cx, hook, failure).map(|()| None))? {
-                let after = if question.row.is_some() { cx.core.as_version(cx.row(), after).await? } else { after };
+                let after = match &question.row {
+                    Some(shown_by) => cx.core.back_from(shown_by, cx.row(), after).await?,
+                    None => after,
+                };
                 if let Some(new) = new.as_deref_mut()
                     && *new != after
                 {
@@ -186,9 +189,12 @@ async fn question(cx: &Cx<'_>, a: &Attributes<'_>, hook: &Hook, namespace: &Valu
     let constraints = hook.constraints.as_ref().map_err(Status::internal)?;
     let Some(version) = constraints.matched(a, namespace, &cx.core.registry) else { return Ok(None) };
     let mut question = Question { row: None, converted: None, request: a.request() };
-    if version != a.row.version {
-        let row = cx.core.registry.by_path(&a.row.group, &version, &a.row.plural);
-        let row = row.ok_or_else(|| Status::internal(format_args!("unable to convert to {}/{version}: unknown kind", a.row.group)))?;
+    let row = match version == a.row.version {
+        true => Some(cx.request.resource.clone()),
+        false => cx.core.registry.by_path(&a.row.group, &version, &a.row.plural),
+    };
+    let row = row.ok_or_else(|| Status::internal(format_args!("unable to convert to {}/{version}: unknown kind", a.row.group)))?;
+    if version != a.row.version || row.stored_as.is_some() {
         question.request["resource"]["version"] = row.version.as_ref().into();
         // A subresource of another kind is the same in every version.
         if *a.kind.2 == *a.row.kind {

@@ -110,12 +110,20 @@ impl Core {
         Ok(objects)
     }
 
-    /// An object of another version as the row's version shows it; of built-in kinds the object itself.
+    /// An object that the pipeline works on, as a row of its kind shows it.
     pub(crate) async fn as_version(&self, row: &Resource, mut value: Value) -> Result<Value, Status> {
-        if let (Some(kind), Some(version)) = (of(row), super::version_of(row)) {
-            kind.convert(self, version, std::slice::from_mut(&mut value)).await?;
+        match (of(row), super::version_of(row)) {
+            (Some(kind), Some(version)) => kind.convert(self, version, std::slice::from_mut(&mut value)).await.map(|()| value),
+            _ => self.shown(row, value),
         }
-        Ok(value)
+    }
+
+    /// What the pipeline works on in a request to a row, of an object as another row of the kind (or the same) shows it.
+    pub(crate) async fn back_from(&self, shown_by: &Resource, row: &Resource, mut value: Value) -> Result<Value, Status> {
+        match of(row) {
+            Some(_) => self.as_version(row, value).await,
+            None => self.to_stored(shown_by, &mut value).map(|()| value),
+        }
     }
 
     /// An object as the pipeline works on it: custom kinds in the version that is asked for, built-in ones as they are stored.
