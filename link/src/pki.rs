@@ -1,7 +1,7 @@
 //! The cluster's certificate authority (ECDSA P-256) and what it signs. One CA signs the API server, the link and clients.
 //!
 //! Kubernetes keeps several CAs (API, etcd, front proxy); a cluster of one binary gains nothing from that and loses the "one
-//! pinned CA" of the join token. Keys are 0600; what is written is fsynced before it is used, since a CA that is lost in a power
+//! pinned CA" of the join token. (One more signs the one certificate by which aggregated API servers know this one, and nothing else.) Keys are 0600; what is written is fsynced before it is used, since a CA that is lost in a power
 //! cut after its certificates were handed out locks everybody out.
 
 mod anyone;

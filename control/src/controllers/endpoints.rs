@@ -67,6 +67,9 @@ fn ports<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Ports, D::Error> {
     Ok(Option::<Ports>::deserialize(from)?.unwrap_or_default())
 }
 
+/// Addresses by what tells them apart, each with whether it is ready.
+type Offers = Vec<((String, String), bool)>;
+
 impl Address {
     /// Addresses are the same if they are the same address of the same object.
     fn key(&self) -> (String, String) {
@@ -95,7 +98,7 @@ pub fn pack(subsets: Vec<Subset>) -> Vec<Subset> {
             addresses.entry(key).or_insert(address);
         }
     }
-    let mut together: BTreeMap<Vec<((String, String), bool)>, Ports> = BTreeMap::new();
+    let mut together: BTreeMap<Offers, Ports> = BTreeMap::new();
     for (port, at) in offered {
         together.entry(at.into_iter().collect()).or_default().extend(port);
     }

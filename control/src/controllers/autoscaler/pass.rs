@@ -223,6 +223,9 @@ pub fn decide(
     Outcome { metrics, ..plain(decided.replicas, &reason) }
 }
 
+/// A count, the name of the metric that wants it, and what each metric is.
+type Measured = (i64, String, Vec<Value>);
+
 /// What the metrics want: the most that any of them does, with its name, and what each of them is. A metric that cannot be read keeps the target from being scaled down.
 fn measure(
     autoscaler: &Autoscaler<'_>,
@@ -230,7 +233,7 @@ fn measure(
     selected: &Selected,
     sources: &dyn Sources,
     look: &mut Look<'_>,
-) -> Result<(i64, String, Vec<Value>), (String, Vec<Value>)> {
+) -> Result<Measured, (String, Vec<Value>)> {
     let selectable = match selected {
         Selected::Pods => None,
         Selected::Nothing => Some(("SelectorRequired", "InvalidSelector", "selector is required".to_owned())),

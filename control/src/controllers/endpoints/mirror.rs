@@ -142,8 +142,11 @@ fn endpoint(address: Address, ready: bool) -> Option<(&'static str, Value)> {
     Some((if ip.is_ipv4() { "IPv4" } else { "IPv6" }, endpoint))
 }
 
+/// Endpoints by the family and ports of their slice.
+type Groups = BTreeMap<(&'static str, Vec<Port>), Vec<Value>>;
+
 /// What the slices shall hold, by family and ports, and words about what is left out.
-fn wanted(subsets: Vec<Subset>) -> (BTreeMap<(&'static str, Vec<Port>), Vec<Value>>, Vec<Action>) {
+fn wanted(subsets: Vec<Subset>) -> (Groups, Vec<Action>) {
     let (mut groups, mut events) = (BTreeMap::new(), Vec::new());
     let (mut invalid, mut skipped) = (0, 0);
     for subset in pack(subsets) {
