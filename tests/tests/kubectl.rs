@@ -22,6 +22,7 @@ const CASES: &[Case] = &[
     ("dry_run_and_validation", dry_run_and_validation),
     ("proxy_subresource", proxy_subresource),
     ("chunked_lists", chunked_lists),
+    ("top_autoscale_and_older_endpoints", top_autoscale_and_older_endpoints),
 ];
 
 fn main() -> ExitCode {
@@ -477,4 +478,36 @@ fn chunked_lists(cluster: &Cluster) -> Result {
     let page: serde_json::Value = serde_json::from_str(&page)?;
     ensure!(page["items"].as_array().is_some_and(|items| items.len() == 10) && page["metadata"]["remainingItemCount"] == 16, "{}", page["metadata"]);
     Ok(())
+}
+
+fn top_autoscale_and_older_endpoints(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("top")?;
+    let kubectl = |arguments: &[&str]| {
+        let mut words = vec!["-n", &ns];
+        words.extend(arguments);
+        cluster.kubectl(&words)
+    };
+    cluster.apply(&deployment(&ns, "web", "hello:v1", 1))?;
+    kubectl(&["set", "resources", "deployment/web", "--requests=cpu=100m,memory=8Mi"])?.ok()?;
+    kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"])?.ok()?;
+    kubectl(&["expose", "deployment", "web", "--port=80", "--target-port=8080"])?.ok()?;
+    eventually("endpoints", 20, || has(&kubectl(&["get", "endpoints", "web"])?.ok()?, &["ENDPOINTS", ":8080"]))?;
+    has(&kubectl(&["describe", "endpoints", "web"])?.ok()?, &["Subsets:", "Addresses:", "8080  TCP"])?;
+    has(&kubectl(&["top", "nodes"])?.ok()?, &["CPU(cores)", "MEMORY(bytes)", "Mi"])?;
+    eventually("a pod's use", 40, || has(&kubectl(&["top", "pods", "--containers"])?.ok()?, &["POD", "web-", "web"]))?;
+    kubectl(&["autoscale", "deployment", "web", "--min=2", "--max=3", "--cpu-percent=50"])?.ok()?;
+    eventually("two replicas", 30, || {
+        ensure!(cluster.get(&["-n", &ns, "deployment", "web"])?["spec"]["replicas"] == 2);
+        Ok(())
+    })?;
+    eventually("a measure", 40, || {
+        let table = kubectl(&["get", "hpa", "web"])?.ok()?;
+        has(&table, &["Deployment/web", "cpu: ", "%/50%"])
+    })?;
+    has(
+        &kubectl(&["describe", "hpa", "web"])?.ok()?,
+        &["SuccessfulRescale", "Current number of replicas below Spec.MinReplicas", "ValidMetricFound"],
+    )?;
+    has(&cluster.kubectl(&["get", "apiservices"])?.ok()?, &["v1.apps", "v2.autoscaling", "Local", "True"])?;
+    has(&kubectl(&["get", "events.events.k8s.io"])?.ok()?, &["ScalingReplicaSet", "deployment/web"])
 }

@@ -76,11 +76,14 @@ impl Node {
     }
 }
 
+/// A rule, or why it is none; and its text.
+type Written = (Result<Rule, String>, Box<str>);
+
 /// The rules of a schema, along its tree.
 #[derive(Debug)]
 pub struct Rules {
     /// As the node has them; what could not be compiled says why.
-    here: Box<[(Result<Rule, String>, Box<str>)]>,
+    here: Box<[Written]>,
     items: Option<Box<Rules>>,
     additional: Option<Box<Rules>>,
     properties: Box<[(Box<str>, Rules)]>,
