@@ -64,7 +64,8 @@ fn hostname() -> String {
 /// Runs the cluster until it is told to stop.
 pub fn run(options: Options) -> Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        // openraft warns of what every election has.
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,openraft=error".into()))
         .with_writer(std::io::stderr)
         .init();
     machine::raise_file_limit()?;
