@@ -311,6 +311,19 @@ async fn versions(admin: &mut Peer, server: &Server) {
     let asked = server.last("/mutate", "a");
     assert_eq!((&asked["kind"]["version"], &asked["requestKind"]["version"]), (&json!("v1"), &json!("v2")));
     assert_eq!((&asked["resource"]["version"], &asked["object"]["apiVersion"]), (&json!("v1"), &json!("hook.example.com/v1")));
+    // A built-in kind in two versions, of which one is stored.
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+        "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
+    for (version, path) in [("v1", "/allow/older-form"), ("v2", "/allow/newer-form")] {
+        let about = json!({"rules": [{"apiGroups": ["autoscaling"], "apiVersions": [version], "resources": ["horizontalpodautoscalers"], "operations": ["CREATE"]}]});
+        let name = format!("form-{version}");
+        configured(admin, "validating", &name, json!([hook(server, &name, "f", path, about)])).await;
+        made(admin, &format!("/apis/autoscaling/v1/namespaces/{name}/horizontalpodautoscalers"), scaler.clone()).await;
+        let asked = server.last(path, "h");
+        assert_eq!((&asked["kind"]["version"], &asked["requestKind"]["version"]), (&json!(version), &json!("v1")));
+        assert_eq!(asked["object"]["apiVersion"], format!("autoscaling/{version}"));
+        assert_eq!(asked["object"]["spec"]["targetCPUUtilizationPercentage"] == 50, version == "v1", "{}", asked["object"]);
+    }
     let mut exact = rules;
     exact["matchPolicy"] = json!("Exact");
     let configuration = format!("{GROUP}/mutatingwebhookconfigurations/versions");
