@@ -27,7 +27,7 @@ First steps:
 #[derive(Subcommand)]
 enum Command {
     /// Start a one-machine cluster: control plane and node in the foreground, until Ctrl-C or SIGTERM.
-    Up(up::Options),
+    Up(Box<up::Options>),
     /// Images on this machine: import, push, list, remove.
     Image(image::Options),
     /// Print the version.
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Command::Up(options) => up::run(options),
+        Command::Up(options) => up::run(*options),
         Command::Image(options) => image::run(options),
         Command::Version => {
             println!("coracle {} (Kubernetes API v1.36)", env!("CARGO_PKG_VERSION"));
