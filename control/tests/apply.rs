@@ -1,7 +1,6 @@
 //! Managed fields and server-side apply over HTTPS: a whole control plane in this process. One cluster for all cases.
 
 #[path = "api/cluster.rs"]
-#[allow(dead_code)]
 mod cluster;
 
 use cluster::{Answer, Cluster, Peer};

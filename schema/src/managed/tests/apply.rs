@@ -37,7 +37,7 @@ fn conflicts_name_the_manager_and_the_field() {
     story.apply("me", deployment(json!(3))).unwrap();
     story.patch("hpa", json!({"spec": {"replicas": 5}}));
     let error = story.apply("me", deployment(json!(3))).unwrap_err();
-    assert_eq!((error.code, error.reason), (409, "Conflict".into()));
+    assert_eq!((error.code, error.reason), (409, "Conflict"));
     assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"hpa\" using apps/v1: .spec.replicas");
     let details = error.details.unwrap();
     assert_eq!(details.causes[0].reason, "FieldManagerConflict");
