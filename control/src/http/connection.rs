@@ -138,7 +138,8 @@ async fn connection((stream, from): (TcpStream, SocketAddr), core: Arc<Core>, tl
     let peer = Arc::new(tls.judge(stream.get_ref().1.peer_certificates()));
     let service = service_fn(move |request| {
         let (core, peer) = (core.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(super::serve(core, peer, from, request).await) }
+        // Boxed, so that a stream that goes on for hours (a watch) does not hold the room that its request needed.
+        Box::pin(async move { Ok::<_, Infallible>(super::serve(core, peer, from, request).await) })
     });
     let mut builder = auto::Builder::new(tasks.executor());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES as usize);
