@@ -121,7 +121,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
 
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
     let pods = node_range(&pods);
-    let network: Option<Arc<dyn Network>> = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
+    let kernel = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
+    let network = kernel.clone().map(|kernel| kernel as Arc<dyn Network>);
     // Without the kernel's help nothing listens on the `kubernetes` Service's own port.
     let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
     let agent =
@@ -152,6 +153,12 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         cancel.cancel();
         if tokio::time::timeout(LATE, &mut node).await.is_err() {
             complain(format_args!("late: the node agent"));
+        }
+        // Nothing of the cluster stays in the kernel.
+        if let Some(kernel) = &kernel
+            && let Err(why) = kernel.end().await
+        {
+            complain(format_args!("left behind: {why}"));
         }
         for late in control.stop().await {
             complain(format_args!("late: {late}"));

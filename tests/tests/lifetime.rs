@@ -1,7 +1,7 @@
 //! Starting, stopping, dying and coming back: each case has a cluster of its own.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Alone, Background, Cluster, Mode, Output, Result, alone, binary, eventually};
+use coracle_tests::{Alone, Background, Cluster, Mode, Output, Result, alone, binary, eventually, is_root};
 use std::{collections::BTreeMap, process::ExitCode};
 
 const CASES: &[Alone] = &[
@@ -62,6 +62,11 @@ fn stopping_ends_the_pods_and_starting_brings_them_back() -> Result {
     let (code, lines) = cluster.terminate()?;
     ensure!(code == 0, "{code}: {lines:?}");
     cluster.host.get(&format!("http://{ip}:8080/")).expect_err("stopped with its cluster");
+    if is_root() {
+        let tables = cluster.host.run("nft", &["list", "tables"])?.ok()?;
+        let routes = cluster.host.run("ip", &["route", "show", "table", "all"])?.ok()?;
+        ensure!(!tables.contains("coracle") && !routes.contains("10.244."), "nothing stays in the kernel: {tables}{routes}");
+    }
     cluster.up()?;
     let ip = ready_ip(&cluster, "back")?;
     eventually("it answers again", 20, || cluster.host.get(&format!("http://{ip}:8080/")))?;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
-    packet_route::route::{RouteScope, RouteType},
+    packet_route::route::{RouteMessage, RouteScope, RouteType},
 };
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -24,6 +24,7 @@ const LOCAL_TABLE: u32 = 255;
 /// See the module.
 pub struct Kernel {
     pool: Mutex<Pool>,
+    routes: Routes,
     proxy: tokio::sync::Mutex<Proxy>,
 }
 
@@ -36,10 +37,17 @@ impl Kernel {
         }
         let half = whole.upper_half();
         let services = Range::parse(services)?;
-        route(half, services).await?;
+        let routes = Routes { pods: half, services };
+        routes.set().await?;
         let ends = |range: Range| (range.network, range.bits);
         let proxy = Proxy::start(table, ends(services), ends(whole), ends(half)).await.map_err(kernel)?;
-        Ok(Self { pool: Mutex::new(Pool::new(half)), proxy: tokio::sync::Mutex::new(proxy) })
+        Ok(Self { pool: Mutex::new(Pool::new(half)), routes, proxy: tokio::sync::Mutex::new(proxy) })
+    }
+
+    /// Takes down what was set up, for a machine that no pod runs on any more.
+    pub async fn end(&self) -> Result<(), Error> {
+        let rules = self.proxy.lock().await.end().await.map_err(kernel);
+        self.routes.remove().await.and(rules)
     }
 }
 
@@ -47,25 +55,39 @@ fn kernel(error: impl std::fmt::Display) -> Error {
     Error::Kernel(error.to_string())
 }
 
-async fn route(pods: Range, services: Range) -> Result<(), Error> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(kernel)?;
-    let driver = tokio::spawn(connection);
-    let set = set_routes(&handle, pods, services).await;
-    driver.abort();
-    set
+/// Both ranges are this machine's own.
+#[derive(Clone, Copy)]
+struct Routes {
+    pods: Range,
+    services: Range,
 }
 
-async fn set_routes(handle: &Handle, pods: Range, services: Range) -> Result<(), Error> {
-    let builder = || RouteMessageBuilder::<Ipv4Addr>::new().output_interface(1);
-    let local = builder().destination_prefix(pods.network, pods.bits).kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host).build();
-    let refused = |what: &str| {
-        let what = what.to_string();
-        move |error: rtnetlink::Error| Error::Kernel(format!("cannot add the route of {what}: {error}"))
-    };
-    handle.route().add(local).replace().execute().await.map_err(refused("the pods' addresses"))?;
-    let source = pods.network;
-    let vips = builder().destination_prefix(services.network, services.bits).pref_source(source).scope(RouteScope::Link).build();
-    handle.route().add(vips).replace().execute().await.map_err(refused("the Services' addresses"))
+impl Routes {
+    fn messages(self) -> [(&'static str, RouteMessage); 2] {
+        let builder = |range: Range| RouteMessageBuilder::<Ipv4Addr>::new().output_interface(1).destination_prefix(range.network, range.bits);
+        let local = builder(self.pods).kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host);
+        let vips = builder(self.services).pref_source(self.pods.network).scope(RouteScope::Link);
+        [("the pods' addresses", local.build()), ("the Services' addresses", vips.build())]
+    }
+
+    async fn set(self) -> Result<(), Error> {
+        self.each("add", async |handle, route| handle.route().add(route).replace().execute().await).await
+    }
+
+    async fn remove(self) -> Result<(), Error> {
+        self.each("remove", async |handle, route| handle.route().del(route).execute().await).await
+    }
+
+    async fn each(self, verb: &str, act: impl AsyncFn(&Handle, RouteMessage) -> Result<(), rtnetlink::Error>) -> Result<(), Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(kernel)?;
+        let driver = tokio::spawn(connection);
+        let mut done = Ok(());
+        for (what, route) in self.messages() {
+            done = done.and(act(&handle, route).await.map_err(|error| Error::Kernel(format!("cannot {verb} the route of {what}: {error}"))));
+        }
+        driver.abort();
+        done
+    }
 }
 
 #[async_trait]

@@ -44,6 +44,12 @@ impl Proxy {
         Ok(Self { table: name.to_string(), applied: Table::new() })
     }
 
+    /// Deletes the table.
+    pub async fn end(&mut self) -> Result<(), Error> {
+        self.applied = Table::new();
+        run(&format!("add table ip {0}\ndelete table ip {0}\n", self.table)).await
+    }
+
     /// Makes the kernel's rules those of `wanted`; nothing is run when nothing changed. On an error the rules are as before.
     pub async fn apply(&mut self, wanted: Table) -> Result<(), Error> {
         let script = changes(&self.table, &self.applied, &wanted);
