@@ -47,7 +47,8 @@ pub fn expressions(data: &[u8]) {
     assert_eq!(run(), (value.clone(), cost));
     if value != Err(Error::Budget) {
         assert!(cost <= CALL_LIMIT);
-        // Upstream's estimate takes an escaped key for as long as the key, and ours is upstream's.
-        assert!(cost <= estimate || text.contains("escapeKey"), "it cost {cost} where {estimate} was the most");
+        // Upstream's estimate, which ours is, takes an escaped key for as long as the key; it can be twice that each time.
+        let longer = 1 + text.matches("escapeKey").count() as u64;
+        assert!(cost <= estimate.saturating_mul(longer), "it cost {cost} where {estimate} was the most");
     }
 }

@@ -22,6 +22,14 @@ use std::path::PathBuf;
 /// What a case returns.
 pub type Result<T = ()> = anyhow::Result<T>;
 
+/// All of the parts are in the text.
+pub fn has(text: &str, parts: &[&str]) -> Result {
+    for part in parts {
+        anyhow::ensure!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    Ok(())
+}
+
 /// A component built by `cargo xtask guests`: `hello`, `web` or `probe`.
 pub fn guest(name: &str) -> Result<PathBuf> {
     let dir = match std::env::var_os("CORACLE_GUESTS") {

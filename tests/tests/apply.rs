@@ -1,7 +1,7 @@
 //! `kubectl apply --server-side` as people use it: conflicts, taking over, moving from client-side apply, sharing a field with an autoscaler.
 
 use anyhow::ensure;
-use coracle_tests::{Case, Cluster, Mode, Output, Result, eventually, main as suite};
+use coracle_tests::{Case, Cluster, Mode, Output, Result, eventually, has, main as suite};
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
@@ -15,13 +15,6 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     suite(Mode::Whole, CASES)
-}
-
-fn has(text: &str, parts: &[&str]) -> Result {
-    for part in parts {
-        ensure!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
-    Ok(())
 }
 
 fn server_side(cluster: &Cluster, flags: &[&str], manifest: &str) -> Result<Output> {

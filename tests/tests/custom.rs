@@ -1,7 +1,7 @@
 //! Custom resources as people use them with kubectl: a definition, what `kubectl` makes of it, and what it refuses.
 
 use anyhow::ensure;
-use coracle_tests::{Case, Cluster, Mode, Result, eventually, main as suite};
+use coracle_tests::{Case, Cluster, Mode, Result, eventually, has, main as suite};
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
@@ -16,13 +16,6 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     suite(Mode::Whole, CASES)
-}
-
-fn has(text: &str, parts: &[&str]) -> Result {
-    for part in parts {
-        ensure!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
-    Ok(())
 }
 
 /// Ships in a group of the case's own.

@@ -1,7 +1,7 @@
 //! Every kubectl command that people type, against one cluster, with the kubectl on PATH.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Background, Case, Cluster, Mode, Result, eventually, main as suite};
+use coracle_tests::{Background, Case, Cluster, Mode, Result, eventually, has, main as suite};
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
@@ -27,13 +27,6 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     suite(Mode::Whole, CASES)
-}
-
-fn has(text: &str, parts: &[&str]) -> Result {
-    for part in parts {
-        ensure!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
-    Ok(())
 }
 
 fn deployment(namespace: &str, name: &str, image: &str, replicas: u32) -> String {
