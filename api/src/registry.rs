@@ -1,7 +1,7 @@
 //! The resource registry: one row for every kind the server knows.
 //!
 //! A row says how a kind is named and addressed; how it behaves is the generic handler's business, and what is special about it
-//! lives in `control/resources`. Rows own their strings, so that custom resources can be added while the server runs.
+//! lives in `apiserver/resources`. Rows own their strings, so that custom resources can be added while the server runs.
 
 pub mod builtin;
 mod index;
@@ -86,7 +86,7 @@ pub struct Resource {
     pub subresources: Vec<Subresource>,
     /// Fields that a field selector may name besides `metadata.name` and `metadata.namespace`, as dotted JSON paths.
     pub selectable: Vec<Box<str>>,
-    /// Columns of its table, after which the cells are computed by `control/resources`.
+    /// Columns of its table, after which the cells are computed by `apiserver/resources`.
     pub columns: Vec<Column>,
     /// `metadata.generation` starts at 1 and counts changes outside metadata and status.
     pub generation: bool,

@@ -1,18 +1,21 @@
 //! Wiring: from options to a running control plane, and its orderly end.
 
 use crate::{
-    Tasks, admission, audit,
-    auth::{self, Auth, User},
-    bootstrap,
-    client::{Client, events},
-    controllers, custom, expiry, http,
-    nodes::{self, Call, ServeCall, Sessions},
-    pipeline::{Config, Core},
-    resources,
+    controllers,
     scheduler::{self, profile::Profile},
 };
 use bytes::Bytes;
 use coracle_api::Registry;
+use coracle_apiserver::{
+    Tasks, admission, audit,
+    auth::{self, Auth, User},
+    bootstrap::{self, first_address},
+    client::{Client, events},
+    custom, expiry, http,
+    nodes::{self, Call, ServeCall, Sessions},
+    pipeline::{Config, Core},
+    resources,
+};
 use coracle_link::{
     pki::{self, Authority},
     quic,
@@ -21,7 +24,7 @@ use coracle_schema::Schemas;
 use coracle_store::{Key, Scope, Store};
 use jiff::Timestamp;
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -114,15 +117,6 @@ pub struct Control {
     link_addr: SocketAddr,
 }
 
-/// First address of a range: the `kubernetes` Service's.
-pub fn first_address(cidr: &str) -> Option<IpAddr> {
-    let base: IpAddr = cidr.split('/').next()?.parse().ok()?;
-    Some(match base {
-        IpAddr::V4(base) => IpAddr::V4((u32::from(base).checked_add(1)?).into()),
-        IpAddr::V6(base) => IpAddr::V6((u128::from(base).checked_add(1)?).into()),
-    })
-}
-
 /// Names and addresses in the API server's certificate.
 fn server_names(options: &Options) -> Vec<String> {
     let mut names: Vec<String> =
@@ -186,7 +180,7 @@ impl Control {
         let fair = core.clone();
         tasks.spawn("priority levels", async move { fair.inflight.fairness.follow(&fair.store).await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
-        tasks.spawn("metrics", crate::metrics::run(core.clone()));
+        tasks.spawn("metrics", coracle_apiserver::metrics::run(core.clone()));
         tasks.spawn("event expiry", expiry::run(store));
         let follower = core.clone();
         tasks.spawn("custom kinds", async move { follower.customs.run().await });
@@ -342,13 +336,6 @@ async fn open_store(options: &Options) -> Result<Store, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_service_address_is_the_api_servers() {
-        assert_eq!(first_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.1"));
-        assert_eq!(first_address("fd00::/108").map(|ip| ip.to_string()).as_deref(), Some("fd00::1"));
-        assert_eq!(first_address("x"), None);
-    }
 
     #[tokio::test]
     async fn pods_on_loopback_reach_the_api_at_its_services_address() {

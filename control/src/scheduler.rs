@@ -22,11 +22,8 @@ use self::{
     perform::{Ended, perform},
     profile::Profile,
 };
-use crate::{
-    Tasks,
-    client::Client,
-    controllers::{Clock, identity},
-};
+use crate::controllers::{Clock, identity};
+use coracle_apiserver::{Tasks, client::Client};
 use coracle_store::{Change, Error, Object, Scope, Store, Watch};
 use futures::{
     StreamExt,

@@ -3,10 +3,8 @@
 //! One control plane for all cases; each case has a namespace of its own.
 
 use coracle_api::Status;
-use coracle_control::{
-    Control, Options,
-    client::{Client, DeleteOptions},
-};
+use coracle_apiserver::client::{Client, DeleteOptions};
+use coracle_control::{Control, Options};
 use coracle_link::pki::Authority;
 use coracle_store::Object;
 use serde_json::{Value, json};

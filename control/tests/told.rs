@@ -4,7 +4,8 @@
 mod cluster;
 
 use cluster::{Answer, Cluster, Peer};
-use coracle_control::{Settings, audit};
+use coracle_apiserver::audit;
+use coracle_control::Settings;
 use serde_json::{Value, json};
 
 const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use coracle_control::{Settings, audit, scheduler::profile};
+use coracle_apiserver::audit;
+use coracle_control::{Settings, scheduler::profile};
 use std::path::PathBuf;
 
 /// Flags of the control plane.

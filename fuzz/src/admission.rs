@@ -1,6 +1,6 @@
 //! What webhooks of admission answer.
 
-use coracle_control::admission::review;
+use coracle_apiserver::admission::review;
 
 /// An answer to a question with the uid `u`. A no is never a success, and an answer means the same to both kinds of webhooks, but for patches.
 pub fn webhook_answers(data: &[u8]) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use coracle_api::Status;
-use coracle_control::pipeline::decode::to_json;
+use coracle_apiserver::pipeline::decode::to_json;
 use coracle_schema::{FieldValidation, Schema, Schemas, depth, protobuf, to_bytes};
 use serde_json::Value;
 use std::sync::{Arc, LazyLock};

@@ -1,7 +1,7 @@
 //! What definitions of custom resources bring: schemas, patterns, column paths; and the schedules of CronJobs.
 
 use crate::text;
-use coracle_control::{controllers::cron_job::schedule::Schedule, custom::jsonpath::Path};
+use coracle_apiserver::{custom::jsonpath::Path, resources::cron_job::schedule::Schedule};
 use coracle_schema::structural::{Structural, Validation};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Who somebody claims to be: certificates and tokens.
 
 use crate::text;
-use coracle_control::auth::{
+use coracle_apiserver::auth::{
     AUTHENTICATED, certificate,
     tokens::{Claims, Tokens},
 };

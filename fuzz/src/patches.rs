@@ -1,7 +1,7 @@
 //! Patches of all three kinds.
 
 use crate::bodies::{check, schema_of};
-use coracle_control::pipeline::{PatchKind, patch::Patch};
+use coracle_apiserver::pipeline::{PatchKind, patch::Patch};
 use coracle_schema::{FieldValidation, depth, to_bytes};
 use serde_json::Value;
 

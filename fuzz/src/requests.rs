@@ -1,7 +1,7 @@
 //! The first line and the headers of a request.
 
 use crate::text;
-use coracle_control::http::{
+use coracle_apiserver::http::{
     accept::{Offer, negotiate},
     list::Token,
     route::{Route, parse, query},

@@ -1,6 +1,6 @@
 //! The built-in kinds, one line each.
 //!
-//! A table rather than one constructor per kind: what is not in a row (schema, columns, validation) lives with the schema and in `control/resources`.
+//! A table rather than one constructor per kind: what is not in a row (schema, columns, validation) lives with the schema and in `apiserver/resources`.
 
 use super::{Resource, ScalePaths, Scope, Subresource};
 

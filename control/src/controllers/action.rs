@@ -1,11 +1,11 @@
 //! What a reconcile function decides, as data, and the one place that carries it out.
 
 use super::queue::Next;
-use crate::{
+use coracle_api::Status;
+use coracle_apiserver::{
     client::{Client, DeleteOptions},
     pipeline::PatchKind,
 };
-use coracle_api::Status;
 use coracle_store::{Key, Object};
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ pub async fn perform_one(client: &Client, about: Option<&Object>, action: Action
         }
         Action::Status(status) => {
             let Some(object) = about else { return Ok(()) };
-            let mut value: Value = super::view::parse(object)?;
+            let mut value: Value = coracle_apiserver::view::parse(object)?;
             if let Some(fields) = value.as_object_mut() {
                 fields.insert("status".to_owned(), status);
             }

@@ -6,15 +6,14 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    selector::Labelled,
-    view::{parse, stamp},
-};
-use crate::{
-    aggregation::{self, API_SERVICES, ApiService, MANAGED, Place},
-    custom::DEFINITIONS,
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    aggregation::{self, API_SERVICES, ApiService, MANAGED, Place},
+    custom::DEFINITIONS,
+    view::{parse, selector::Labelled, stamp},
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

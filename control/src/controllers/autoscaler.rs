@@ -17,14 +17,14 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::parse,
-};
-use crate::{
-    metrics,
-    pipeline::{PatchKind, scale},
 };
 use async_trait::async_trait;
 use coracle_api::{Status, registry::ResourceRef, selector::Selector};
+use coracle_apiserver::{
+    metrics,
+    pipeline::{PatchKind, scale},
+    view::parse,
+};
 use coracle_store::{Key, Object, Snapshot};
 use parking_lot::Mutex;
 use serde::Deserialize;

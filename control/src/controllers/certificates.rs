@@ -8,15 +8,15 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Meta, Text, condition, parse, time},
-};
-use crate::{
-    auth::{Attributes, User},
-    resources::certificates::{REQUESTS, request_of},
 };
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coracle_api::Status;
+use coracle_apiserver::{
+    auth::{Attributes, User},
+    resources::certificates::{REQUESTS, request_of},
+    view::{Condition, Meta, Text, condition, parse, time},
+};
 use coracle_link::pki::{Authority, CertificateRequest};
 use coracle_store::{Key, Snapshot};
 use jiff::{SignedDuration, Timestamp};
@@ -206,7 +206,7 @@ impl Controller for Certificates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     #[test]
     fn what_is_done_or_forgotten_goes() {

@@ -1,9 +1,7 @@
 //! Adoption and release: a controller owns what its selector matches and nobody else controls (Kubernetes' ControllerRef rules).
 
-use super::{
-    action::Action,
-    view::{Meta, Owner},
-};
+use super::action::Action;
+use coracle_apiserver::view::{Meta, Owner};
 use coracle_store::Key;
 use serde_json::{Value, json};
 
@@ -47,7 +45,7 @@ pub fn patch(key: Key, meta: &Meta<'_>, owner: &Owner<'_>, adopt: bool) -> Actio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::selector::LabelSelector;
+    use coracle_apiserver::view::selector::LabelSelector;
 
     fn meta(json: &str) -> Meta<'_> {
         serde_json::from_str(json).expect("metadata")

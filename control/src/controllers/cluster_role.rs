@@ -6,11 +6,10 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event},
-    selector::LabelSelector,
-    view::parse,
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{parse, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -106,7 +105,7 @@ impl Controller for Aggregation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::fixture::object;
+    use coracle_apiserver::fixture::object;
 
     fn role(name: &str, labels: Value, rules: &[&str], selects: &[&str]) -> Arc<Object> {
         let rules: Vec<Value> = rules.iter().map(|resource| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]})).collect();

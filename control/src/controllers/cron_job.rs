@@ -3,7 +3,6 @@
 //! [`schedule`] says when, [`pass`] what is to be done about it now; this file reads the state and carries it out.
 
 pub mod pass;
-pub mod schedule;
 
 use self::pass::State;
 use super::{
@@ -12,10 +11,10 @@ use super::{
     owned::Parent,
     queue::Next,
     runner::{Controller, Event, every, namespace_ends},
-    view::{Condition, Headed, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Headed, Meta, Text, parse};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::Timestamp;
 use serde::Deserialize;

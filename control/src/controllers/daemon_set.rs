@@ -14,18 +14,15 @@ use super::{
     Context,
     action::{Action, perform},
     history::{REVISION_LABEL, REVISIONS, Subject},
-    int_or_percent::IntOrPercent,
     node_lifecycle::health::Node,
     owned::{Parent, by_selector},
-    pod::Pod,
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
-    selector::LabelSelector,
-    view::{Condition, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Meta, Text, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -5,19 +5,23 @@
 //! seen a definition looks at the store before it says that there is none.
 
 pub mod cleanup;
-pub mod conditions;
 
-use self::conditions::{Condition, approval, set};
 use super::{
     Context,
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event},
-    view::{Map, Text, parse},
 };
-use crate::{custom::DEFINITIONS, webhook};
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    custom::{
+        DEFINITIONS,
+        conditions::{Condition, approval, is_true, set},
+    },
+    view::{Map, Text, parse},
+    webhook,
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -124,7 +128,7 @@ impl Definitions {
             status = json!({});
         }
         let has: Names = serde_json::from_value(status["acceptedNames"].clone()).unwrap_or_default();
-        let mut accepted = conditions::is_true(&status, "NamesAccepted");
+        let mut accepted = is_true(&status, "NamesAccepted");
         if definition.spec.names != has || !accepted {
             let (names, refused) = claim(&definition.spec.names, &has, taken);
             accepted = refused.is_none();
@@ -135,7 +139,7 @@ impl Definitions {
             status["acceptedNames"] = json!(names);
             set(&mut status, condition, now);
         }
-        if !conditions::is_true(&status, "Established") {
+        if !is_true(&status, "Established") {
             let bundle = definition.spec.conversion["webhook"]["clientConfig"]["caBundle"].as_str();
             let (state, reason, message) = match accepted {
                 false => ("False", "NotAccepted", "not all names are accepted"),

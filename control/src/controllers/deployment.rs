@@ -14,15 +14,13 @@ use super::{
     Context,
     action::{Action, Plan, perform, perform_one},
     owned::{Parent, by_selector},
-    pod::Pod,
     queue::Next,
     replica_set::ReplicaSet,
     runner::{Controller, Event, every, namespace_ends},
-    selector::LabelSelector,
-    view::{Condition, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Meta, Text, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

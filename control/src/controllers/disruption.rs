@@ -5,25 +5,30 @@
 
 pub mod budget;
 
-use self::budget::{Budget, decide};
+use self::budget::decide;
 use super::{
     Context, Kinds,
     action::{Action, perform},
-    pod::Pod,
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Headed, Owner, condition, parse},
 };
-use crate::pipeline::object::at;
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    pipeline::object::at,
+    view::{
+        Condition, Headed, Owner,
+        budget::{BUDGETS, Budget, budgets_of},
+        condition, parse,
+        pod::Pod,
+        stamp,
+    },
+};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Resource id of budgets.
-pub const BUDGETS: &str = "poddisruptionbudgets.policy";
 /// After this time a pod that was to be disrupted is none any more.
 const STALE: SignedDuration = SignedDuration::from_secs(2 * 60);
 
@@ -31,12 +36,6 @@ const STALE: SignedDuration = SignedDuration::from_secs(2 * 60);
 pub struct Disruptions {
     context: Context,
     kinds: Kinds,
-}
-
-/// The budgets that speak of a pod.
-pub fn budgets_of(snapshot: &Snapshot, pod: &Object) -> Vec<Arc<Object>> {
-    let speaks = |budget: &&Arc<Object>| parse::<Budget<'_>>(budget).is_ok_and(|view| view.selects(pod.meta.labels.as_slice()));
-    snapshot.range(BUDGETS, Some(&pod.key.namespace), None).filter(speaks).cloned().collect()
 }
 
 /// For how long a pod still counts as one that is to be disrupted; None if it does not.
@@ -98,12 +97,8 @@ impl Disruptions {
             Some(left) if left > SignedDuration::ZERO => return Ok(Next::After(left.unsigned_abs())),
             Some(_) => {}
         }
-        let free = Condition {
-            kind: "DisruptionTarget".into(),
-            status: "False".into(),
-            last_transition_time: super::view::stamp(now).into(),
-            ..Condition::default()
-        };
+        let free =
+            Condition { kind: "DisruptionTarget".into(), status: "False".into(), last_transition_time: stamp(now).into(), ..Condition::default() };
         let conditions: Vec<Value> = pod.status.conditions.iter().map(|c| if c.kind == free.kind { free.to_json() } else { c.to_json() }).collect();
         let meta = &pod.metadata;
         let patch = json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version }, "status": { "conditions": conditions } });

@@ -14,11 +14,10 @@ use super::{
     endpoints as packed,
     queue::Next,
     runner::{Controller, Event, every},
-    selector::Labelled,
-    view::{Map, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Map, parse, selector::Labelled};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

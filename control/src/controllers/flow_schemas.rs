@@ -6,11 +6,13 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Text, condition, parse, stamp},
 };
-use crate::resources::flow_control::standard;
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    resources::flow_control::standard,
+    view::{Condition, Text, condition, parse, stamp},
+};
 use coracle_store::{Key, Snapshot};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -132,7 +134,7 @@ impl Controller for FlowSchemas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     #[test]
     fn a_schema_says_whether_its_level_is_there() {

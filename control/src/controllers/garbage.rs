@@ -12,10 +12,10 @@ use super::{
     action::{Action, perform, perform_one},
     queue::Next,
     runner::{Controller, Event},
-    view::{Headed, Owner, parse},
 };
 use async_trait::async_trait;
 use coracle_api::{Scope, Status};
+use coracle_apiserver::view::{Headed, Owner, parse};
 use coracle_store::{Key, Object, Snapshot};
 use futures::{StreamExt, TryStreamExt, stream};
 

@@ -8,11 +8,12 @@ use super::{
     action::{Action, perform},
     deployment::template::hash,
     owned::Parent,
-    selector::LabelSelector,
-    view::{Meta, parse},
 };
-use crate::client::Client;
 use coracle_api::Status;
+use coracle_apiserver::{
+    client::Client,
+    view::{Meta, parse, selector::LabelSelector},
+};
 use coracle_store::Key;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

@@ -1,7 +1,7 @@
 //! Who a controller is: each acts as its own service account of kube-system, so that RBAC's bootstrap roles
 //! (`system:controller:…`) bound it as they do in Kubernetes.
 
-use crate::auth::User;
+use coracle_apiserver::auth::User;
 use std::sync::Arc;
 
 /// The user of a controller's service account.

@@ -22,11 +22,10 @@ use super::{
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
-    selector::LabelSelector,
-    view::{Condition, Headed, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Headed, Meta, Text, parse, selector::LabelSelector};
 use coracle_store::{Key, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

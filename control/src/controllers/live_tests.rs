@@ -8,7 +8,7 @@ mod scheduling;
 mod sets;
 
 use self::cluster::{Cluster, play_node, run, value};
-use crate::{
+use coracle_apiserver::{
     client::{Client, DeleteOptions},
     pipeline::PatchKind,
 };

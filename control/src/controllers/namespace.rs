@@ -7,10 +7,10 @@ use super::{
     action::{Action, perform, perform_one},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Headed, Meta, Text, condition, parse, stamp},
 };
 use async_trait::async_trait;
 use coracle_api::{Scope, Status};
+use coracle_apiserver::view::{Condition, Headed, Meta, Text, condition, parse, stamp};
 use coracle_store::{Key, Object, Snapshot};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;

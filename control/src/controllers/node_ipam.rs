@@ -5,10 +5,10 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Text, parse};
 use coracle_store::{Key, Snapshot};
 use serde::Deserialize;
 use serde_json::json;

@@ -14,14 +14,13 @@ use self::{
 use super::{
     Context,
     action::{Action, perform, perform_one},
-    pod::Pod,
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Text, condition, parse, stamp},
 };
 use crate::scheduler::pod::Pod as Tolerant;
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Text, condition, parse, pod::Pod, stamp};
 use coracle_store::{Key, Object, Snapshot};
 use parking_lot::Mutex;
 use serde::Deserialize;

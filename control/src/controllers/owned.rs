@@ -4,11 +4,15 @@
 use super::{
     action::{Action, perform},
     claim::{Claim, claim, patch},
-    selector::{LabelSelector, Labelled},
-    view::{Headed, Map, Meta, Owner, Text, parse},
 };
-use crate::client::Client;
 use coracle_api::Status;
+use coracle_apiserver::{
+    client::Client,
+    view::{
+        Headed, Map, Meta, Owner, Text, parse,
+        selector::{LabelSelector, Labelled},
+    },
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use std::sync::Arc;

@@ -4,8 +4,8 @@ use super::{
     action::{Action, perform_one},
     runner::namespace_ends,
 };
-use crate::client::Client;
 use coracle_api::Status;
+use coracle_apiserver::client::Client;
 use coracle_store::{Key, Object};
 use futures::future::join_all;
 use serde_json::Value;

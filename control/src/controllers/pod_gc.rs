@@ -4,13 +4,12 @@
 use super::{
     Context,
     action::{Action, perform},
-    pod::Pod,
     queue::Next,
     runner::{Controller, Event},
-    view::{Condition, parse, stamp},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, parse, pod::Pod, stamp};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Counts what ResourceQuotas bound (Kubernetes' resourcequota-controller): anew for a new or changed quota, and when something is given back.
 //!
-//! What is taken is charged with the write that takes it ([`crate::admission`]), so creates are no work here. A write that began before a quota was there does not
+//! What is taken is charged with the write that takes it ([`coracle_apiserver::admission`]), so creates are no work here. A write that began before a quota was there does not
 //! know it; a young quota is therefore counted once more when no such write can be left.
 
 use super::{
@@ -8,14 +8,16 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::parse,
-};
-use crate::quota::{
-    self, QUOTAS,
-    amounts::{self, Amounts},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    quota::{
+        self, QUOTAS,
+        amounts::{self, Amounts},
+    },
+    view::parse,
+};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::Timestamp;
 use serde::Deserialize;

@@ -15,15 +15,17 @@ use super::{
     Context,
     action::{Action, perform},
     owned::{Parent, by_map, by_selector},
-    pod::{Pod, from_template},
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
-    selector::LabelSelector,
-    view::{Condition, Map, Meta, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{
+    Condition, Map, Meta, parse,
+    pod::{Pod, from_template},
+    selector::LabelSelector,
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

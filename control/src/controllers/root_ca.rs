@@ -6,10 +6,10 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Headed, Map, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Headed, Map, Text, parse};
 use coracle_store::{Key, Snapshot};
 use serde::Deserialize;
 use serde_json::json;

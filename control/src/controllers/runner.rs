@@ -6,9 +6,9 @@
 //! collector needs every resource anyway.
 
 use super::queue::{Next, Queue};
-use crate::Tasks;
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::Tasks;
 use coracle_store::{Error, Key, Object, Scope, Snapshot, Store};
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;

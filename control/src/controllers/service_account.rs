@@ -5,10 +5,10 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Headed, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Headed, parse};
 use coracle_store::{Key, Snapshot};
 use serde_json::json;
 

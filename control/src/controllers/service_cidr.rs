@@ -8,14 +8,16 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Condition, Headed, Map, Meta, Text, condition, parse, stamp},
-};
-use crate::resources::{
-    networking::address::{DEFAULT, IP_ADDRESSES, MANAGED_BY, SERVICE_CIDRS, for_service},
-    rules::syntax,
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    resources::{
+        networking::address::{DEFAULT, IP_ADDRESSES, MANAGED_BY, SERVICE_CIDRS, for_service},
+        rules::syntax,
+    },
+    view::{Condition, Headed, Map, Meta, Text, condition, parse, stamp},
+};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -271,7 +273,7 @@ impl Controller for ServiceCidrs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     fn range(text: &str) -> Range {
         syntax::range(text).expect("range")

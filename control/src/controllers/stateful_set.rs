@@ -15,17 +15,14 @@ use super::{
     Context,
     action::{Action, perform, perform_one},
     history::{REVISION_LABEL, Subject},
-    int_or_percent::IntOrPercent,
     owned::{Parent, by_selector},
-    pod::Pod,
     pod_control::batches,
     queue::Next,
     runner::{Controller, Event, every, namespace_ends},
-    selector::LabelSelector,
-    view::{Condition, Meta, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Condition, Meta, Text, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use futures::future::join_all;
 use serde::Deserialize;

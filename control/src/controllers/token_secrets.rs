@@ -7,12 +7,14 @@ use super::{
     identity,
     queue::Next,
     runner::{Controller, Event},
-    view::{Headed, parse},
 };
-use crate::auth::tokens::Reference;
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use coracle_api::Status;
+use coracle_apiserver::{
+    auth::tokens::Reference,
+    view::{Headed, parse},
+};
 use coracle_store::{Key, Snapshot};
 use serde_json::{Value, json};
 
@@ -109,7 +111,7 @@ impl TokenSecrets {
     async fn secret(&self, snapshot: &Snapshot, key: &Key) -> Result<(), Status> {
         let client = &self.context.client;
         let Some(object) = snapshot.get(key).filter(|object| is_ours(object)) else { return Ok(()) };
-        let secret = crate::pipeline::object::parse(&object)?;
+        let secret = coracle_apiserver::pipeline::object::parse(&object)?;
         if secret["metadata"]["deletionTimestamp"].is_string() {
             return Ok(());
         }

@@ -7,11 +7,13 @@ use super::{
     action::{Action, perform},
     queue::Next,
     runner::{Controller, Event, every},
-    view::{Headed, Meta, Text, parse},
 };
-use crate::admission::storage::FINALIZERS;
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    admission::storage::FINALIZERS,
+    view::{Headed, Meta, Text, parse},
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::json;
@@ -233,7 +235,7 @@ impl Controller for VolumeProtection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     fn meta(json: &str) -> Meta<'_> {
         parse_bytes::<Headed<'_>>(json.as_bytes()).expect("metadata").metadata

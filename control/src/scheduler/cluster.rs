@@ -8,11 +8,8 @@ use super::{
     resources::{Amounts, List, amounts, quantity},
     term::{Namespaces, Rules},
 };
-use crate::controllers::{
-    selector::Labelled,
-    view::{Map, Text, parse},
-};
 use coracle_api::Status;
+use coracle_apiserver::view::{Map, Text, parse, selector::Labelled};
 use coracle_store::{Key, Meta, Object};
 use serde::Deserialize;
 use std::{

@@ -10,7 +10,7 @@ use super::{
     select::{NoFit, select},
     volumes,
 };
-use crate::controllers::view::{condition, parse, parse_bytes};
+use coracle_apiserver::view::{condition, parse, parse_bytes};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};

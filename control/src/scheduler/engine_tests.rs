@@ -1,10 +1,8 @@
 //! Changes in, decisions out, on small clusters.
 
 use super::*;
-use crate::{
-    controllers::fixture::object,
-    scheduler::plugins::fixture::{node, pod},
-};
+use crate::scheduler::plugins::fixture::{node, pod};
+use coracle_apiserver::fixture::object;
 use serde_json::{Value, json};
 use std::time::Duration;
 

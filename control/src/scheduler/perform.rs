@@ -5,15 +5,13 @@ use super::{
     pod::Pod,
     preempt::Victim,
 };
-use crate::{
-    client::{Client, DeleteOptions},
-    controllers::{
-        Clock,
-        view::{condition, parse, stamp},
-    },
-    pipeline::PatchKind,
-};
+use crate::controllers::Clock;
 use coracle_api::Status;
+use coracle_apiserver::{
+    client::{Client, DeleteOptions},
+    pipeline::PatchKind,
+    view::{condition, parse, stamp},
+};
 use coracle_store::{Key, Object};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};

@@ -1,9 +1,10 @@
 //! What the scheduler looks at in a pod.
 
 use super::resources::{Amounts, Container, List, Requirements, of_pod};
-use crate::controllers::{
+use coracle_apiserver::view::{
+    Condition, Map, Meta, Text, condition,
     selector::{LabelSelector, Labelled, Requirement},
-    view::{Condition, Map, Meta, Text, condition},
+    volume::Volume,
 };
 use serde::Deserialize;
 
@@ -85,39 +86,6 @@ pub struct SpreadConstraint<'a> {
     pub node_affinity_policy: Text<'a>,
     /// `Honor` leaves out nodes with taints that the pod does not bear; `Ignore` is the default.
     pub node_taints_policy: Text<'a>,
-}
-
-/// `core/v1 Volume`, as far as it decides where a pod goes.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume<'a> {
-    /// Name in the pod.
-    #[serde(borrow)]
-    pub name: Text<'a>,
-    /// A claim by name.
-    pub persistent_volume_claim: Option<ClaimSource<'a>>,
-    /// A claim of the pod's own, named after pod and volume.
-    pub ephemeral: Option<Gate>,
-    /// An image's files.
-    pub image: Option<ImageSource<'a>>,
-}
-
-/// `core/v1 PersistentVolumeClaimVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClaimSource<'a> {
-    /// The claim, in the pod's namespace.
-    #[serde(borrow)]
-    pub claim_name: Text<'a>,
-}
-
-/// `core/v1 ImageVolumeSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ImageSource<'a> {
-    /// The image.
-    #[serde(borrow)]
-    pub reference: Text<'a>,
 }
 
 /// The part of a pod's status that the scheduler reads and writes.
@@ -289,11 +257,7 @@ impl Pod<'_> {
 
     /// The claims that it uses, and whether each is its own.
     pub fn claims(&self) -> impl Iterator<Item = (String, bool)> {
-        self.spec.volumes.iter().filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(source), _) => Some((source.claim_name.to_string(), false)),
-            (None, Some(_)) => Some((format!("{}-{}", self.metadata.name, volume.name), true)),
-            (None, None) => None,
-        })
+        self.spec.volumes.iter().filter_map(|volume| volume.claim(&self.metadata.name))
     }
 
     /// The images of its containers and volumes; and how many containers it has.

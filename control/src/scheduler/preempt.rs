@@ -9,10 +9,7 @@ use super::{
     profile::Profile,
     select::{NoFit, Reasons, check},
 };
-use crate::controllers::{
-    disruption::budget::Budget,
-    view::{Map, parse},
-};
+use coracle_apiserver::view::{Map, budget::Budget, parse};
 use coracle_store::{Key, Snapshot};
 use std::{
     cmp::Reverse,

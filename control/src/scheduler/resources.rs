@@ -1,8 +1,8 @@
 //! Amounts of resources as they stand in pods and nodes.
 
-use crate::controllers::view::Text;
 use coracle_api::amounts::of_containers;
 pub use coracle_api::amounts::{Amounts, quantity};
+use coracle_apiserver::view::Text;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! Rules hold both ways: a pod that runs can keep a new one away, or draw it near. So the rules of every placed pod are at hand, parsed once.
 
 use super::pod::{Pod, PodTerm};
-use crate::controllers::selector::{LabelSelector, Labelled, Requirement};
+use coracle_apiserver::view::selector::{LabelSelector, Labelled, Requirement};
 use coracle_store::Meta;
 use std::{collections::HashMap, sync::Arc};
 

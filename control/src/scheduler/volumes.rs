@@ -10,9 +10,9 @@ use super::{
     pod::{NodeSelector, Pod},
     resources::{List, Requirements, quantity},
 };
-use crate::controllers::{
+use coracle_apiserver::view::{
+    Meta, Text, parse,
     selector::{LabelSelector, Labelled},
-    view::{Meta, Text, parse},
 };
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;

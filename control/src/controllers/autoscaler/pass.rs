@@ -4,8 +4,8 @@ use super::{
     behavior::{self, Behavior, Bounds, History},
     replicas::{Aim, Pod, Question, Tolerances, Used, propose},
 };
-use crate::controllers::view::{Condition, Meta, Text, stamp};
 use coracle_api::quantity::Quantity;
+use coracle_apiserver::view::{Condition, Meta, Text, stamp};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 //!
 //! Pods whose use is not known, or not yet telling, are counted in the way that makes the change smaller; a change of direction is no change.
 
-use crate::controllers::view::{Condition, Meta, Text, condition, time};
 use coracle_api::quantity::Quantity;
+use coracle_apiserver::view::{Condition, Meta, Text, condition, time};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;

@@ -1,8 +1,9 @@
 //! One pass over a CronJob: which Jobs it still counts, which old ones go, and whether it is time for the next.
 
-use super::{CronJob, Job, Reference, Report, schedule::Schedule};
-use crate::controllers::{
-    action::Action,
+use super::{CronJob, Job, Reference, Report};
+use crate::controllers::action::Action;
+use coracle_apiserver::{
+    resources::cron_job::schedule::Schedule,
     view::{Condition, Text, stamp, time},
 };
 use coracle_store::Key;

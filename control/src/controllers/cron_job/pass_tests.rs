@@ -1,5 +1,5 @@
 use super::*;
-use crate::controllers::view::parse_bytes;
+use coracle_apiserver::view::parse_bytes;
 
 struct World {
     cron: Value,

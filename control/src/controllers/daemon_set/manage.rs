@@ -4,10 +4,8 @@ use super::{
     ByNode, DaemonSet,
     template::{Host, Template},
 };
-use crate::controllers::{
-    action::Action,
-    pod::{Availability, Pod},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::pod::{Availability, Pod};
 use coracle_store::Key;
 use jiff::Timestamp;
 use std::time::Duration;

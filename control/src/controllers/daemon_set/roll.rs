@@ -8,7 +8,7 @@ use super::{
     manage::Wanted,
     template::{Host, Template},
 };
-use crate::controllers::pod::{Availability, Pod};
+use coracle_apiserver::view::pod::{Availability, Pod};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 

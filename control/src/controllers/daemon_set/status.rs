@@ -4,7 +4,7 @@ use super::{
     ByNode, DaemonSet, Report,
     template::{Host, Template},
 };
-use crate::controllers::{pod::Availability, view::Condition};
+use coracle_apiserver::view::{Condition, pod::Availability};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,15 +1,14 @@
 //! Which nodes a DaemonSet's pods may run on, and how a pod is made for one of them.
 
 use crate::{
-    controllers::{
-        history::REVISION_LABEL,
-        node_lifecycle::health::Node,
-        pod::{Pod, from_template},
-        view::{Meta, Owner, parse},
-    },
+    controllers::{history::REVISION_LABEL, node_lifecycle::health::Node},
     scheduler::pod::{Affinity, NodeSelector, Spec},
 };
 use coracle_api::Status;
+use coracle_apiserver::view::{
+    Meta, Owner, parse,
+    pod::{Pod, from_template},
+};
 use coracle_store::Object;
 use serde::Deserialize;
 use serde_json::{Value, json};

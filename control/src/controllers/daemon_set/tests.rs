@@ -1,7 +1,7 @@
 //! The decisions of a DaemonSet: nodes, pods that come and go, updates, counts.
 
 use super::{manage::Wanted, *};
-use crate::controllers::view::parse_bytes;
+use coracle_apiserver::view::parse_bytes;
 
 const NOW: &str = "2026-01-01T00:01:00Z";
 
@@ -39,7 +39,7 @@ fn pod(text: &str) -> Arc<Object> {
     if how == "going" {
         pod["metadata"]["deletionTimestamp"] = json!(NOW);
     }
-    crate::controllers::fixture::object("pods", 1, pod)
+    coracle_apiserver::fixture::object("pods", 1, pod)
 }
 
 /// Nodes: `n1` is wanted, `-n1` is kept only, `!n1` neither.

@@ -3,19 +3,22 @@
 //! Nothing new can come in between: every write of an instance is checked against the definition's revision. What remains is counted in the store; instances that
 //! are held by finalizers are awaited by watching them go.
 
-use super::conditions::{self, Condition, set};
-use crate::{
-    controllers::{
-        Context,
-        action::{Action, perform, perform_one},
-        queue::Next,
-        runner::{Controller, Event},
-        view::{Headed, parse, time},
-    },
-    custom::{CLEANUP, DEFINITIONS, key},
+use crate::controllers::{
+    Context,
+    action::{Action, perform, perform_one},
+    queue::Next,
+    runner::{Controller, Event},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::{
+    custom::{
+        CLEANUP, DEFINITIONS,
+        conditions::{self, Condition, set},
+        key,
+    },
+    view::{Headed, parse, time},
+};
 use coracle_store::{Key, Object, Snapshot};
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};

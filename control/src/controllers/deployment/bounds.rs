@@ -1,7 +1,7 @@
 //! How far a rolling update may go above and below the wanted number of pods.
 
 use super::Deployment;
-use crate::controllers::{int_or_percent::IntOrPercent, view::Text};
+use coracle_apiserver::view::{Text, int_or_percent::IntOrPercent};
 use serde::Deserialize;
 
 /// `apps/v1 RollingUpdateDeployment`.

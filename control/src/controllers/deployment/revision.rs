@@ -1,7 +1,7 @@
 //! Revisions: the annotations by which `kubectl rollout history` and `undo` find old templates.
 
 use super::{Deployment, rollout::Set};
-use crate::controllers::view::Map;
+use coracle_apiserver::view::Map;
 use std::collections::BTreeMap;
 
 /// The revision of a set, and of the Deployment its newest.

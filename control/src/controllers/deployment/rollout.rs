@@ -14,8 +14,8 @@ use crate::controllers::{
     action::{Action, Plan},
     queue::Next,
     replica_set::ReplicaSet,
-    view::{Map, Owner, condition},
 };
+use coracle_apiserver::view::{Map, Owner, condition};
 use coracle_store::Key;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -98,7 +98,7 @@ impl<'s, 'a> State<'s, 'a> {
     }
 
     /// So that the time spent paused does not count against the progress deadline.
-    fn note_pause(&self, conditions: &mut Vec<crate::controllers::view::Condition<'a>>) {
+    fn note_pause(&self, conditions: &mut Vec<coracle_apiserver::view::Condition<'a>>) {
         if self.deployment.deadline().is_none() {
             return;
         }
@@ -123,7 +123,7 @@ impl<'s, 'a> State<'s, 'a> {
     }
 
     /// The new set's revision, annotations and minReadySeconds, and the Deployment's revision.
-    fn sync_revision(&mut self, conditions: &mut Vec<crate::controllers::view::Condition<'a>>) {
+    fn sync_revision(&mut self, conditions: &mut Vec<coracle_apiserver::view::Condition<'a>>) {
         let Some(set) = self.new.and_then(|new| self.sets.get(new)) else { return };
         let next = revision::highest(self.old().filter_map(|i| self.sets.get(i))) + 1;
         let annotations = &set.view.metadata.annotations;
@@ -292,7 +292,7 @@ impl<'s, 'a> State<'s, 'a> {
     }
 
     /// Makes the new set, named by the template's hash so that making it twice is impossible.
-    fn create(&mut self, conditions: &mut Vec<crate::controllers::view::Condition<'a>>) {
+    fn create(&mut self, conditions: &mut Vec<coracle_apiserver::view::Condition<'a>>) {
         let deployment = self.deployment;
         let meta = &deployment.metadata;
         let hash = template::hash(self.template, deployment.status.collision_count);
@@ -344,7 +344,7 @@ impl<'s, 'a> State<'s, 'a> {
         }
     }
 
-    fn roll(&mut self, conditions: &mut Vec<crate::controllers::view::Condition<'a>>) {
+    fn roll(&mut self, conditions: &mut Vec<coracle_apiserver::view::Condition<'a>>) {
         let Some(new) = self.new else { return self.create(conditions) };
         let current = self.sets.get(new).map_or(0, |set| set.replicas);
         let wanted = self.deployment.replicas();
@@ -398,7 +398,7 @@ impl<'s, 'a> State<'s, 'a> {
         gone > 0
     }
 
-    fn recreate(&mut self, conditions: &mut Vec<crate::controllers::view::Condition<'a>>) {
+    fn recreate(&mut self, conditions: &mut Vec<coracle_apiserver::view::Condition<'a>>) {
         let old: Vec<usize> = self.old().collect();
         let mut scaled = false;
         for &index in &old {

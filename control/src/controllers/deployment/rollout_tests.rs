@@ -1,7 +1,7 @@
 //! A small world of one Deployment, its sets and their pods, in which passes run until nothing changes.
 
 use super::*;
-use crate::controllers::view::parse_bytes;
+use coracle_apiserver::view::parse_bytes;
 
 #[derive(Clone, Debug)]
 struct Pods {
@@ -95,7 +95,7 @@ impl World {
         match action {
             Action::Create { mut object, .. } => {
                 self.made += 1;
-                let stamp = crate::controllers::view::stamp(self.now + jiff::SignedDuration::from_secs(self.made));
+                let stamp = coracle_apiserver::view::stamp(self.now + jiff::SignedDuration::from_secs(self.made));
                 let name = object["metadata"]["name"].clone();
                 merge(&mut object, &json!({ "metadata": { "uid": name, "creationTimestamp": stamp, "generation": 1 } }));
                 assert!(!self.sets.iter().any(|(set, _)| set["metadata"]["name"] == object["metadata"]["name"]), "made twice");

@@ -1,7 +1,7 @@
 //! What a Deployment reports: counts over its sets, availability, and how the rollout is going.
 
 use super::{Deployment, Report, bounds::Bounds, rollout::Set};
-use crate::controllers::view::{Condition, Text, condition, stamp, time};
+use coracle_apiserver::view::{Condition, Text, condition, stamp, time};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::time::Duration;

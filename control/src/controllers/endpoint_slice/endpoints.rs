@@ -1,6 +1,6 @@
 //! What a pod contributes to a Service: an address, its state, and the numbers its named ports have there.
 
-use crate::controllers::view::{Condition, Map, Meta, Text, condition, parse};
+use coracle_apiserver::view::{Condition, Map, Meta, Text, condition, parse};
 use coracle_store::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -4,10 +4,8 @@ use super::{
     SLICES,
     endpoints::{Backend, Port, Ports, Service},
 };
-use crate::controllers::{
-    action::Action,
-    view::{Owner, Text},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::{Owner, Text};
 use coracle_store::Key;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -14,11 +14,10 @@ use crate::controllers::{
     },
     queue::Next,
     runner::{Controller, Event, every},
-    selector::Labelled,
-    view::{Map, Owner, Text, parse},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
+use coracle_apiserver::view::{Map, Owner, Text, parse, selector::Labelled};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,10 +1,8 @@
 //! What becomes of an object, by the standing of its owners.
 
 use super::{FOREGROUND, ORPHAN};
-use crate::controllers::{
-    action::Action,
-    view::{Meta, Owner},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::{Meta, Owner};
 use coracle_store::Key;
 use serde_json::{Value, json};
 

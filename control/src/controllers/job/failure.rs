@@ -1,7 +1,7 @@
 //! What a failed pod means for its Job (`spec.podFailurePolicy`, KEP-3329).
 
 use super::pod::{Container, Pod};
-use crate::controllers::view::Text;
+use coracle_apiserver::view::Text;
 use serde::Deserialize;
 
 /// `batch/v1 PodFailurePolicy`: the first rule that matches decides.

@@ -1,7 +1,7 @@
 //! The pods of a Job.
 
 use super::{TRACKING, pass::New};
-use crate::controllers::{pod::from_template, view::Owner};
+use coracle_apiserver::view::{Owner, pod::from_template};
 use serde_json::{Value, json};
 
 /// Label and annotation that hold a pod's completion index.

@@ -11,10 +11,8 @@ use super::{
     pod::{Pod, untracked},
     success,
 };
-use crate::controllers::{
-    action::Action,
-    view::{Condition, Text, condition, stamp, time},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::{Condition, Text, condition, stamp, time};
 use coracle_store::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};

@@ -1,13 +1,11 @@
 //! A small world of one Job and its pods.
 
 use super::*;
-use crate::controllers::{
-    job::{
-        TRACKING,
-        make::{FAILURES, IGNORED, INDEX},
-    },
-    view::parse_bytes,
+use crate::controllers::job::{
+    TRACKING,
+    make::{FAILURES, IGNORED, INDEX},
 };
+use coracle_apiserver::view::parse_bytes;
 
 struct World {
     job: Value,

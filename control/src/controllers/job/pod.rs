@@ -4,10 +4,8 @@ use super::{
     TRACKING,
     make::{FAILURES, IGNORED, INDEX},
 };
-use crate::controllers::{
-    action::Action,
-    view::{Condition, Map, Meta, Text, condition, time},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::{Condition, Map, Meta, Text, condition, time};
 use coracle_store::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;

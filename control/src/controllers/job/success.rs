@@ -1,7 +1,7 @@
 //! When an indexed Job has succeeded before all its indexes have (`spec.successPolicy`, KEP-3998).
 
 use super::indexes::Indexes;
-use crate::controllers::view::Text;
+use coracle_apiserver::view::Text;
 use serde::Deserialize;
 
 /// `batch/v1 SuccessPolicy`: any of its rules.

@@ -1,8 +1,8 @@
 //! Disruption budgets and the evictions that they allow.
 
 use super::{Cluster, play_node, run, value};
-use crate::{client::Client, pipeline::PatchKind};
 use coracle_api::Status;
+use coracle_apiserver::{client::Client, pipeline::PatchKind};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

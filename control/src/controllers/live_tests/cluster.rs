@@ -1,10 +1,10 @@
 //! A control plane in this process, and a node that is played by the test.
 
-use crate::controllers::view::stamp;
-use crate::{
+use crate::control::{Control, Options as ControlOptions};
+use coracle_apiserver::{
     client::{Client, DeleteOptions},
-    control::{Control, Options as ControlOptions},
     pipeline::PatchKind,
+    view::stamp,
 };
 use coracle_link::pki::Authority;
 use coracle_store::{Object, Scope};

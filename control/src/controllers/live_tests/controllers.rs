@@ -1,7 +1,7 @@
 //! ReplicationControllers.
 
 use super::{Cluster, run, value};
-use crate::{client::DeleteOptions, pipeline::PatchKind};
+use coracle_apiserver::{client::DeleteOptions, pipeline::PatchKind};
 use serde_json::json;
 
 #[test]

@@ -1,7 +1,7 @@
 //! CronJobs and the rarer ways of Jobs.
 
 use super::{Cluster, play_node, run, value};
-use crate::{client::DeleteOptions, pipeline::PatchKind};
+use coracle_apiserver::{client::DeleteOptions, pipeline::PatchKind};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

@@ -25,7 +25,7 @@ fn the_important_make_room_for_themselves() {
         cluster.create("priorityclasses.scheduling.k8s.io", class).await;
         cluster.create("pods", pod("low", "3", None)).await;
         let running = |name: &'static str| {
-            move |client: &crate::client::Client| {
+            move |client: &coracle_apiserver::client::Client| {
                 let pod = value(&*client.get("pods", "default", name)?);
                 (pod["status"]["phase"] == "Running").then_some(pod)
             }
@@ -64,7 +64,7 @@ fn secrets_hold_tokens_for_as_long_as_they_live() {
         };
         cluster.create("secrets", secret("key")).await;
         let filled = |name: &'static str| {
-            move |client: &crate::client::Client| {
+            move |client: &coracle_apiserver::client::Client| {
                 let secret = value(&*client.get("secrets", "default", name)?);
                 let token = BASE64_STANDARD.decode(secret["data"]["token"].as_str()?).expect("base64");
                 Some((String::from_utf8(token).expect("text"), secret))

@@ -4,7 +4,8 @@
 //! controller saw them, and so begins anew when that is started again.)
 
 use super::health::Taint;
-use crate::{controllers::view::time, scheduler::pod::Toleration};
+use crate::scheduler::pod::Toleration;
+use coracle_apiserver::view::time;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 

@@ -1,9 +1,7 @@
 //! What a node's silence and conditions mean: conditions that become Unknown, and the taints that follow from conditions.
 
-use crate::controllers::{
-    action::Action,
-    view::{Condition, Meta, Text, condition, stamp},
-};
+use crate::controllers::action::Action;
+use coracle_apiserver::view::{Condition, Meta, Text, condition, stamp};
 use coracle_store::Key;
 use jiff::Timestamp;
 use serde::Deserialize;

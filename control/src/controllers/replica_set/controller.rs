@@ -1,11 +1,8 @@
 //! ReplicationControllers, looked at as the ReplicaSets that they nearly are.
 
 use super::{ReplicaSet, Spec, State, Template};
-use crate::controllers::{
-    selector::LabelSelector,
-    view::{Map, Meta, parse},
-};
 use coracle_api::Status;
+use coracle_apiserver::view::{Map, Meta, parse, selector::LabelSelector};
 use coracle_store::Object;
 use serde::Deserialize;
 

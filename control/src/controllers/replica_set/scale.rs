@@ -1,6 +1,6 @@
 //! How many pods a ReplicaSet lacks, or which of its pods go first when it has too many.
 
-use crate::controllers::{pod::Pod, view::time};
+use coracle_apiserver::view::{pod::Pod, time};
 use jiff::Timestamp;
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -89,7 +89,7 @@ pub fn diff(mut active: Vec<Candidate<'_>>, wanted: usize, burst: usize, now: Ti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     const NOW: &str = "2026-01-02T00:00:00Z";
 

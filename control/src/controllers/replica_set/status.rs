@@ -1,9 +1,10 @@
 //! What a ReplicaSet reports about its pods.
 
 use super::{ReplicaSet, State};
-use crate::controllers::{
+use coracle_apiserver::view::{
+    Condition, Text, condition,
     pod::{Availability, Pod},
-    view::{Condition, Text, condition, stamp},
+    stamp,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ fn to_json(status: &State<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::view::parse_bytes;
+    use coracle_apiserver::view::parse_bytes;
 
     fn pod(ready_since: Option<&str>, extra: &str, phase: &str) -> String {
         let (status, since) = ready_since.map_or(("False", "2026-01-01T00:00:00Z"), |since| ("True", since));

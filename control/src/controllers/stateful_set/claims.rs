@@ -1,11 +1,9 @@
 //! The claims of a StatefulSet's pods: which are missing, and who must own them for the retention policy to hold (KEP-1847).
 
 use super::{StatefulSet, identity::claim_name};
-use crate::controllers::{
-    action::Action,
-    view::{Headed, Meta, Owner, parse},
-};
+use crate::controllers::action::Action;
 use coracle_api::Status;
+use coracle_apiserver::view::{Headed, Meta, Owner, parse};
 use coracle_store::{Key, Object, Snapshot};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
@@ -168,7 +166,7 @@ fn owners(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::fixture;
+    use coracle_apiserver::fixture;
 
     fn set(when_scaled: &str, when_deleted: &str) -> String {
         json!({ "metadata": { "name": "web", "namespace": "n", "uid": "s1" }, "spec": {

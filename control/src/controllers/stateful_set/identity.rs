@@ -1,11 +1,8 @@
 //! Who a pod of a StatefulSet is: its number, the names that follow from it, and how it is made.
 
 use super::StatefulSet;
-use crate::controllers::{
-    history::{REVISION_LABEL, Revision},
-    pod::named_from_template,
-    view::{Meta, Owner},
-};
+use crate::controllers::history::{REVISION_LABEL, Revision};
+use coracle_apiserver::view::{Meta, Owner, pod::named_from_template};
 use serde_json::{Value, json};
 
 /// The label that holds a pod's own name.

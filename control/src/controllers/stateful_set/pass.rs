@@ -12,10 +12,12 @@ use super::{
 use crate::controllers::{
     action::Action,
     history::{REVISION_LABEL, Revision},
-    pod::{Availability, Pod},
-    view::{Condition, Owner, Text},
 };
 use coracle_api::Status;
+use coracle_apiserver::view::{
+    Condition, Owner, Text,
+    pod::{Availability, Pod},
+};
 use coracle_store::Key;
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 use super::*;
-use crate::controllers::{fixture, stateful_set::PARENT, stateful_set::claims::CLAIMS, view::parse_bytes};
+use crate::controllers::stateful_set::{PARENT, claims::CLAIMS};
+use coracle_apiserver::{fixture, view::parse_bytes};
 
 const NOW: &str = "2026-01-01T00:01:00Z";
 

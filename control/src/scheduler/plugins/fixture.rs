@@ -1,13 +1,11 @@
 //! Small clusters for tests of single plugins and of the whole engine.
 
 use super::{Attempt, Filter, Refusal, Score};
-use crate::{
-    controllers::{fixture::object, view::parse},
-    scheduler::{
-        cluster::{Cluster, Node, Placed},
-        pod::Pod,
-    },
+use crate::scheduler::{
+    cluster::{Cluster, Node, Placed},
+    pod::Pod,
 };
+use coracle_apiserver::{fixture::object, view::parse};
 use coracle_store::{Object, Snapshot};
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -3,17 +3,12 @@
 //! A pod without constraints has upstream's own, as preferences: over nodes and over zones, among the pods of its Services and its owner.
 
 use super::{Attempt, Refusal, taints};
-use crate::{
-    controllers::{
-        selector::LabelSelector,
-        view::{Map, parse},
-    },
-    scheduler::{
-        cluster::{Cluster, Node, Placed},
-        pod::{Pod, SpreadConstraint},
-        term::like,
-    },
+use crate::scheduler::{
+    cluster::{Cluster, Node, Placed},
+    pod::{Pod, SpreadConstraint},
+    term::like,
 };
+use coracle_apiserver::view::{Map, parse, selector::LabelSelector};
 use coracle_store::{Key, Meta, Snapshot};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! Each plugin alone, in tables: what it says of each node of a small cluster.
 
 use super::{fixture::*, *};
-use crate::controllers::fixture::object;
+use coracle_apiserver::fixture::object;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

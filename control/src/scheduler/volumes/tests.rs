@@ -1,10 +1,8 @@
 //! Claims of pods, and what they mean for nodes.
 
 use super::*;
-use crate::{
-    controllers::fixture::object,
-    scheduler::plugins::{Attempt, PLUGINS, Refusal, fixture::*},
-};
+use crate::scheduler::plugins::{Attempt, PLUGINS, Refusal, fixture::*};
+use coracle_apiserver::fixture::object;
 
 fn claim(name: &str, spec: Value, extra: Value) -> Arc<Object> {
     let mut claim = json!({ "metadata": { "name": name, "namespace": "n", "uid": format!("uid-{name}") }, "spec": spec });

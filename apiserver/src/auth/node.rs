@@ -10,9 +10,10 @@ pub use restriction::NodeRestriction;
 pub use slice::names;
 
 use super::{Attributes, Decision, User};
-use crate::{controllers::view::parse, scheduler::pod::Pod};
+use crate::view::{parse, volume::Volume};
 use coracle_api::status::Status;
 use coracle_store::{Key, Object, Snapshot, Store};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The decision for a node; `None` leaves it to RBAC (which has nothing for nodes but what somebody has bound on purpose).
@@ -91,8 +92,21 @@ fn related(snapshot: &Snapshot, node: &str, resource: &str, namespace: &str, nam
 
 /// Whether a pod on the node uses a claim of which this is true.
 fn claims(snapshot: &Snapshot, node: &str, namespace: &str, wanted: &dyn Fn(&str) -> bool) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Pod<'a> {
+        #[serde(borrow)]
+        spec: Spec<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Spec<'a> {
+        #[serde(borrow)]
+        volumes: Vec<Volume<'a>>,
+    }
+    let of = |pod: &Pod<'_>, name: &str| pod.spec.volumes.iter().filter_map(|volume| volume.claim(name)).any(|(claim, _)| wanted(&claim));
     let mut pods = snapshot.range("pods", Some(namespace), None).filter(|pod| on(pod, node));
-    pods.any(|pod| parse::<Pod<'_>>(pod).is_ok_and(|pod| pod.claims().any(|(claim, _)| wanted(&claim))))
+    pods.any(|pod| parse::<Pod<'_>>(pod).is_ok_and(|view| of(&view, &pod.key.name)))
 }
 
 /// Whether a pod on the node uses a claim that is bound to this volume.

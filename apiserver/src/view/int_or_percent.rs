@@ -1,6 +1,6 @@
 //! Numbers of pods that may be given as a percentage (`intstr.IntOrString`).
 
-use super::view::Text;
+use super::Text;
 use serde::Deserialize;
 
 /// `intstr.IntOrString` as a number or a percentage.

@@ -1,6 +1,6 @@
 //! What controllers look at in a pod, and how a pod is made from a template.
 
-use super::view::{Condition, Meta, Owner, Text, condition};
+use super::{Condition, Meta, Owner, Text, condition};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

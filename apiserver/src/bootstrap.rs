@@ -8,7 +8,7 @@
 
 mod objects;
 
-pub use objects::companions;
+pub use objects::{companions, first_address};
 
 use crate::{
     auth::policy,

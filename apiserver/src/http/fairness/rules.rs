@@ -3,7 +3,7 @@
 use super::{Judged, gate::Room};
 use crate::{
     auth::{Attributes, User},
-    controllers::view::{Meta, Text, parse},
+    view::{Meta, Text, parse},
 };
 use coracle_store::Object;
 use serde::Deserialize;

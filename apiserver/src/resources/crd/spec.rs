@@ -8,7 +8,7 @@ use super::{
     schema,
 };
 use crate::{
-    controllers::definitions::conditions::{Approval, approval_state, is_protected, is_true},
+    custom::conditions::{Approval, approval_state, is_protected, is_true},
     resources::rules::{At, Causes, quote},
     webhook,
 };

@@ -1,7 +1,7 @@
 //! The standard rules, and seats that come and go.
 
 use super::{rules::Rules, *};
-use crate::{auth::MASTERS, controllers::fixture::object, resources::flow_control::standard};
+use crate::{auth::MASTERS, fixture::object, resources::flow_control::standard};
 use coracle_store::Object;
 use serde_json::{Value, json};
 

@@ -3,6 +3,12 @@
 //! Whole typed objects (k8s-openapi's) were rejected: a pod parsed into one costs some hundred allocations and kilobytes, and
 //! controllers look at thousands of them for a handful of fields.
 
+pub mod budget;
+pub mod int_or_percent;
+pub mod pod;
+pub mod selector;
+pub mod volume;
+
 use coracle_api::Status;
 use coracle_store::Object;
 use jiff::Timestamp;

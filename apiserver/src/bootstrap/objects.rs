@@ -2,7 +2,6 @@
 
 use crate::{
     aggregation,
-    control::first_address,
     pipeline::{Config, object},
     resources::{cells::list, networking::address},
 };
@@ -10,6 +9,15 @@ use coracle_api::{registry::Registry, status::Status};
 use coracle_store::{Key, Snapshot};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
+
+/// First address of a range: the `kubernetes` Service's.
+pub fn first_address(cidr: &str) -> Option<IpAddr> {
+    let base: IpAddr = cidr.split('/').next()?.parse().ok()?;
+    Some(match base {
+        IpAddr::V4(base) => IpAddr::V4((u32::from(base).checked_add(1)?).into()),
+        IpAddr::V6(base) => IpAddr::V6((u128::from(base).checked_add(1)?).into()),
+    })
+}
 
 /// The system namespaces.
 pub(super) const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -141,4 +149,16 @@ pub(super) fn follow_address(stored: &Value, wanted: &Value) -> Option<Value> {
         }
     }
     (new != *stored).then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_service_address_is_the_api_servers() {
+        assert_eq!(first_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.1"));
+        assert_eq!(first_address("fd00::/108").map(|ip| ip.to_string()).as_deref(), Some("fd00::1"));
+        assert_eq!(first_address("x"), None);
+    }
 }

@@ -187,19 +187,19 @@ impl Aggregation {
     }
 
     /// A server told of its resources.
-    pub(crate) fn told(&self, name: &str, list: Value) {
+    pub fn told(&self, name: &str, list: Value) {
         self.documents.lock().insert(name.to_owned(), Document { list: Arc::new(list), current: true });
     }
 
     /// A server did not tell: what it said before is old.
-    pub(crate) fn silent(&self, name: &str) {
+    pub fn silent(&self, name: &str) {
         if let Some(document) = self.documents.lock().get_mut(name) {
             document.current = false;
         }
     }
 
     /// There is no such APIService any more.
-    pub(crate) fn forget(&self, name: &str) {
+    pub fn forget(&self, name: &str) {
         self.documents.lock().remove(name);
     }
 
@@ -271,7 +271,7 @@ impl Core {
     ///
     /// # Errors
     /// Why there is no answer that could be used.
-    pub(crate) async fn discover(&self, remote: &ApiService) -> Result<Value, String> {
+    pub async fn discover(&self, remote: &ApiService) -> Result<Value, String> {
         client::discover(self, &remote.spec).await
     }
 
@@ -282,7 +282,7 @@ impl Core {
 }
 
 /// The object's status with this condition in it; None if it says so already.
-pub(crate) fn with_condition(stored: &Object, condition: &Value) -> Result<Option<Value>, Status> {
+pub fn with_condition(stored: &Object, condition: &Value) -> Result<Option<Value>, Status> {
     let value = object::parse(stored)?;
     let mut status = value["status"].clone();
     if !status["conditions"].is_array() {

@@ -14,8 +14,10 @@ use super::{
     rules::{At, Causes},
 };
 use crate::{
-    controllers::definitions::conditions::{Condition, set},
-    custom::CLEANUP,
+    custom::{
+        CLEANUP,
+        conditions::{Condition, set},
+    },
     pipeline::metadata,
 };
 use coracle_api::{registry::Column, status::Status};

@@ -1,5 +1,7 @@
 //! CronJob: a schedule, a zone, and the template of the Jobs that it makes.
 
+pub mod schedule;
+
 use super::{
     Cx, Hooks, age,
     cells::{self, AGE, CONTAINERS, Heading, IMAGES, NAME, SELECTOR, list, text_or},
@@ -7,7 +9,7 @@ use super::{
     pod::warnings,
     rules::{At, Causes},
 };
-use crate::controllers::cron_job::schedule::Schedule;
+use crate::resources::cron_job::schedule::Schedule;
 use coracle_api::{registry::Column, status::Cause};
 use jiff::tz::TimeZone;
 use serde_json::Value;

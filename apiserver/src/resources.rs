@@ -14,7 +14,7 @@ mod component_status;
 mod config;
 mod controller_revision;
 mod crd;
-mod cron_job;
+pub mod cron_job;
 mod daemon_set;
 mod devices;
 mod disruption_budget;

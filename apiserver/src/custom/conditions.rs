@@ -1,6 +1,6 @@
 //! `status.conditions` of a CustomResourceDefinition, with upstream's reasons and messages.
 
-use super::super::view::{Map, stamp};
+use crate::view::{Map, stamp};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ pub fn approval_state(annotation: &str) -> (Approval, String) {
 }
 
 /// The condition that tells whether a definition may be in its group; None for groups that are anybody's.
-pub(super) fn approval(group: &str, annotations: &Map<'_>) -> Option<Condition> {
+pub fn approval(group: &str, annotations: &Map<'_>) -> Option<Condition> {
     if !is_protected(group) {
         return None;
     }

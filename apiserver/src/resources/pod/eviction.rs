@@ -2,16 +2,14 @@
 
 use super::write;
 use crate::{
-    controllers::{
-        disruption::{
-            BUDGETS,
-            budget::{Budget, Report, note, to_json},
-            budgets_of,
-        },
-        pod::Pod,
-        view::{Condition, condition, parse, stamp},
-    },
     pipeline::{Answer, Body, Core, Request, Verb, decode, handle, object},
+    view::{
+        Condition,
+        budget::{BUDGETS, Budget, Report, budgets_of, note, to_json},
+        condition, parse,
+        pod::Pod,
+        stamp,
+    },
 };
 use coracle_api::status::{Cause, Details, Status};
 use coracle_store::{Error, Expect, Key, Object, Op, Txn};

@@ -1,6 +1,6 @@
 //! Label selectors as they stand in objects (`metav1.LabelSelector`), matched against the store's parsed labels or a view's.
 
-use super::view::{Map, Text};
+use super::{Map, Text};
 use serde::Deserialize;
 
 /// Something that has labels.

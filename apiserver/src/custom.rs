@@ -6,6 +6,7 @@
 //! nothing after a definition's instances were cleaned away.
 
 mod columns;
+pub mod conditions;
 mod convert;
 mod definition;
 mod hooks;
