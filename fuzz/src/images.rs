@@ -26,7 +26,7 @@ pub fn manifests(data: &[u8]) {
         Err(_) => {}
     }
     if let Ok(config) = Config::read(data) {
-        assert!(config.env.iter().all(|(name, _)| !name.contains('=')));
+        assert!(config.run.env.iter().all(|(name, _)| !name.contains('=')));
     }
 }
 

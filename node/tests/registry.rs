@@ -193,8 +193,8 @@ async fn an_oci_image_with_one_wasm_file_and_one_without() {
     let images = node.images();
     let pulled = images.pull(&registry.name("app:v1"), Keyring::default()).await.unwrap();
     assert_eq!(content(&pulled.image), WASM);
-    assert_eq!(pulled.image.entrypoint, ["/app.wasm", "--x"]);
-    assert_eq!(pulled.image.env, [("A".to_string(), "b".to_string()), ("C".to_string(), String::new())]);
+    assert_eq!((&*pulled.image.config.entrypoint, &*pulled.image.config.cmd), (&["/app.wasm".to_string()][..], &["--x".to_string()][..]));
+    assert_eq!(pulled.image.config.env, [("A".to_string(), "b".to_string()), ("C".to_string(), String::new())]);
 
     let layers = vec![ImageLayer::oci_v1_gzip(tar_gz(&[("bin/sh", b"\x7fELF")]), None)];
     push_layers(&registry, "native:v1", layers, config()).await;

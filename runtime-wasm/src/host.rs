@@ -245,7 +245,7 @@ impl Host {
         let log = Log::new(log, start.spec.log_max_bytes, move || mouth.say(Said::LogFull(name.clone())));
         let spec = &start.spec;
         let net = PodNet::new(sandbox.ip);
-        let mut env = spec.image.env.clone();
+        let mut env = spec.image.config.env.clone();
         env.retain(|(name, _)| !spec.env.iter().any(|(other, _)| other == name));
         env.extend(spec.env.iter().cloned());
         let pod = Arc::new(Pod {
@@ -274,16 +274,15 @@ impl Host {
     }
 }
 
-/// `argv`: the command, or the image's, or the container's name; then the arguments.
+/// `argv` as Kubernetes puts it together of the container's words and the image's; what would begin with nothing begins with the container's name.
 fn arguments(start: &Start) -> Vec<String> {
-    let spec = &start.spec;
-    let mut argv = if !spec.command.is_empty() {
-        spec.command.clone()
-    } else if !spec.image.entrypoint.is_empty() {
-        spec.image.entrypoint.clone()
-    } else {
-        vec![spec.name.clone()]
-    };
-    argv.extend(spec.args.iter().cloned());
-    argv
+    let (spec, image) = (&start.spec, &start.spec.image.config);
+    if !spec.command.is_empty() {
+        return [&spec.command[..], &spec.args].concat();
+    }
+    let rest = if spec.args.is_empty() { &image.cmd } else { &spec.args };
+    match image.entrypoint.is_empty() && (rest.is_empty() || !spec.args.is_empty()) {
+        true => [std::slice::from_ref(&spec.name), rest].concat(),
+        false => [&image.entrypoint[..], rest].concat(),
+    }
 }

@@ -159,10 +159,33 @@ pub struct LocalImage {
     pub digest: String,
     /// Where its bytes are.
     pub content: ImageContent,
-    /// From the image's config, if it has one.
+    /// What it says of how it is run.
+    #[serde(flatten)]
+    pub config: ImageConfig,
+}
+
+/// The part of an image's config that is about running it (OCI image specification, `config`). Everything may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// What a container's `command` replaces.
     pub entrypoint: Vec<String>,
-    /// From the image's config, if it has one.
+    /// What a container's `args` replace; a `command` drops it too.
+    pub cmd: Vec<String>,
+    /// Names and values.
     pub env: Vec<(String, String)>,
+    /// Absolute, or empty.
+    pub working_dir: String,
+    /// `user`, `uid`, `user:group`, `uid:gid`, …, or empty: root.
+    pub user: String,
+    /// Such as `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// Such as `SIGQUIT` or `3`, or empty: SIGTERM.
+    pub stop_signal: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Paths at which the image wants volumes of its own.
+    pub volumes: Vec<String>,
 }
 
 /// Where the image's bytes are.
@@ -175,12 +198,11 @@ pub enum ImageContent {
         /// Of the file's bytes.
         digest: String,
     },
-    /// Unpacked layers, lowest first.
+    /// A container image.
     Oci {
-        /// Directories.
+        /// Its unpacked layers as overlayfs takes them for `lowerdir`: the topmost first. They are shared between containers and never written to; the first
+        /// one's own mode and owner are those of the root directory.
         layers: Vec<PathBuf>,
-        /// The image's config as JSON.
-        config: PathBuf,
     },
 }
 

@@ -1,8 +1,10 @@
 //! What a registry says about an image, and what of it is wanted. Pure: bytes of others in, decisions out.
 
 use super::{Error, store::WASM_LAYER, unpack};
+use coracle_runtime::ImageConfig;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
+use std::collections::BTreeMap;
 
 /// Layers of one image.
 const LAYERS: usize = 128;
@@ -59,22 +61,34 @@ pub fn has_config(manifest: &OciImageManifest) -> bool {
     kind.contains("image.config") || kind.contains("container.image")
 }
 
-/// What of an image's config counts.
+/// An image's config (`application/vnd.oci.image.config.v1+json`, or Docker's).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Entrypoint and command.
-    pub entrypoint: Vec<String>,
-    /// Names and values.
-    pub env: Vec<(String, String)>,
+    /// How it is run.
+    pub run: ImageConfig,
+    /// `linux`, `wasip2`, …; empty when it does not say.
+    pub os: String,
+    /// `amd64`, `wasm`, …; empty when it does not say.
+    pub architecture: String,
+    /// Digests of the layers as plain tars, the lowest first.
+    pub diff_ids: Vec<String>,
 }
 
 impl Config {
-    /// From an image's config (`application/vnd.oci.image.config.v1+json`).
+    /// Reads it. Null, or nothing, is as good as empty.
     pub fn read(json: &[u8]) -> serde_json::Result<Self> {
         #[derive(Deserialize, Default)]
         #[serde(default)]
         struct Image {
             config: Option<Run>,
+            os: Option<String>,
+            architecture: Option<String>,
+            rootfs: Option<RootFs>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(default)]
+        struct RootFs {
+            diff_ids: Option<Vec<String>>,
         }
         #[derive(Deserialize, Default)]
         #[serde(default, rename_all = "PascalCase")]
@@ -82,11 +96,31 @@ impl Config {
             entrypoint: Option<Vec<String>>,
             cmd: Option<Vec<String>>,
             env: Option<Vec<String>>,
+            working_dir: Option<String>,
+            user: Option<String>,
+            exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
+            stop_signal: Option<String>,
+            labels: Option<BTreeMap<String, String>>,
+            volumes: Option<BTreeMap<String, IgnoredAny>>,
         }
-        let run = serde_json::from_slice::<Image>(json)?.config.unwrap_or_default();
+        let image: Image = serde_json::from_slice(json)?;
+        let run = image.config.unwrap_or_default();
+        let env = run.env.unwrap_or_default();
         Ok(Self {
-            entrypoint: run.entrypoint.unwrap_or_default().into_iter().chain(run.cmd.unwrap_or_default()).collect(),
-            env: run.env.unwrap_or_default().iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            run: ImageConfig {
+                entrypoint: run.entrypoint.unwrap_or_default(),
+                cmd: run.cmd.unwrap_or_default(),
+                env: env.iter().filter_map(|e| e.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect(),
+                working_dir: run.working_dir.unwrap_or_default(),
+                user: run.user.unwrap_or_default(),
+                exposed_ports: run.exposed_ports.unwrap_or_default().into_keys().collect(),
+                stop_signal: run.stop_signal.unwrap_or_default(),
+                labels: run.labels.unwrap_or_default(),
+                volumes: run.volumes.unwrap_or_default().into_keys().collect(),
+            },
+            os: image.os.unwrap_or_default(),
+            architecture: image.architecture.unwrap_or_default(),
+            diff_ids: image.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default(),
         })
     }
 }
@@ -137,7 +171,15 @@ mod tests {
     #[test]
     fn a_config_may_lack_anything() {
         let full = Config::read(br#"{"config":{"Entrypoint":["a"],"Cmd":["b"],"Env":["K=v=w","X"]}}"#).unwrap();
-        assert_eq!(full, Config { entrypoint: vec!["a".into(), "b".into()], env: vec![("K".into(), "v=w".into())] });
+        assert_eq!((full.run.entrypoint, full.run.cmd), (vec!["a".into()], vec!["b".into()]));
+        assert_eq!(full.run.env, [("K".into(), "v=w".into())]);
+        let more = r#"{"os":"linux","architecture":"amd64","config":{"User":"1:2","WorkingDir":"/w","StopSignal":"3","Volumes":{"/v":{}},"ExposedPorts":{"80/tcp":{}},
+            "Labels":{"a":"b"}},"rootfs":{"type":"layers","diff_ids":["sha256:1"]}}"#;
+        let more = Config::read(more.as_bytes()).unwrap();
+        assert_eq!((&*more.os, &*more.architecture, more.diff_ids), ("linux", "amd64", vec!["sha256:1".into()]));
+        let run = more.run;
+        assert_eq!((&*run.user, &*run.working_dir, &*run.stop_signal), ("1:2", "/w", "3"));
+        assert_eq!((run.volumes, run.exposed_ports, run.labels), (vec!["/v".into()], vec!["80/tcp".into()], [("a".into(), "b".into())].into()));
         for empty in ["{}", r#"{"config":null}"#, r#"{"config":{"Cmd":null}}"#] {
             assert_eq!(Config::read(empty.as_bytes()).unwrap(), Config::default());
         }

@@ -115,8 +115,7 @@ impl Session<'_> {
             manifest: digest,
             wasm,
             size,
-            entrypoint: config.entrypoint,
-            env: config.env,
+            config: config.run,
             created: crate::pods::time::Time::now().rfc3339(),
         };
         self.store.record(&named)?;

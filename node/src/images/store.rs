@@ -4,7 +4,7 @@
 //! socket is needed between them. A lock file keeps the sweep from removing what is being named.
 
 use super::{Error, parse};
-use coracle_runtime::{ImageContent, LocalImage};
+use coracle_runtime::{ImageConfig, ImageContent, LocalImage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -37,9 +37,8 @@ pub struct Named {
     /// Its bytes.
     pub size: u64,
     /// From the image's config.
-    pub entrypoint: Vec<String>,
-    /// From the image's config.
-    pub env: Vec<(String, String)>,
+    #[serde(flatten)]
+    pub config: ImageConfig,
     /// RFC 3339.
     pub created: String,
 }
@@ -157,8 +156,7 @@ impl Store {
             reference: reference.into(),
             digest: named.manifest.clone(),
             content: ImageContent::Wasm { path, digest: named.wasm.clone() },
-            entrypoint: named.entrypoint.clone(),
-            env: named.env.clone(),
+            config: named.config.clone(),
         })
     }
 
@@ -205,8 +203,7 @@ impl Store {
             manifest,
             wasm,
             size,
-            entrypoint: Vec::new(),
-            env: Vec::new(),
+            config: ImageConfig::default(),
             created: crate::pods::time::Time::now().rfc3339(),
         };
         self.record(&named)?;

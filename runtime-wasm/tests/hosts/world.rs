@@ -1,6 +1,8 @@
 //! A node's worth of wasm runtime in a temporary folder, and what tests do with it.
 
-use coracle_runtime::{ContainerSpec, ContainerStatus, Dns, Event, ImageContent, LocalImage, PodRef, Port, Resources, Runtime, SandboxSpec, State};
+use coracle_runtime::{
+    ContainerSpec, ContainerStatus, Dns, Event, ImageConfig, ImageContent, LocalImage, PodRef, Port, Resources, Runtime, SandboxSpec, State,
+};
 use coracle_runtime_wasm::{Options, WasmRuntime};
 use http_body_util::{BodyExt, Empty};
 use sha2::{Digest, Sha256};
@@ -81,8 +83,7 @@ impl World {
             reference: format!("{name}:1"),
             digest: digest.clone(),
             content: ImageContent::Wasm { path, digest },
-            entrypoint: Vec::new(),
-            env: vec![("FROM_IMAGE".to_owned(), "yes".to_owned())],
+            config: ImageConfig { env: vec![("FROM_IMAGE".to_owned(), "yes".to_owned())], ..Default::default() },
         }
     }
 

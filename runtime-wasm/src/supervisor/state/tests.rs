@@ -21,8 +21,7 @@ fn start(name: &str, kind: Kind) -> Start {
         reference: "i".into(),
         digest: "sha256:0".into(),
         content: ImageContent::Wasm { path: PathBuf::new(), digest: "sha256:1".into() },
-        entrypoint: Vec::new(),
-        env: Vec::new(),
+        config: Default::default(),
     };
     let spec = coracle_runtime::ContainerSpec {
         sandbox: "u".into(),

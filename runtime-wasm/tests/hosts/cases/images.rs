@@ -31,7 +31,7 @@ async fn images_that_cannot_run_are_refused_with_a_reason() {
     let neither = wat::parse_str("(component)").unwrap();
     assert!(refusal(&world, "neither", &neither).await.contains("neither"));
     let mut oci = world.image("oci", &neither);
-    oci.content = ImageContent::Oci { layers: Vec::new(), config: "config".into() };
+    oci.content = ImageContent::Oci { layers: Vec::new() };
     assert!(world.runtime.supports(&oci).unwrap_err().message.contains("oci runtime"));
     // Nothing is left of the attempts.
     assert_eq!(std::fs::read_dir(world.dir.path().join("wasm/artifacts")).unwrap().count(), 0);
