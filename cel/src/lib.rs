@@ -16,6 +16,7 @@ mod meter;
 mod parse;
 mod program;
 mod rule;
+mod scan;
 mod types;
 mod value;
 

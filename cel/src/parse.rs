@@ -3,7 +3,10 @@
 //! The parser's tree can be as deep as its text is long (`1+1+1…`), so it lives and dies on a thread with a stack that is large enough; what comes out
 //! has a bounded depth, and whatever walks it may recurse.
 
-use crate::expr::{Call, Comprehension, Entry, Expr, Kind, Literal, MessageField, Positions, display};
+use crate::{
+    expr::{Call, Comprehension, Entry, Expr, Kind, Literal, MessageField, Positions, display},
+    scan::{self, Refusal},
+};
 use cel::common::ast::{self, EntryExpr, IdedExpr, LiteralValue, SourceInfo};
 use std::sync::Arc;
 
@@ -26,8 +29,17 @@ pub(crate) struct Parsed {
 /// # Errors
 /// What is wrong, in upstream's form (`ERROR: <input>:1:1: Syntax error: …`).
 pub(crate) fn parse(source: &str) -> Result<Parsed, String> {
-    if source.len() > MAX_SOURCE {
-        return Err(display(1, 0, "", &format!("expression code point size exceeds limit: size: {}, limit {MAX_SOURCE}", source.chars().count())));
+    match scan::check(source, MAX_SOURCE, MAX_DEPTH) {
+        Ok(()) => {}
+        Err(Refusal::Long) => {
+            let why = format!("expression code point size exceeds limit: size: {}, limit {MAX_SOURCE}", source.chars().count());
+            return Err(display(1, 0, "", &why));
+        }
+        Err(Refusal::Deep(at)) => {
+            let before = source.get(..at).unwrap_or_default();
+            let (line, column) = (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap_or_default().chars().count());
+            return Err(display(line, column, "", &format!("expression recursion limit exceeded: {MAX_DEPTH}")));
+        }
     }
     let owned = source.to_string();
     let thread = std::thread::Builder::new().name("cel-parser".into()).stack_size(STACK).spawn(move || parse_here(&owned));

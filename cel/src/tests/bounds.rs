@@ -51,6 +51,9 @@ fn nothing_absorbs_the_limit() {
     assert_eq!(run("[1].exists(x, self.list.all(a, self.list.all(b, true)))", &data), Err(Error::Budget));
 }
 
+/// Longest text, bytes.
+const MAX: usize = 32 * 1024;
+
 #[test]
 fn deep_and_long_texts_are_refused_or_run() {
     let env = Env::new().with("a", Type::Dyn);
@@ -70,6 +73,74 @@ fn deep_and_long_texts_are_refused_or_run() {
             let _ = program.run(&Activation::new(), CALL_LIMIT);
         }
     }
+    // What the parser has to recover from, in every way it can, at the longest there may be.
+    for piece in [
+        "(",
+        "[",
+        "{",
+        ")",
+        "]",
+        "}",
+        "([{",
+        "{1:",
+        "a{b:",
+        "a?",
+        "a?(",
+        "a?1:",
+        "a&&",
+        "a&&b||",
+        "a<",
+        "a in ",
+        "'",
+        "\"",
+        "'''",
+        "'\\",
+        ",",
+        "@",
+        "@ a ",
+        "a ",
+        "1 ",
+        "?",
+        ":",
+        "a.?b",
+        "a[?",
+        "has(",
+        "[1].map(x,",
+        "a.optMap(x,",
+        "//",
+        "!-",
+        "-!",
+        "1e",
+        "0x",
+        "1u",
+        "b'",
+        "r\"",
+        "`",
+        "if ",
+        "\u{1f600}",
+        "\u{feff}",
+        "\0",
+        "\r",
+        "\\",
+        "..",
+        "==",
+        "a.all(x,x.all(y,y)).",
+        "\u{2028}",
+        "b'\\377",
+        "'\\U00110000'",
+        "Object{",
+        "x:",
+    ] {
+        let source = piece.repeat(MAX / piece.len());
+        if let Err(why) = Program::compile(&env, &source) {
+            assert!(why.starts_with("ERROR: <input>:") && why.len() < 4 * MAX, "{piece}: {} bytes", why.len());
+        }
+        let balanced = format!("{}{}", "f(".repeat(249), ")".repeat(249));
+        let _ = Program::compile(&env, &format!("{balanced}{piece}{balanced}"));
+    }
+    let deep = format!("{}1{}", "(".repeat(251), ")".repeat(251));
+    let why = Program::compile(&env, &deep).expect_err("too deep");
+    assert!(why.starts_with("ERROR: <input>:1:251: expression recursion limit exceeded: 250"), "{why}");
     // Within the bound it works, on a small stack as well.
     let long = format!("true{}", " && true".repeat(3000));
     let nested = format!("{}1{}", "[1].map(x, ".repeat(40), ")".repeat(40));
