@@ -42,6 +42,7 @@ targets! {
     link::frames 2_000,
     link::messages 4_000,
     store::records 4_000,
+    store::log_segments 4_000,
     wasm::control_socket 500,
     wasm::modules 2_000,
     wasm::name_answers 2_000,

@@ -1,7 +1,7 @@
 //! Space set aside for starting on a full disk.
 //!
 //! While the process runs, writes are refused before the disk is full ([`crate::disk::RESERVE`]). But others fill disks too (logs, another program), and a start
-//! writes by itself: the vote, the pages redb copies for it. So a file of some megabytes lies in the data directory, and a start that finds the disk full
+//! writes by itself: its vote, for which the log may have to grow. So a file of some megabytes lies in the data directory, and a start that finds the disk full
 //! throws it overboard: the process comes up, answers reads, and refuses writes with the reason. It comes back when there is room again.
 
 use crate::disk::{FreeSpace, RESERVE};

@@ -1,12 +1,13 @@
-//! What can go wrong below redb: files in use, a disk that fills, writes that fail.
+//! What can go wrong below log and state: files in use, a disk that fills, writes that fail.
 
 use crate::{Error, ballast::Ballast};
-use redb::{Database, DatabaseError, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend, backends::FileBackend};
+use std::fs::TryLockError;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Free bytes below which writes are refused: what is in flight (16 MiB), one flush of the state, and the pages redb copies for both.
+/// Free bytes below which writes are refused: what is in flight (16 MiB), one flush of the state, and the pages redb copies for it.
 pub(crate) const RESERVE: u64 = 32 << 20;
 
 /// What to do when a write to the log or the state failed. The default ends the process; tests put another in its place, which must not return to business.
@@ -103,9 +104,43 @@ impl StorageBackend for Shared {
     }
 }
 
-/// Opens one of the store's files, on a given backend or (None) as `dir/name`.
-pub(crate) fn open(dir: &Path, name: &str, cache: usize, backend: Option<Arc<dyn StorageBackend>>) -> Result<Database, Error> {
-    let path = dir.join(name);
+/// The log, and the state.
+pub(crate) const LOG: &str = "log.bin";
+pub(crate) const STATE: &str = "state.redb";
+
+fn in_use(dir: &Path) -> Error {
+    Error::Failed(format!(
+        "the data directory {} is in use by another process; stop that one, or choose another directory with --data-dir",
+        dir.display()
+    ))
+}
+
+/// Opens the log's file for us alone, or a given backend.
+pub(crate) fn open_log(dir: &Path, backend: Option<Arc<dyn StorageBackend>>) -> Result<Arc<dyn StorageBackend>, Error> {
+    if let Some(backend) = backend {
+        return Ok(backend);
+    }
+    let older = dir.join("log.redb");
+    if older.exists() {
+        return Err(Error::Failed(format!(
+            "{} was written by an earlier version of Coracle, and this one does not read it; use that version, or another data directory",
+            older.display()
+        )));
+    }
+    let path = dir.join(LOG);
+    let file = file(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(in_use(dir)),
+        Err(TryLockError::Error(error)) => return Err(Error::Failed(format!("locking {}: {error}", path.display()))),
+    }
+    let backend = FileBackend::new(file).map_err(|error| Error::Failed(format!("opening {}: {error}", path.display())))?;
+    Ok(Arc::new(backend))
+}
+
+/// Opens the state's file, or a given backend.
+pub(crate) fn open_state(dir: &Path, cache: usize, backend: Option<Arc<dyn StorageBackend>>) -> Result<Database, Error> {
+    let path = dir.join(STATE);
     let mut builder = Database::builder();
     builder.set_cache_size(cache);
     let opened = match backend {
@@ -113,10 +148,7 @@ pub(crate) fn open(dir: &Path, name: &str, cache: usize, backend: Option<Arc<dyn
         None => builder.create_file(file(&path)?),
     };
     opened.map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => Error::Failed(format!(
-            "the data directory {} is in use by another process; stop that one, or choose another directory with --data-dir",
-            dir.display()
-        )),
+        DatabaseError::DatabaseAlreadyOpen => in_use(dir),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => {
             Error::Failed(format!("{} is damaged: {what}; restore the data directory from a backup", path.display()))
         }

@@ -1,6 +1,6 @@
 //! Raft, revisions, snapshots and watch. Knows bytes and keys, not kinds.
 //!
-//! A write is a [`Txn`]: proposed, put in the log (`log.redb`; concurrent writes share its fsync, the only one a write waits for), then applied in memory to
+//! A write is a [`Txn`]: proposed, put in the log (`log.bin`; concurrent writes share its fsync, the only one a write waits for), then applied in memory to
 //! persistent ordered maps. Every change gets the next revision, which is our own counter and the `resourceVersion` clients see. Readers hold a [`Snapshot`];
 //! watchers get every [`Change`] that matches their [`Scope`], or [`Error::Gone`], never silence. The state on disk (`state.redb`) follows behind in steps, and
 //! the log is cut only below it.

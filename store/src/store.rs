@@ -35,9 +35,9 @@ const LEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory for `log.redb` and `state.redb`; made when missing.
+    /// Directory for `log.bin` and `state.redb`; made when missing.
     pub dir: PathBuf,
-    /// redb cache of each file, bytes.
+    /// redb's cache of the state file, bytes.
     pub cache: usize,
     /// How long the history (old revisions and the watch ring) is kept in memory.
     pub history_age: Duration,
@@ -46,7 +46,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Small defaults: 1 MiB of cache a file, five minutes and 8 MiB of history.
+    /// Small defaults: 1 MiB of cache, five minutes and 8 MiB of history.
     pub fn new(dir: impl Into<PathBuf>) -> Options {
         Options { dir: dir.into(), cache: 1 << 20, history_age: Duration::from_secs(300), history_bytes: 8 << 20 }
     }
@@ -55,7 +55,7 @@ impl Options {
 /// What simulation and tests put in the place of disk and death.
 #[derive(Clone, Default)]
 pub struct Seams {
-    /// In place of `log.redb`.
+    /// In place of `log.bin`.
     pub log: Option<Arc<dyn StorageBackend>>,
     /// In place of `state.redb`.
     pub state: Option<Arc<dyn StorageBackend>>,
@@ -327,24 +327,30 @@ type Opened = (LogStore, Arc<StateFile>, crate::record::Applied, crate::root::Ro
 fn open_files(options: &Options, seams: &Seams) -> Result<Opened, Error> {
     let dir = &options.dir;
     disk::make_dir(dir)?;
-    let log = disk::open(dir, "log.redb", options.cache, seams.log.clone())?;
-    let state = disk::open(dir, "state.redb", options.cache, seams.state.clone())?;
+    let log = disk::open_log(dir, seams.log.clone())?;
+    let state = disk::open_state(dir, options.cache, seams.state.clone())?;
     disk::sync_dir(dir).map_err(failed(format_args!("syncing the data directory {}", dir.display())))?;
-    let log = LogStore::open(log, seams.fatal.clone()).map_err(failed(format_args!("reading {}", dir.join("log.redb").display())))?;
+    let log = LogStore::open(log, seams.fatal.clone()).map_err(failed(format_args!("reading {}", dir.join(disk::LOG).display())))?;
     let state = Arc::new(StateFile::new(state));
     let read = || -> std::io::Result<_> {
         let image = state.image()?;
         Ok((image.load()?, image.applied))
     };
-    let (root, applied) = read().map_err(failed(format_args!("reading {}", dir.join("state.redb").display())))?;
-    // The log is cut only below what the state file holds. If it is cut further, that is not the state file that belongs to it.
-    let cut = log.purged();
-    if cut > applied.log_id {
+    let (root, applied) = read().map_err(failed(format_args!("reading {}", dir.join(disk::STATE).display())))?;
+    // The log is cut only below what the state file holds, and the state file holds only what is durable in the log. Otherwise they do not belong together.
+    let wrong = if log.purged() > applied.log_id {
+        Some(format!("older than {} allows (state at {:?}, log cut at {:?})", disk::LOG, applied.log_id, log.purged()))
+    } else if log.last() < applied.log_id {
+        Some(format!("ahead of {} (state at {:?}, log ends at {:?})", disk::LOG, applied.log_id, log.last()))
+    } else {
+        None
+    };
+    if let Some(wrong) = wrong {
         log.close();
         return Err(Error::Failed(format!(
-            "state.redb in {} is older than log.redb allows (state at {:?}, log cut at {cut:?}): one of them was replaced; restore both from the same backup",
-            dir.display(),
-            applied.log_id
+            "{} in {} is {wrong}: one of them was replaced or damaged; restore both from the same backup",
+            disk::STATE,
+            dir.display()
         )));
     }
     Ok((log, state, applied, root))

@@ -1,4 +1,4 @@
-//! The power goes at any moment: of what was written since the last sync, any part may be on the disk, torn at sectors. Every acknowledged write must be there.
+//! The power goes at any moment: of what was written since the last sync, any sectors may be on the disk. Every acknowledged write must be there.
 
 mod support;
 
@@ -114,8 +114,11 @@ impl Machine {
                     (Unsynced::SetLen(_), _) => {}
                     (Unsynced::Write(offset, data), 1) => write_at(&mut bytes, *offset, data),
                     (Unsynced::Write(offset, data), _) => {
-                        let sectors = dice.roll(data.len() / SECTOR + 1);
-                        write_at(&mut bytes, *offset, &data[..sectors * SECTOR]);
+                        for (n, sector) in data.chunks(SECTOR).enumerate() {
+                            if dice.roll(2) == 0 {
+                                write_at(&mut bytes, *offset + n * SECTOR, sector);
+                            }
+                        }
                     }
                 }
             }

@@ -1,29 +1,27 @@
-//! The Raft log in `log.redb`: one thread owns all writing, and everything that waits when it turns to the disk shares one fsync.
+//! The Raft log in `log.bin`: one thread owns all writing, and everything that waits when it turns to the disk shares one write and one fsync.
 //!
 //! What has been appended but not applied is also kept in memory, so that applying never waits for a read. A write that fails ends the process: after a failed
 //! fsync the page cache cannot be trusted (the next fsync may succeed without the data), and nothing of the failed batch has been acknowledged.
 
 use super::{Entry, LogId, TypeConfig, Vote};
 use crate::disk::Fatal;
-use crate::record;
+use crate::record::{self, BatchWriter, Place, SLOT};
+use journal::{Found, Journal, Places};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use parking_lot::{Mutex, RwLock};
+use redb::StorageBackend;
 use std::collections::VecDeque;
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const VOTE: &str = "vote";
-const PURGED: &str = "purged";
+mod journal;
 
-/// Most entries that go to the disk in one commit.
-const MAX_BATCH: usize = 4096;
+/// Bytes after which a batch takes no further job.
+const MAX_BATCH: usize = 4 * SLOT;
 
 enum Job {
     Append { entries: Vec<Entry>, done: IOFlushed<TypeConfig> },
@@ -41,35 +39,25 @@ struct View {
     vote: Option<Vote>,
     /// The newest entries, contiguous, ending at `last`.
     tail: VecDeque<Entry>,
-    /// Entries below this index are on disk.
-    written: u64,
+    /// Where the entries stand that have been written.
+    places: Places,
+    /// Cuts that are queued: until they are done, `places` may speak of entries that others have taken the place of.
+    cuts: usize,
     /// Entries below this index have been applied.
     applied: u64,
 }
 
 impl View {
-    /// What the file says.
-    fn read(db: &Database) -> io::Result<View> {
-        let mut view = View::default();
-        let txn = db.begin_read().map_err(other)?;
-        let tables = txn.open_table(META).and_then(|meta| Ok((meta, txn.open_table(ENTRIES)?)));
-        let (meta, entries) = match tables {
-            Ok(tables) => tables,
-            // Nothing has ever been written.
-            Err(TableError::TableDoesNotExist(_)) => return Ok(view),
-            Err(error) => return Err(other(error)),
-        };
-        view.vote = meta.get(VOTE).map_err(other)?.map(|v| record::decode_vote(v.value())).transpose().map_err(other)?;
-        view.purged = meta.get(PURGED).map_err(other)?.map(|v| record::decode_log_id(v.value())).transpose().map_err(other)?;
-        let last = entries.last().map_err(other)?.map(|(index, v)| decode(index.value(), v.value())).transpose()?;
-        view.last = last.map(|entry| entry.log_id).max(view.purged);
-        view.written = view.next_index();
-        Ok(view)
+    fn new(found: Found) -> View {
+        View { purged: found.state.purged, last: found.last, vote: found.state.vote, places: found.places, ..View::default() }
     }
 
     /// Drops from memory what the disk has and no one waits for.
     fn trim(&mut self) {
-        let needed = self.written.min(self.applied);
+        if self.cuts > 0 {
+            return;
+        }
+        let needed = self.places.end().min(self.applied);
         while self.tail.front().is_some_and(|entry| entry.log_id.index < needed) {
             self.tail.pop_front();
         }
@@ -86,7 +74,7 @@ impl View {
 /// Counters of the log writer.
 #[derive(Default)]
 pub(crate) struct LogStats {
-    /// Commits (each one fsync).
+    /// Batches (each one fsync).
     pub commits: AtomicU64,
     /// Entries written.
     pub entries: AtomicU64,
@@ -94,7 +82,9 @@ pub(crate) struct LogStats {
 
 struct Shared {
     view: Mutex<View>,
-    db: Mutex<Option<Arc<Database>>>,
+    file: Mutex<Option<Arc<dyn StorageBackend>>>,
+    /// Held while entries are read from the file, so that their slots are not written anew meanwhile.
+    reading: RwLock<()>,
     stats: LogStats,
     fatal: Fatal,
 }
@@ -107,19 +97,17 @@ pub(crate) struct LogStore {
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
 
-fn other(error: impl Display) -> io::Error {
-    io::Error::other(error.to_string())
-}
-
 impl LogStore {
     /// Reads what is there and starts the writer thread.
-    pub fn open(db: Database, fatal: Fatal) -> io::Result<LogStore> {
-        let view = View::read(&db)?;
-        let shared = Arc::new(Shared { view: Mutex::new(view), db: Mutex::new(Some(Arc::new(db))), stats: LogStats::default(), fatal });
+    pub fn open(file: Arc<dyn StorageBackend>, fatal: Fatal) -> io::Result<LogStore> {
+        let (journal, found) = Journal::open(file.clone())?;
+        let shared =
+            Shared { view: Mutex::new(View::new(found)), file: Mutex::new(Some(file)), reading: RwLock::new(()), stats: LogStats::default(), fatal };
+        let shared = Arc::new(shared);
         let (queue, jobs) = mpsc::channel();
         let thread = std::thread::Builder::new().name("coracle-log".into()).spawn({
             let shared = shared.clone();
-            move || shared.write_loop(&jobs)
+            move || shared.write_loop(journal, &jobs)
         })?;
         Ok(LogStore { shared, queue, thread: Arc::new(Mutex::new(Some(thread))) })
     }
@@ -131,6 +119,11 @@ impl LogStore {
     /// The greatest log id that has been purged.
     pub fn purged(&self) -> Option<LogId> {
         self.shared.view.lock().purged
+    }
+
+    /// The greatest log id it holds or has purged.
+    pub fn last(&self) -> Option<LogId> {
+        self.shared.view.lock().last
     }
 
     /// Everything below this index has been applied and need not stay in memory.
@@ -146,11 +139,11 @@ impl LogStore {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
-        self.shared.db.lock().take();
+        self.shared.file.lock().take();
     }
 
     fn enqueue(&self, job: Job) -> io::Result<()> {
-        self.queue.send(job).map_err(|_| io::Error::other("the log is closed"))
+        self.queue.send(job).map_err(|_| closed())
     }
 
     fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
@@ -164,29 +157,36 @@ impl LogStore {
             Bound::Excluded(&i) => i,
             Bound::Unbounded => u64::MAX,
         };
-        let (from_disk, tail) = {
+        let reading = self.shared.reading.read();
+        let (written, tail) = {
             let view = self.shared.view.lock();
             let low = start.max(view.purged.as_ref().map_or(0, |id| id.index + 1));
             let high = end.min(view.next_index());
             let tail_start = view.tail.front().map_or(view.next_index(), |entry| entry.log_id.index);
             let skip = usize::try_from(low.saturating_sub(tail_start)).unwrap_or(usize::MAX);
             let take = usize::try_from(high.saturating_sub(low.max(tail_start))).unwrap_or(usize::MAX);
-            (low..high.min(tail_start), view.tail.iter().skip(skip).take(take).cloned().collect::<Vec<_>>())
+            let written: Vec<_> = view.places.range(low..high.min(tail_start)).collect();
+            (written, view.tail.iter().skip(skip).take(take).cloned().collect::<Vec<_>>())
         };
-        if from_disk.is_empty() {
+        if written.is_empty() {
             return Ok(tail);
         }
-        let db = self.shared.database()?;
-        let txn = db.begin_read().map_err(other)?;
-        let table = txn.open_table(ENTRIES).map_err(other)?;
-        let mut entries = Vec::new();
-        for item in table.range(from_disk).map_err(other)? {
-            let (index, bytes) = item.map_err(other)?;
-            entries.push(decode(index.value(), bytes.value())?);
+        let file = self.shared.file.lock().clone().ok_or_else(closed)?;
+        let mut entries = Vec::with_capacity(written.len() + tail.len());
+        let mut bytes = Vec::new();
+        for (index, place) in written {
+            bytes.resize(place.len as usize, 0);
+            file.read(place.at, &mut bytes)?;
+            entries.push(decode(index, &bytes)?);
         }
+        drop(reading);
         entries.extend(tail);
         Ok(entries)
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log is closed")
 }
 
 fn decode(index: u64, bytes: &[u8]) -> io::Result<Entry> {
@@ -199,84 +199,83 @@ fn decode(index: u64, bytes: &[u8]) -> io::Result<Entry> {
 }
 
 impl Shared {
-    fn database(&self) -> io::Result<Arc<Database>> {
-        self.db.lock().clone().ok_or_else(|| io::Error::other("the log is closed"))
-    }
-
-    fn write_loop(&self, jobs: &mpsc::Receiver<Job>) {
-        let mut batch = Vec::new();
+    fn write_loop(&self, mut journal: Journal, jobs: &mpsc::Receiver<Job>) {
+        let (mut batch, mut taken) = (BatchWriter::new(), Vec::new());
         while let Ok(job) = jobs.recv() {
-            let mut entries = 0;
             let mut stop = false;
             for job in std::iter::once(job).chain(jobs.try_iter()) {
-                entries += if let Job::Append { entries, .. } = &job { entries.len() } else { 1 };
-                stop |= matches!(job, Job::Stop);
-                batch.push(job);
-                if stop || entries >= MAX_BATCH {
+                stop = matches!(job, Job::Stop);
+                encode(&job, &mut batch, &mut journal);
+                taken.push(job);
+                if stop || batch.size() >= MAX_BATCH {
                     break;
                 }
             }
-            if let Err(error) = self.write(&batch) {
+            if taken.iter().any(|job| !matches!(job, Job::Stop))
+                && let Err(error) = self.write(&mut journal, &mut batch, &mut taken)
+            {
                 // Nothing of this batch is acknowledged, now or later.
                 self.fatal.die(&format!("writing the log failed: {error}"));
                 return;
             }
-            self.finish(&mut batch);
             if stop {
                 return;
             }
+            batch.clear();
         }
     }
 
-    /// One commit for a whole batch.
-    fn write(&self, batch: &[Job]) -> io::Result<()> {
-        if batch.iter().all(|job| matches!(job, Job::Stop)) {
-            return Ok(());
-        }
-        let db = self.database()?;
-        let txn = db.begin_write().map_err(other)?;
+    /// Makes a batch durable and tells those who wait.
+    fn write(&self, journal: &mut Journal, batch: &mut BatchWriter, taken: &mut Vec<Job>) -> io::Result<()> {
+        let at = journal.append(batch)?;
+        self.stats.commits.fetch_add(1, Ordering::Relaxed);
+        self.stats.entries.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
+        let mut purged = false;
         {
-            let mut meta = txn.open_table(META).map_err(other)?;
-            let mut table = txn.open_table(ENTRIES).map_err(other)?;
-            for job in batch {
+            let mut view = self.view.lock();
+            let mut entries = batch.entries.iter();
+            for job in taken.iter() {
                 match job {
-                    Job::Append { entries, .. } => {
-                        for entry in entries {
-                            table.insert(entry.log_id.index, &*record::encode_entry(entry)).map_err(other)?;
+                    Job::Append { entries: appended, .. } => {
+                        for (id, place) in entries.by_ref().take(appended.len()) {
+                            view.places.put(id.index, Place { at: at + place.at, ..*place });
                         }
-                        self.stats.entries.fetch_add(entries.len() as u64, Ordering::Relaxed);
                     }
-                    Job::Vote { vote, .. } => {
-                        meta.insert(VOTE, &*record::encode_vote(vote)).map_err(other)?;
+                    Job::Truncate { from } => {
+                        view.places.cut(*from);
+                        view.cuts -= 1;
                     }
-                    Job::Truncate { from } => table.retain_in(*from.., |_, _| false).map_err(other)?,
                     Job::Purge { upto } => {
-                        meta.insert(PURGED, &*record::encode_log_id(upto)).map_err(other)?;
-                        table.retain_in(..=upto.index, |_, _| false).map_err(other)?;
+                        view.places.drop_below(upto.index + 1);
+                        purged = true;
                     }
-                    Job::Stop => {}
+                    Job::Vote { .. } | Job::Stop => {}
                 }
             }
-        }
-        txn.commit().map_err(other)?;
-        self.stats.commits.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn finish(&self, batch: &mut Vec<Job>) {
-        let written = batch.iter().rev().find_map(|job| if let Job::Append { entries, .. } = job { entries.last() } else { None });
-        if let Some(last) = written {
-            let mut view = self.view.lock();
-            view.written = last.log_id.index + 1;
             view.trim();
         }
-        for job in batch.drain(..) {
+        for job in taken.drain(..) {
             match job {
                 Job::Append { done, .. } => done.io_completed(Ok(())),
                 Job::Vote { done, .. } => drop(done.send(())),
                 Job::Truncate { .. } | Job::Purge { .. } | Job::Stop => {}
             }
         }
+        if purged {
+            let _none = self.reading.write();
+            journal.release()?;
+        }
+        Ok(())
+    }
+}
+
+fn encode(job: &Job, batch: &mut BatchWriter, journal: &mut Journal) {
+    match job {
+        Job::Append { entries, .. } => entries.iter().for_each(|entry| batch.entry(entry)),
+        Job::Vote { vote, .. } => journal.state.vote = Some(*vote),
+        Job::Truncate { from } => batch.truncate(*from),
+        Job::Purge { upto } => journal.state.purged = journal.state.purged.max(Some(*upto)),
+        Job::Stop => {}
     }
 }
 
@@ -306,7 +305,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let (done, written) = tokio::sync::oneshot::channel();
         self.shared.view.lock().vote = Some(*vote);
         self.enqueue(Job::Vote { vote: *vote, done })?;
-        written.await.map_err(|_| io::Error::other("the log is closed"))
+        written.await.map_err(|_| closed())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -334,7 +333,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             // What it never had is not there to be cut.
             view.last = view.last.min(last_log_id).max(view.purged);
-            view.written = view.written.min(from);
+            view.cuts += 1;
         }
         self.enqueue(Job::Truncate { from })
     }
@@ -351,3 +350,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.enqueue(Job::Purge { upto: log_id })
     }
 }
+
+#[cfg(test)]
+mod tests;

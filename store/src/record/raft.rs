@@ -1,7 +1,7 @@
-//! Records of what Raft keeps: votes, log ids, log entries, and how far the state file is.
+//! Records of what Raft keeps: log ids, log entries, and how far the state file is.
 
 use super::{Corrupt, Reader, Writer, read_txn, write_txn};
-use crate::raft::{Entry, LogId, Membership, Node, Proposal, StoredMembership, Vote};
+use crate::raft::{Entry, LogId, Membership, Node, Proposal, StoredMembership};
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,13 +15,13 @@ pub(crate) struct Applied {
     pub revision: u64,
 }
 
-fn write_log_id(w: &mut Writer, id: &LogId) {
+pub(super) fn write_log_id(w: &mut Writer, id: &LogId) {
     w.u64(id.leader_id.term);
     w.u64(id.leader_id.node_id);
     w.u64(id.index);
 }
 
-fn read_log_id(r: &mut Reader<'_>) -> Result<LogId, Corrupt> {
+pub(super) fn read_log_id(r: &mut Reader<'_>) -> Result<LogId, Corrupt> {
     let leader_id = LeaderId { term: r.u64("the term")?, node_id: r.u64("the leader")? };
     Ok(LogId { leader_id, index: r.u64("the index")? })
 }
@@ -34,11 +34,7 @@ fn write_option(w: &mut Writer, id: Option<&LogId>) {
 }
 
 fn read_option(r: &mut Reader<'_>) -> Result<Option<LogId>, Corrupt> {
-    match r.u8("the log id")? {
-        0 => Ok(None),
-        1 => Ok(Some(read_log_id(r)?)),
-        _ => Err(Corrupt::Value("the log id")),
-    }
+    if r.flag("the log id")? { read_log_id(r).map(Some) } else { Ok(None) }
 }
 
 fn write_membership(w: &mut Writer, membership: &Membership) {
@@ -70,50 +66,25 @@ fn read_membership(r: &mut Reader<'_>) -> Result<Membership, Corrupt> {
     Membership::new(configs, nodes).map_err(|_| Corrupt::Value("the membership"))
 }
 
-pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
-    let mut w = Writer::new(24);
-    w.u64(vote.leader_id.term);
-    w.u64(vote.leader_id.node_id);
-    w.u8(vote.committed as u8);
-    w.finish()
-}
-
-pub(crate) fn decode_vote(record: &[u8]) -> Result<Vote, Corrupt> {
-    let mut r = Reader::new(record)?;
-    let leader_id = LeaderId { term: r.u64("the term")?, node_id: r.u64("the candidate")? };
-    let committed = r.u8("the vote")? != 0;
-    r.end()?;
-    Ok(Vote { leader_id, committed })
-}
-
-pub(crate) fn encode_log_id(id: &LogId) -> Vec<u8> {
-    let mut w = Writer::new(24);
-    write_log_id(&mut w, id);
-    w.finish()
-}
-
-pub(crate) fn decode_log_id(record: &[u8]) -> Result<LogId, Corrupt> {
-    let mut r = Reader::new(record)?;
-    let id = read_log_id(&mut r)?;
-    r.end()?;
-    Ok(id)
-}
-
-pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let weight = if let EntryPayload::Normal(proposal) = &entry.payload { proposal.0.weight() } else { 64 };
-    let mut w = Writer::new(weight + 32);
-    write_log_id(&mut w, &entry.log_id);
+pub(super) fn write_entry(w: &mut Writer, entry: &Entry) {
+    write_log_id(w, &entry.log_id);
     match &entry.payload {
         EntryPayload::Blank => w.u8(0),
         EntryPayload::Normal(proposal) => {
             w.u8(1);
-            write_txn(&mut w, &proposal.0);
+            write_txn(w, &proposal.0);
         }
         EntryPayload::Membership(membership) => {
             w.u8(2);
-            write_membership(&mut w, membership);
+            write_membership(w, membership);
         }
     }
+}
+
+/// An entry's record as it stands in the log.
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut w = Writer::new(128);
+    write_entry(&mut w, entry);
     w.finish()
 }
 

@@ -153,15 +153,35 @@ async fn damage_is_named() {
     let options = Options::new(dir.path());
     let store = Store::open(options.clone()).await.unwrap();
     store.commit(put("a")).await.unwrap();
+    store.commit(put("b")).await.unwrap();
     store.shutdown().await;
-    const ENTRIES: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("entries");
-    let db = disk::open(dir.path(), "log.redb", 1 << 20, None).unwrap();
-    let txn = db.begin_write().unwrap();
-    txn.open_table(ENTRIES).unwrap().insert(1, &b"\x01nonsense"[..]).unwrap();
-    txn.commit().unwrap();
-    drop(db);
+    let path = dir.path().join("log.bin");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let entry = bytes.windows(6).position(|w| w == b"{\"rv\":").unwrap();
+    bytes[entry] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
     let error = Store::open(options).await.err().unwrap().to_string();
-    assert!(error.contains("log entry 1") && error.contains("checksum"), "{error}");
+    assert!(error.contains(&path.display().to_string()) && error.contains("at byte") && error.contains("backup"), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_lacks_what_the_state_holds_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options::new(dir.path())).await.unwrap();
+    store.commit(put("a")).await.unwrap();
+    assert!(store.inner.flush.flush(true).unwrap());
+    store.shutdown().await;
+    std::fs::remove_file(dir.path().join("log.bin")).unwrap();
+    let refused = Store::open(Options::new(dir.path())).await.err().unwrap().to_string();
+    assert!(refused.contains("ahead") && refused.contains("backup"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_log_of_an_earlier_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("log.redb"), b"").unwrap();
+    let refused = Store::open(Options::new(dir.path())).await.err().unwrap().to_string();
+    assert!(refused.contains("log.redb") && refused.contains("earlier version"), "{refused}");
 }
 
 #[tokio::test]
@@ -171,7 +191,7 @@ async fn files_are_private() {
     let data = dir.path().join("data");
     Store::open(Options::new(&data)).await.unwrap().shutdown().await;
     let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(data.clone()), mode(data.join("log.redb")), mode(data.join("state.redb"))), (0o700, 0o600, 0o600));
+    assert_eq!((mode(data.clone()), mode(data.join("log.bin")), mode(data.join("state.redb"))), (0o700, 0o600, 0o600));
 }
 
 #[tokio::test]
@@ -180,6 +200,10 @@ async fn a_file_that_is_no_store_is_named() {
     std::fs::write(dir.path().join("state.redb"), b"not a database, but long enough to have a header".repeat(100)).unwrap();
     let error = Store::open(Options::new(dir.path())).await.err().unwrap().to_string();
     assert!(error.contains("state.redb"), "{error}");
+    std::fs::remove_file(dir.path().join("state.redb")).unwrap();
+    std::fs::write(dir.path().join("log.bin"), b"not a log").unwrap();
+    let error = Store::open(Options::new(dir.path())).await.err().unwrap().to_string();
+    assert!(error.contains("log.bin") && error.contains("no segment"), "{error}");
     let file = dir.path().join("file");
     std::fs::write(&file, b"").unwrap();
     let error = Store::open(Options::new(&file)).await.err().unwrap().to_string();
