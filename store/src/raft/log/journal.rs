@@ -3,8 +3,8 @@
 //! It grows by zeros, which are synced before they are used, and from then on is written over in place: such a write changes nothing but data, so its sync is
 //! the cheapest there is, and no disk that fills in the meantime can stop it.
 
-use crate::record::{BLOCK, BatchWriter, Contents, FILE_HEAD, Head, Place, Record, SLOT, State, decode_file_head, encode_file_head, read_segment};
 use crate::raft::LogId;
+use crate::record::{BLOCK, BatchWriter, Contents, FILE_HEAD, Head, Place, Record, SLOT, State, decode_file_head, encode_file_head, read_segment};
 use redb::StorageBackend;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -239,7 +239,8 @@ impl Journal {
         }
         let mut bytes = vec![0; head.slots as usize * SLOT];
         self.file.read(start(slot), &mut bytes)?;
-        let contents = read_segment(&bytes, self.secret, number).map_err(|(at, error)| damaged(format_args!("at byte {}: {error}", start(slot) + at as u64)))?;
+        let contents =
+            read_segment(&bytes, self.secret, number).map_err(|(at, error)| damaged(format_args!("at byte {}: {error}", start(slot) + at as u64)))?;
         Ok((Segment::new(head, slot), contents))
     }
 
