@@ -11,6 +11,10 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 
 /// Where the demo lives.
 #[derive(Args)]
@@ -51,7 +55,8 @@ pub fn run(options: &Options) -> Result<()> {
     let data = dir.join("data");
     let kubeconfig = dir.join("kubeconfig");
     fs::create_dir_all(&dir)?;
-    let cluster = start(&binary, &data, &kubeconfig)?;
+    let mut wait = Wait::new()?;
+    let mut cluster = start(&binary, &data, &kubeconfig)?;
     let coracle = |words: &[&str]| run_quietly(Command::new(&binary).args(words).arg("--data-dir").arg(&data));
     let kubectl = |words: &[&str]| run_quietly(Command::new("kubectl").arg("--kubeconfig").arg(&kubeconfig).args(words));
     coracle(&["image", "import", &components.join("hello.wasm").to_string_lossy(), "--name", "hello:v1"])?;
@@ -77,10 +82,39 @@ pub fn run(options: &Options) -> Result<()> {
     }
     if !options.check {
         println!("\nCtrl-C stops the cluster and removes {}.", dir.display());
-        let mut cluster = cluster;
-        cluster.child.wait()?;
+        wait.until_told(&mut cluster.child)?;
     }
     Ok(())
+}
+
+/// Takes Ctrl-C and SIGTERM from when it is made: what has been started is ended by [`Running`], not left behind.
+struct Wait {
+    runtime: Runtime,
+    signals: [Signal; 3],
+}
+
+impl Wait {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _inside = runtime.enter();
+        let signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::child())?];
+        Ok(Self { runtime, signals })
+    }
+
+    /// Until somebody wants it to end, or it ended by itself.
+    fn until_told(&mut self, child: &mut Child) -> Result<()> {
+        let [interrupt, terminate, ended] = &mut self.signals;
+        self.runtime.block_on(async {
+            while child.try_wait()?.is_none() {
+                tokio::select! {
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    _ = ended.recv() => {}
+                }
+            }
+            Ok(())
+        })
+    }
 }
 
 fn start(binary: &Path, data: &Path, kubeconfig: &Path) -> Result<Running> {
