@@ -1,7 +1,7 @@
 //! ResourceQuota: what a write takes is charged in the same transaction, so that two writes cannot pass one quota together.
 //!
 //! (Upstream charges before it writes, and counts again what was charged for nothing.) A write that loses the race for a quota is decided anew. What is
-//! given back is counted by the controller of [`crate::controllers::quota`].
+//! given back is counted by the quota controller.
 
 use super::lookup;
 use crate::{

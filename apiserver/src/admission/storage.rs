@@ -17,7 +17,7 @@ pub struct PersistentVolumeClaimResize;
 
 const CLASSES: &str = "storageclasses.storage.k8s.io";
 
-/// Resource → the finalizer that the controller of [`crate::controllers::volume_protection`] takes away.
+/// Resource → the finalizer that the controller of volume protection takes away.
 pub const FINALIZERS: &[(&str, &str)] = &[
     ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
     ("persistentvolumes", "kubernetes.io/pv-protection"),

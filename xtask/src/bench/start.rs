@@ -1,4 +1,4 @@
-//! How fast and how small: empty folder → ready, create → Ready, a thousand pods, and an idle minute.
+//! How fast and how small: empty folder → ready, create → Ready, a thousand pods, and idle minutes.
 
 use super::{
     cluster::{Client, Cluster, call, send},
@@ -27,6 +27,7 @@ pub async fn run() -> Result<()> {
     packages::ensure(packages::KUBECTL)?;
     let cluster = Cluster::start()?;
     println!("\nempty directory → ready                        {}   {}", ms(cluster.ready_after), cluster.ready_line);
+    idle_minute(&cluster, "idle for a minute").await?;
     let mut client = cluster.connect().await?;
     warm(&mut client, &cluster).await?;
 
@@ -44,13 +45,7 @@ pub async fn run() -> Result<()> {
     call(&mut client, "DELETE", &format!("{PODS}?gracePeriodSeconds=0"), Vec::new()).await?;
     events.until_gone(ONE_BY_ONE + 1).await?;
 
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let idle = memory::pss(&cluster.processes())?;
-    for pid in cluster.processes() {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-        println!("  {:>8} KiB  {}", memory::pss(&[pid])?, name.chars().take(100).collect::<String>());
-    }
-    println!("idle for a minute                               {:.1} MB (PSS of {} processes)", idle as f64 / 1e3 * 1.024, cluster.processes().len());
+    let idle = idle_minute(&cluster, "idle for a minute after these came and went").await?;
 
     let begun = Instant::now();
     let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "many"}, "spec": {"replicas": THOUSAND,
@@ -67,6 +62,15 @@ pub async fn run() -> Result<()> {
     println!("answering                                       {answered} of {}", addresses.len());
     println!("memory a pod                                    {} KB", full.saturating_sub(idle) as usize * 1024 / 1000 / THOUSAND);
     Ok(())
+}
+
+/// Waits a minute, then prints and returns what all processes of the cluster hold, in KiB.
+async fn idle_minute(cluster: &Cluster, name: &str) -> Result<u64> {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let each = cluster.processes().iter().map(|pid| memory::pss(&[*pid])).collect::<Result<Vec<u64>>>()?;
+    let all = each.iter().sum();
+    println!("{name:<47} {:.1} MB (PSS of {} processes: {each:?} KiB)", all as f64 / 1e3 * 1.024, each.len());
+    Ok(all)
 }
 
 fn pod(name: &str) -> Vec<u8> {
