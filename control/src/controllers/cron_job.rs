@@ -1,6 +1,6 @@
 //! Makes Jobs at the times of a schedule (Kubernetes' cronjob-controller).
 //!
-//! [`schedule`] says when, [`pass`] what is to be done about it now; this file reads the state and carries it out.
+//! [`schedule`](coracle_apiserver::resources::cron_job::schedule) says when, [`pass`] what is to be done about it now; this file reads the state and carries it out.
 
 pub mod pass;
 
