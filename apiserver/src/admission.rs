@@ -77,6 +77,7 @@ impl Again {
 /// An annotation of the audit record.
 fn audit(cx: &Cx<'_>, key: &str, value: &str) {
     let request = cx.request;
+    crate::audit::annotate(key, || value.to_owned());
     tracing::info!(
         target: crate::auth::audit::TARGET,
         user = %request.user.name, verb = request.verb.as_str(), resource = %request.resource.id(), namespace = %request.namespace, name = %request.name,

@@ -68,22 +68,41 @@ impl Log {
 }
 
 tokio::task_local! {
-    static CURRENT: Arc<Record>;
+    /// None while a request is served of which nothing is kept.
+    static CURRENT: Option<Arc<Record>>;
 }
 
-/// Serves a request within its record, so that what decides about it can annotate it.
-pub async fn within<F: Future>(record: Arc<Record>, request: F) -> F::Output {
+/// Serves a request within its record, so that what decides about it can annotate it; without one, that nothing of it is kept is decided.
+pub async fn within<F: Future>(record: Option<Arc<Record>>, request: F) -> F::Output {
     CURRENT.scope(record, request).await
+}
+
+/// Whether a request is being served whose record was begun, or of which nothing is kept.
+pub fn is_decided() -> bool {
+    CURRENT.try_with(|_| ()).is_ok()
+}
+
+fn with(note: impl FnOnce(&Record)) {
+    let _outside = CURRENT.try_with(|record| record.as_deref().map(note));
 }
 
 /// Notes something about the request that is being served, if it is recorded. What was said first stays.
 pub fn annotate(key: &str, value: impl FnOnce() -> String) {
-    let _outside = CURRENT.try_with(|record| record.annotate(key, value()));
+    with(|record| record.annotate(key, value()));
+}
+
+/// Notes something that tells of what was sent, if that is kept.
+pub fn annotate_content(key: &str, value: impl FnOnce() -> String) {
+    with(|record| {
+        if record.wants_request() {
+            record.annotate(key, value());
+        }
+    });
 }
 
 /// Notes as whom the request that is being served goes on.
 pub fn impersonated(user: &User) {
-    let _outside = CURRENT.try_with(|record| record.impersonated(user));
+    with(|record| record.impersonated(user));
 }
 
 #[cfg(test)]

@@ -351,6 +351,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
     let answer = core.handle(request).await?;
     let mut response = respond::answer(core, &row, &wanted, answer)?;
     if let Some(deprecation) = &row.deprecation {
+        crate::audit::annotate("k8s.io/deprecated", || "true".into());
         respond::warn(&mut response, &[deprecation.to_string()]);
     }
     Ok(response)

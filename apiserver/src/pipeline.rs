@@ -13,6 +13,7 @@ pub mod object;
 pub mod patch;
 mod read;
 pub mod scale;
+mod told;
 mod update;
 
 use crate::{

@@ -4,6 +4,7 @@
 //! Mutating ones are asked one after the other in the order of their configurations' names and may patch the object; validating ones are asked together. What one
 //! may cost is bounded: its time by its own timeout and by that of the whole request, its answer by a length, how many are asked at once by a number.
 
+mod annotations;
 mod hook;
 pub mod review;
 
@@ -103,7 +104,7 @@ impl Webhooks {
             session.changed();
         }
         let mut changed = false;
-        for hook in &hooks.0 {
+        for (index, hook) in hooks.0.iter().enumerate() {
             let Some(a) = Attributes::of(cx, old, new.as_deref()) else { break };
             if cx.again.get() && !session.stale.contains(&hook.key) {
                 continue;
@@ -114,12 +115,24 @@ impl Webhooks {
                 return Err(Status::new(504, "Timeout", "Timeout: request did not complete within requested timeout"));
             }
             let answer = ask(cx, &a, hook, &question, hook.timeout.min(left), true).await;
+            let note = annotations::Note { hook, round: u8::from(cx.again.get()), index };
             let patched = match answer {
-                Ok(Verdict { patch: Some(patch), .. }) => target(hook, question.after(&a)).and_then(|object| patched(cx, &question, object, &patch)),
-                Ok(_) => Ok(None),
-                Err(failure) => Err(failure),
+                Ok(Verdict { patch: Some(patch), .. }) => {
+                    let after = target(hook, question.after(&a)).and_then(|object| patched(cx, &question, object, &patch));
+                    if let Ok(Some(after)) = &after {
+                        note.patch(&patch);
+                        note.mutated(cx, question.after(&a) != Some(after));
+                    } else {
+                        note.mutated(cx, false);
+                    }
+                    after
+                }
+                other => {
+                    note.mutated(cx, false);
+                    other.map(|_| None)
+                }
             };
-            if let Some(after) = patched.or_else(|failure| forgive(cx, hook, failure).map(|()| None))? {
+            if let Some(after) = patched.or_else(|failure| forgive(cx, &note.failed_open(true), hook, failure).map(|()| None))? {
                 let after = match &question.row {
                     Some(shown_by) => cx.core.back_from(shown_by, cx.row(), after).await?,
                     None => after,
@@ -155,8 +168,8 @@ impl Webhooks {
             }
         }
         let mut calls = Vec::new();
-        for (hook, question) in &asked {
-            calls.push(approve(cx, &a, hook, question));
+        for (index, (hook, question)) in asked.iter().enumerate() {
+            calls.push(approve(cx, &a, (index, hook), question));
         }
         let answers: Vec<Result<(), Status>> = stream::iter(calls).buffered(MAX_AT_ONCE).collect().await;
         answers.into_iter().collect()
@@ -164,20 +177,20 @@ impl Webhooks {
 }
 
 /// Asks one validating webhook.
-fn approve<'a>(cx: &'a Cx<'_>, a: &'a Attributes<'_>, hook: &'a Hook, question: &'a Question) -> BoxFuture<'a, Result<(), Status>> {
+fn approve<'a>(cx: &'a Cx<'_>, a: &'a Attributes<'_>, (index, hook): (usize, &'a Hook), question: &'a Question) -> BoxFuture<'a, Result<(), Status>> {
     Box::pin(async move {
         let answer = ask(cx, a, hook, question, hook.timeout, false).await;
-        answer.map(drop).or_else(|failure| forgive(cx, hook, failure))
+        answer.map(drop).or_else(|failure| forgive(cx, &annotations::Note { hook, round: 0, index }.failed_open(false), hook, failure))
     })
 }
 
-/// A failed call of a webhook that is not needed is passed over.
-fn forgive(cx: &Cx<'_>, hook: &Hook, failure: Failure) -> Result<(), Status> {
+/// A failed call of a webhook that is not needed is passed over, and noted under this key.
+fn forgive(cx: &Cx<'_>, key: &str, hook: &Hook, failure: Failure) -> Result<(), Status> {
     match failure {
         Failure::Status(status) => Err(status),
         Failure::Call(why) if hook.lenient => {
             tracing::warn!(webhook = hook.name, configuration = hook.configuration, error = %why, "failed calling a webhook, which is not needed");
-            audit(cx, &format!("failed-open.admission.k8s.io/{}", hook.key), &hook.name);
+            audit(cx, key, &hook.name);
             Ok(())
         }
         Failure::Call(why) => Err(Status::internal(format_args!("failed calling webhook {:?}: {why}", hook.name))),

@@ -34,7 +34,7 @@ pub struct Asked {
     pub namespace: String,
     /// Name, or empty.
     pub name: String,
-    /// The client, and who it says it speaks for, nearest last.
+    /// The client, and who it says it speaks for, nearest last; nobody for what is asked within the server.
     pub from: Vec<String>,
     /// `User-Agent`
     pub agent: String,
@@ -103,7 +103,11 @@ impl Record {
     }
 
     fn object(&self, bytes: &[u8]) -> Option<Value> {
-        let mut object: Value = serde_json::from_slice(bytes).ok().or_else(|| serde_norway::from_slice(bytes).ok())?;
+        let object: Value = serde_json::from_slice(bytes).ok().or_else(|| serde_norway::from_slice(bytes).ok())?;
+        self.shown(object)
+    }
+
+    fn shown(&self, mut object: Value) -> Option<Value> {
         if self.kept.omit_managed_fields {
             let lists = object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().filter_map(|item| item.get_mut("metadata"));
             lists.filter_map(Value::as_object_mut).for_each(|metadata| drop(metadata.remove("managedFields")));
@@ -119,6 +123,13 @@ impl Record {
         self.gathered.lock().request = if body.is_empty() { None } else { self.object(body) };
     }
 
+    /// Keeps what was sent, if that is kept.
+    pub fn request_value(&self, object: impl FnOnce() -> Value) {
+        if self.wants_request() {
+            self.gathered.lock().request = self.shown(object());
+        }
+    }
+
     /// Keeps what is answered, if it is an object in JSON or YAML.
     pub fn response(&self, body: &[u8]) {
         self.gathered.lock().response = self.object(body);
@@ -128,9 +139,12 @@ impl Record {
         let asked = &self.asked;
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": self.kept.level.as_str(), "auditID": asked.id, "stage": stage.as_str(),
-            "requestURI": asked.uri, "verb": asked.verb, "user": self.user, "sourceIPs": asked.from,
+            "requestURI": asked.uri, "verb": asked.verb, "user": self.user,
             "requestReceivedTimestamp": micro(self.received), "stageTimestamp": micro(Timestamp::now()),
         });
+        if !asked.from.is_empty() {
+            event["sourceIPs"] = json!(asked.from);
+        }
         if !asked.agent.is_empty() {
             event["userAgent"] = asked.agent.as_str().into();
         }

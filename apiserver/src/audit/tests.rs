@@ -86,7 +86,7 @@ async fn a_request_is_told_from_its_beginning_to_its_end() {
     let log = log(dir.path(), "{level: RequestResponse, omitManagedFields: true}", 0, 0);
     let user = User { name: "jane".into(), groups: vec!["dev".into()], ..User::default() };
     let record = log.begin(&user, asked("create", "", "pods", "n", "")).expect("kept");
-    within(Arc::clone(&record), async {
+    within(Some(Arc::clone(&record)), async {
         annotate("authorization.k8s.io/decision", || "allow".into());
         annotate("authorization.k8s.io/decision", || "forbid".into());
         impersonated(&User { name: "bob".into(), ..User::default() });

@@ -73,6 +73,7 @@ impl Auth {
         let reference = Reference { name: name.into(), uid: account.meta.uid.to_string() };
         let claims = Claims::new(tokens.issuer(), audiences.clone(), namespace, reference, bound, now.as_second(), seconds);
         let token = tokens.sign(&claims).map_err(Status::internal)?;
+        crate::audit::annotate("authentication.kubernetes.io/issued-credential-id", || format!("JTI={}", claims.jti));
         let mut spec_out = json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": null});
         if let Some(reference) = body.pointer("/spec/boundObjectRef") {
             spec_out["boundObjectRef"] = reference.clone();

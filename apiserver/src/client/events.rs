@@ -28,6 +28,7 @@ pub struct Occurrence {
     namespace: Arc<str>,
     name: Arc<str>,
     uid: Box<str>,
+    user: Arc<User>,
     component: String,
     host: String,
     kind: &'static str,
@@ -48,7 +49,7 @@ fn source(user: &User) -> (String, String) {
 
 impl Occurrence {
     /// About a stored object, now.
-    pub fn new(row: &Resource, about: &Object, user: &User, kind: &'static str, reason: &str, message: &str) -> Self {
+    pub fn new(row: &Resource, about: &Object, user: &Arc<User>, kind: &'static str, reason: &str, message: &str) -> Self {
         let key = &about.key;
         let mut involved = json!({
             "kind": row.kind, "name": &*key.name, "uid": about.meta.uid, "apiVersion": row.api_version(), "resourceVersion": about.revision.to_string(),
@@ -63,6 +64,7 @@ impl Occurrence {
             namespace: if key.namespace.is_empty() { "default".into() } else { key.namespace.clone() },
             name: key.name.clone(),
             uid: about.meta.uid.clone(),
+            user: user.clone(),
             component,
             host,
             kind,
@@ -175,11 +177,12 @@ impl Recorder {
     }
 }
 
-/// Writes what is handed in, in order.
+/// Writes what is handed in, in order, as whoever handed it in.
 pub async fn run(client: Client, mut queue: mpsc::Receiver<Occurrence>) {
     let mut memory = Memory::default();
     while let Some(occurrence) = queue.recv().await {
         let mut write = memory.note(&occurrence, rand::random);
+        let client = client.as_user(occurrence.user.clone());
         if let Write::Count { name, count } = &write {
             let patch = json!({"count": count, "lastTimestamp": names::rfc3339(occurrence.at)});
             match client.patch("events", &occurrence.namespace, name, "", PatchKind::Merge, patch).await {
@@ -210,6 +213,7 @@ mod tests {
             namespace: "default".into(),
             name: "a".into(),
             uid: "u".into(),
+            user: Default::default(),
             component: "c".into(),
             host: String::new(),
             kind: "Normal",

@@ -106,8 +106,8 @@ impl Told {
 
     /// Serves within the record.
     pub(super) async fn within<F: Future>(&self, work: F) -> F::Output {
-        match &self.record {
-            Some(record) => audit::within(Arc::clone(record), work).await,
+        match &self.log {
+            Some(_) => audit::within(self.record.clone(), work).await,
             None => work.await,
         }
     }

@@ -1,6 +1,6 @@
-//! The order of a request: authorize, then what its verb does, then audit.
+//! The order of a request: authorize, then what its verb does, then audit. What did not come over HTTP, where a record begins earlier, begins it here.
 
-use super::{Answer, Core, Request, Verb};
+use super::{Answer, Core, Request, Verb, told};
 use crate::{
     auth::{self, Attributes, Decision, User},
     resources::Cx,
@@ -26,7 +26,10 @@ impl Core {
         let core = self.clone();
         Box::pin(async move {
             let began = std::time::Instant::now();
-            let result = core.serve(&request).await;
+            let result = match &core.audit {
+                Some(log) if !crate::audit::is_decided() => told::serve(&core, log, &request).await,
+                _ => core.serve(&request).await,
+            };
             if !matches!(request.verb, Verb::Get | Verb::List | Verb::Watch) {
                 audit(&request, &result, began.elapsed());
             }
@@ -34,7 +37,7 @@ impl Core {
         })
     }
 
-    async fn serve(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
+    pub(super) async fn serve(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
         let row = &request.resource;
         self.authorize(&request.user, &attributes(request))?;
         let serves = match &*request.subresource {
@@ -137,14 +140,19 @@ fn forbidden(asked: &Attributes<'_>, reason: &str) -> Status {
     Status::forbidden(asked.group, asked.resource, asked.name, reason)
 }
 
-fn audit(request: &Request, result: &Result<Answer, Status>, took: Duration) {
-    let code = match result {
+/// The HTTP status of what came of a request.
+pub(super) fn code_of(result: &Result<Answer, Status>) -> u16 {
+    match result {
         Ok(Answer::Value { code, .. }) => *code,
         Ok(Answer::Object { created: true, .. }) => 201,
         Ok(Answer::Response(response)) => response.status().as_u16(),
         Ok(_) => 200,
         Err(status) => status.code,
-    };
+    }
+}
+
+fn audit(request: &Request, result: &Result<Answer, Status>, took: Duration) {
+    let code = code_of(result);
     tracing::debug!(
         target: "coracle::audit",
         user = %request.user.name, verb = request.verb.as_str(), resource = %request.resource.id(), subresource = %request.subresource,

@@ -9,7 +9,9 @@ use crate::admission::{Plugin, audit, lookup};
 use crate::resources::Cx;
 use coracle_api::status::{Cause, Details, Status};
 use coracle_cel::{Activation, Budget, Val, message_of};
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// The plugin.
 pub struct ValidatingAdmissionPolicy {
@@ -92,6 +94,7 @@ fn judge(cx: &Cx<'_>, subject: &Subject<'_>, set: &Set) -> Option<(Denial, Strin
         first.get_or_insert((denial, message));
     };
     for (policy, bindings) in &set.hooks {
+        let mut noted = Noted::default();
         match &policy.constraints {
             Ok(constraints) if !constraints.matches(subject.attributes, subject.namespace, subject.registry()) => continue,
             Ok(_) => {}
@@ -119,17 +122,44 @@ fn judge(cx: &Cx<'_>, subject: &Subject<'_>, set: &Set) -> Option<(Denial, Strin
                         for denial in judgement.broken {
                             deny(denial, policy, Some(binding));
                         }
-                        for (key, value) in judgement.annotations {
-                            audit(cx, &format!("{}/{key}", policy.name), &value);
-                        }
+                        noted.add(judgement.annotations);
                     }
                 }
                 Err(_) if policy.lenient => {}
                 Err(why) => deny(Denial::invalid(format!("failed to configure binding: {why}")), policy, Some(binding)),
             }
         }
+        for (key, values) in noted.0 {
+            audit(cx, &format!("{}/{key}", policy.name), &values.join(", "));
+        }
     }
     first
+}
+
+/// Annotations of one policy under all its bindings, each value once.
+#[derive(Default)]
+struct Noted(BTreeMap<String, Vec<String>>);
+
+impl Noted {
+    fn add(&mut self, annotations: Vec<(String, String)>) {
+        for (key, value) in annotations {
+            let values = self.0.entry(key).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+}
+
+/// The value of the annotation of a validation that does not hold.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Broken<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [String],
 }
 
 /// Does what the binding wants done about a denial.
@@ -140,8 +170,14 @@ fn act(cx: &Cx<'_>, policy: &Policy, binding: &Binding, at: usize, denial: Denia
         cx.warnings.add(format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}", denial.message));
     }
     if has("Audit") {
-        let failure = json!([{"message": denial.message, "policy": policy.name, "binding": binding.name, "expressionIndex": at, "validationActions": binding.actions}]);
-        audit(cx, "validation.policy.admission.k8s.io/validation_failure", &failure.to_string());
+        let broken = Broken {
+            message: &denial.message,
+            policy: &policy.name,
+            binding: &binding.name,
+            expression_index: at,
+            validation_actions: &binding.actions,
+        };
+        audit(cx, "validation.policy.admission.k8s.io/validation_failure", &json!([broken]).to_string());
     }
     if has("Deny") {
         deny(denial, policy, Some(binding));
