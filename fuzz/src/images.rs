@@ -2,12 +2,12 @@
 
 use crate::text;
 use coracle_node::images::{
+    component::{self, Layer},
     credentials::Keyring,
     floating,
     manifest::{Config, Content, choose, content},
     parse,
     store::{Store, hex},
-    unpack::{self, Layer},
 };
 use oci_client::manifest::OciManifest;
 use sha2::{Digest, Sha256};
@@ -48,7 +48,7 @@ pub fn layers(data: &[u8]) {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => "l.tar+zstd",
             _ => "l.tar",
         };
-        let found = unpack::find(store, "i", &[Layer { path: &path, media_type }]);
+        let found = component::find(store, "i", &[Layer { path: &path, media_type }]);
         if let Ok((digest, size)) = found {
             let blob = fs::read(store.blob(&digest).expect("a digest")).expect("it was kept");
             assert!(blob.len() as u64 == size && blob.starts_with(b"\0asm"));

@@ -3,13 +3,13 @@
 //! What runs here are WebAssembly components, so an image is one .wasm: a wasm artifact's layer, or the one .wasm file of an OCI
 //! image. [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`unpack`] finds the file in layers.
 
+pub mod component;
 pub mod credentials;
+pub mod layer;
 pub mod manifest;
 pub mod pull;
 mod registry;
 pub mod store;
-pub mod unpack;
-mod zstd;
 
 use coracle_runtime::LocalImage;
 use credentials::Keyring;

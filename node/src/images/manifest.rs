@@ -1,6 +1,6 @@
 //! What a registry says about an image, and what of it is wanted. Pure: bytes of others in, decisions out.
 
-use super::{Error, store::WASM_LAYER, unpack};
+use super::{Error, component, store::WASM_LAYER};
 use coracle_runtime::ImageConfig;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest};
 use serde::{Deserialize, de::IgnoredAny};
@@ -45,8 +45,8 @@ pub fn content<'a>(manifest: &'a OciImageManifest, reference: &str) -> Result<Co
         return Err(Error::new("ErrImagePull", message));
     }
     let all = manifest.layers.iter().fold(0_i64, |all, layer| all.saturating_add(layer.size));
-    if u64::try_from(all).map_or(true, |all| all > unpack::TOTAL) {
-        let message = format!("the layers of image {reference} have {all} bytes together; {} are allowed", unpack::TOTAL);
+    if u64::try_from(all).map_or(true, |all| all > component::TOTAL) {
+        let message = format!("the layers of image {reference} have {all} bytes together; {} are allowed", component::TOTAL);
         return Err(Error::new("ErrImagePull", message));
     }
     if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar")) {

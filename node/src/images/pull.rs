@@ -4,13 +4,12 @@
 //! `certs.d/<registry>/ca.crt` or the agent's own list besides. Every wait and every body has a bound (see `registry`).
 
 use super::{
-    Error, Options, Pulled,
+    Error, Options, Pulled, component,
     credentials::Keyring,
     manifest::{self, Config, Content},
     parse,
     registry::{Registry, chain, trust},
     store::{LARGEST, Named, Store, WASM_CONFIG, WASM_LAYER, digest_of},
-    unpack,
 };
 use oci_client::{
     Client, Reference,
@@ -164,9 +163,9 @@ impl Session<'_> {
         }
         let (store, reference) = (self.store.clone(), self.reference.to_string());
         let found = tokio::task::spawn_blocking(move || {
-            let layers: Vec<unpack::Layer> = files.iter().map(|(path, kind)| unpack::Layer { path, media_type: kind }).collect();
+            let layers: Vec<component::Layer> = files.iter().map(|(path, kind)| component::Layer { path, media_type: kind }).collect();
             // Only the .wasm gets a name; the layers are swept away with whatever else has none.
-            unpack::find(&store, &reference, &layers)
+            component::find(&store, &reference, &layers)
         });
         found.await.map_err(|e| failed(format!("look into the layers of {}: {e}", self.reference)))?
     }

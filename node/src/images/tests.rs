@@ -1,7 +1,7 @@
 use super::*;
 use crate::images::{
+    component::Layer,
     store::{Store, hex},
-    unpack::Layer,
 };
 use flate2::{Compression, write::GzEncoder};
 use sha2::{Digest, Sha256};
@@ -51,7 +51,7 @@ fn find(layers: &[(&[u8], &str)]) -> Result<(String, u64), Error> {
         fs::write(path, content).unwrap();
     }
     let list: Vec<Layer> = paths.iter().zip(layers).map(|(path, (_, kind))| Layer { path, media_type: kind }).collect();
-    unpack::find(&store, "img", &list)
+    component::find(&store, "img", &list)
 }
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -145,7 +145,7 @@ fn zstd_layers_of_any_number_of_frames() {
     // Cut short, not zstd, a frame to skip that is longer than the file, a window as large as a machine's memory, a bomb.
     let packed = zstd(&whole);
     assert!(find(&[(&packed[..packed.len() / 2], ZSTD)]).is_err());
-    assert!(find(&[(&gzip(&whole), ZSTD)]).is_err());
+    assert_eq!(find(&[(&gzip(&whole), ZSTD)]).unwrap(), want, "told by its first bytes");
     assert!(find(&[(&[0x50, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff, 0], ZSTD)]).is_err());
     assert!(find(&[(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xff, 0x01, 0, 0], ZSTD)]).is_err());
     let mut header = tar::Header::new_gnu();

@@ -6,26 +6,22 @@
 
 use super::{
     Error,
+    layer::{self, tar},
     store::{LARGEST, Store},
-    zstd::Zstd,
 };
-use flate2::read::MultiGzDecoder;
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs::File,
     io::{self, BufReader, Read},
     os::unix::ffi::OsStrExt,
-    path::{Component, Path, PathBuf},
+    path::{Component, Path},
 };
 
 /// All layers together, bytes: as they come, and uncompressed.
 pub const TOTAL: u64 = 2 << 30;
 /// Entries in all layers together.
 const ENTRIES: usize = 100_000;
-/// An entry that says something of the next one (a long name, pax records), bytes.
-const HEADER: u64 = 1 << 20;
-
 /// A layer: its file and its media type.
 pub struct Layer<'a> {
     /// Where it is.
@@ -41,15 +37,11 @@ pub fn find(store: &Store, reference: &str, layers: &[Layer]) -> Result<(String,
     for layer in layers {
         let file = File::open(layer.path).map_err(|e| Error::new("ErrImagePull", format!("open a layer of {reference}: {e}")))?;
         let file = BufReader::new(file);
-        let reader: Box<dyn Read> = match layer.media_type.rsplit_once(['+', '.']).map(|(_, kind)| kind) {
-            Some("gzip") => Box::new(MultiGzDecoder::new(file)),
-            Some("zstd") => Box::new(Zstd::new(file)),
-            Some("tar") => Box::new(file),
-            _ => {
-                let message = format!("image {reference} has a layer of type {}; gzip, zstd and plain tar are supported", layer.media_type);
-                return Err(Error::new("UnsupportedImage", message));
-            }
-        };
+        if !matches!(layer.media_type.rsplit_once(['+', '.']), Some((_, "gzip" | "zstd" | "tar"))) {
+            let message = format!("image {reference} has a layer of type {}; gzip, zstd and plain tar are supported", layer.media_type);
+            return Err(Error::new("UnsupportedImage", message));
+        }
+        let reader = layer::decoded(file).map_err(|e| Error::new("ErrImagePull", format!("read a layer of {reference}: {e}")))?;
         scan(store, reference, reader, &mut found, &mut left, &mut entries)?;
     }
     let unsupported = |message: String| Err(Error::new("UnsupportedImage", message));
@@ -93,36 +85,15 @@ fn scan(
     let bad = |why: String| Error::new("ErrImagePull", format!("read a layer of {reference}: {why}"));
     let mut limited = Limited { inner: reader, left: *left };
     {
-        let mut archive = tar::Archive::new(&mut limited);
-        // Raw: the library would hold such entries whole, whatever size they claim.
-        let mut long: Option<PathBuf> = None;
-        for entry in archive.entries().map_err(|e| bad(e.to_string()))?.raw(true) {
-            let mut entry = entry.map_err(|e| bad(e.to_string()))?;
+        let mut archive = tar::Entries::new(&mut limited);
+        while let Some(entry) = archive.next().map_err(|e| bad(e.to_string()))? {
             *entries = entries.checked_sub(1).ok_or_else(|| bad(format!("it has more than the {ENTRIES} entries that are allowed")))?;
-            let kind = entry.header().entry_type();
-            if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
-                let mut bytes = Vec::new();
-                (&mut entry).take(HEADER + 1).read_to_end(&mut bytes).map_err(|e| bad(e.to_string()))?;
-                if bytes.len() as u64 > HEADER {
-                    return Err(bad(format!("the name of an entry takes more than the {HEADER} bytes that are allowed")));
-                }
-                let name = if kind.is_gnu_longname() { Some(bytes.as_slice()) } else { pax_path(&bytes) };
-                let name = name.map(|name| PathBuf::from(OsStr::from_bytes(name.split(|byte| *byte == 0).next().unwrap_or_default())));
-                long = name.or(long);
-                continue;
-            }
-            if kind.is_gnu_longlink() || kind.is_pax_global_extensions() {
-                continue;
-            }
-            let path = match long.take() {
-                Some(path) => path,
-                None => entry.path().map_err(|e| bad(e.to_string()))?.into_owned(),
-            };
-            let Some(path) = clean(&path) else { continue };
+            let path = Path::new(OsStr::from_bytes(&entry.path));
+            let Some(path) = clean(path) else { continue };
             if whiteout(&path, found) {
                 continue;
             }
-            if !kind.is_file() {
+            if entry.kind != tar::Kind::File {
                 found.remove(&path);
                 continue;
             }
@@ -130,17 +101,12 @@ fn scan(
                 continue;
             }
             let mut incoming = store.incoming(LARGEST)?;
-            io::copy(&mut entry, &mut incoming).map_err(|e| bad(format!("{path}: {e}")))?;
+            io::copy(&mut archive, &mut incoming).map_err(|e| bad(format!("{path}: {e}")))?;
             found.insert(path.clone(), incoming.keep_wasm(&format!("{path} in image {reference}"))?);
         }
     }
     *left = limited.left;
     Ok(())
-}
-
-/// The `path` of pax records (`<length> path=<value>\n`).
-fn pax_path(records: &[u8]) -> Option<&[u8]> {
-    tar::PaxExtensions::new(records).flatten().find(|record| record.key_bytes() == b"path").map(|record| record.value_bytes())
 }
 
 /// The path within the image; `None` for what leads out of it.
