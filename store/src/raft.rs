@@ -3,10 +3,12 @@
 mod log;
 mod machine;
 mod network;
+mod thread;
 
-pub(crate) use log::LogStore;
+pub(crate) use log::{LogStore, LogWriter};
 pub(crate) use machine::{Flush, Machine};
 pub(crate) use network::NoNetwork;
+pub(crate) use thread::RaftThread;
 
 use crate::{Committed, Error, Txn};
 use std::fmt;

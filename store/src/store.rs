@@ -3,7 +3,7 @@
 use crate::ballast::Ballast;
 use crate::disk::{self, Fatal, FreeSpace, Reserve};
 use crate::hub::Hub;
-use crate::raft::{Flush, LogStore, Machine, NoNetwork, Node, Proposal, Raft};
+use crate::raft::{Flush, LogStore, LogWriter, Machine, NoNetwork, Node, Proposal, Raft, RaftThread};
 use crate::state_file::StateFile;
 use crate::txn::MAX_BYTES;
 use crate::{Committed, Error, Op, Scope, Snapshot, Txn, Watch};
@@ -90,6 +90,7 @@ pub struct Store {
 
 struct Inner {
     raft: Raft,
+    thread: Arc<RaftThread>,
     hub: Arc<Hub>,
     log: LogStore,
     state: Arc<StateFile>,
@@ -119,7 +120,7 @@ impl Store {
     pub async fn open_with(options: Options, seams: Seams) -> Result<Store, Error> {
         let dir = options.dir.clone();
         let free = seams.free.clone().unwrap_or_else(disk::free_space);
-        let (ballast, (log, state, image, root)) = {
+        let (ballast, Opened { log, writer, state, applied, root }) = {
             let (options, seams, free) = (options.clone(), seams.clone(), free.clone());
             let open = move || {
                 let ballast = if seams.log.is_none() { Ballast::at_start(&options.dir, &free) } else { Ballast::none() };
@@ -128,18 +129,27 @@ impl Store {
             tokio::task::spawn_blocking(open).await.map_err(|e| Error::Failed(format!("opening {}: {e}", dir.display())))??
         };
         let hub = Hub::new(Arc::new(root.clone()), options.history_age, options.history_bytes);
-        let flush = Flush::new(state.clone(), image.clone(), seams.fatal.clone());
-        let machine = Machine::new(NODE, root, image, options.clone(), hub.clone(), flush.clone(), log.clone());
+        let flush = Flush::new(state.clone(), applied.clone(), seams.fatal.clone());
+        let machine = Machine::new(NODE, root, applied, options.clone(), hub.clone(), flush.clone(), log.clone());
         let sole = machine.sole();
-        let raft = match start_raft(log.clone(), machine).await {
+        let thread = Arc::new(RaftThread::start().map_err(failed("starting the thread of Raft"))?);
+        let starting = {
+            let log = log.clone();
+            async move {
+                tokio::spawn(writer.run());
+                start_raft(log, machine).await
+            }
+        };
+        let raft = match thread.run(starting).await.unwrap_or(Err(Error::Closed)) {
             Ok(raft) => raft,
             Err(error) => {
-                let _ = tokio::task::spawn_blocking(move || (log.close(), state.close())).await;
+                close(log, state, thread).await;
                 return Err(error);
             }
         };
         let inner = Inner {
             raft,
+            thread,
             hub,
             log,
             state,
@@ -293,14 +303,19 @@ impl Store {
         if let Err(error) = inner.raft.shutdown().await {
             tracing::warn!("stopping Raft: {error}");
         }
-        let (log, state) = (inner.log.clone(), inner.state.clone());
-        let closed = tokio::task::spawn_blocking(move || {
-            log.close();
-            state.close();
-        });
-        if let Err(error) = closed.await {
-            tracing::warn!("closing the store's files: {error}");
-        }
+        close(inner.log.clone(), inner.state.clone(), inner.thread.clone()).await;
+    }
+}
+
+/// Writes what is queued for the log, and closes the files.
+async fn close(log: LogStore, state: Arc<StateFile>, thread: Arc<RaftThread>) {
+    log.close().await;
+    let closed = tokio::task::spawn_blocking(move || {
+        thread.end();
+        state.close();
+    });
+    if let Err(error) = closed.await {
+        tracing::warn!("closing the store's files: {error}");
     }
 }
 
@@ -322,7 +337,14 @@ fn foregone(now: &Snapshot, txn: &Txn) -> Option<Result<Committed, Error>> {
     Some(Ok(Committed { revision: now.revision(), objects }))
 }
 
-type Opened = (LogStore, Arc<StateFile>, crate::record::Applied, crate::root::Root);
+struct Opened {
+    log: LogStore,
+    writer: LogWriter,
+    state: Arc<StateFile>,
+    /// What the state file holds.
+    applied: crate::record::Applied,
+    root: crate::root::Root,
+}
 
 fn open_files(options: &Options, seams: &Seams) -> Result<Opened, Error> {
     let dir = &options.dir;
@@ -330,7 +352,7 @@ fn open_files(options: &Options, seams: &Seams) -> Result<Opened, Error> {
     let log = disk::open_log(dir, seams.log.clone())?;
     let state = disk::open_state(dir, options.cache, seams.state.clone())?;
     disk::sync_dir(dir).map_err(failed(format_args!("syncing the data directory {}", dir.display())))?;
-    let log = LogStore::open(log, seams.fatal.clone()).map_err(failed(format_args!("reading {}", dir.join(disk::LOG).display())))?;
+    let (log, writer) = LogStore::open(log, seams.fatal.clone()).map_err(failed(format_args!("reading {}", dir.join(disk::LOG).display())))?;
     let state = Arc::new(StateFile::new(state));
     let read = || -> std::io::Result<_> {
         let image = state.image()?;
@@ -346,14 +368,13 @@ fn open_files(options: &Options, seams: &Seams) -> Result<Opened, Error> {
         None
     };
     if let Some(wrong) = wrong {
-        log.close();
         return Err(Error::Failed(format!(
             "{} in {} is {wrong}: one of them was replaced or damaged; restore both from the same backup",
             disk::STATE,
             dir.display()
         )));
     }
-    Ok((log, state, applied, root))
+    Ok(Opened { log, writer, state, applied, root })
 }
 
 async fn start_raft(log: LogStore, machine: Machine) -> Result<Raft, Error> {

@@ -1,4 +1,4 @@
-//! The Raft log in `log.bin`: one thread owns all writing, and everything that waits when it turns to the disk shares one write and one fsync.
+//! The Raft log in `log.bin`: one task does all writing, and everything that waits when it turns to the disk shares one write and one fsync.
 //!
 //! What has been appended but not applied is also kept in memory, so that applying never waits for a read. A write that fails ends the process: after a failed
 //! fsync the page cache cannot be trusted (the next fsync may succeed without the data), and nothing of the failed batch has been acknowledged.
@@ -15,8 +15,9 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use tokio::sync::{mpsc, oneshot};
 
 mod journal;
 
@@ -25,7 +26,7 @@ const MAX_BATCH: usize = 4 * SLOT;
 
 enum Job {
     Append { entries: Vec<Entry>, done: IOFlushed<TypeConfig> },
-    Vote { vote: Vote, done: tokio::sync::oneshot::Sender<()> },
+    Vote { vote: Vote, done: oneshot::Sender<()> },
     Truncate { from: u64 },
     Purge { upto: LogId },
     Stop,
@@ -93,23 +94,26 @@ struct Shared {
 #[derive(Clone)]
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Job>,
-    thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+    queue: mpsc::UnboundedSender<Job>,
+}
+
+/// What writes. Its [`run`](Self::run) blocks for every write and sync.
+pub(crate) struct LogWriter {
+    shared: Arc<Shared>,
+    journal: Journal,
+    /// Bounded by the store: in numbers, and in what is in them.
+    jobs: mpsc::UnboundedReceiver<Job>,
 }
 
 impl LogStore {
-    /// Reads what is there and starts the writer thread.
-    pub fn open(file: Arc<dyn StorageBackend>, fatal: Fatal) -> io::Result<LogStore> {
+    /// Reads what is there. Nothing is written until the writer runs.
+    pub fn open(file: Arc<dyn StorageBackend>, fatal: Fatal) -> io::Result<(LogStore, LogWriter)> {
         let (journal, found) = Journal::open(file.clone())?;
         let shared =
             Shared { view: Mutex::new(View::new(found)), file: Mutex::new(Some(file)), reading: RwLock::new(()), stats: LogStats::default(), fatal };
         let shared = Arc::new(shared);
-        let (queue, jobs) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("coracle-log".into()).spawn({
-            let shared = shared.clone();
-            move || shared.write_loop(journal, &jobs)
-        })?;
-        Ok(LogStore { shared, queue, thread: Arc::new(Mutex::new(Some(thread))) })
+        let (queue, jobs) = mpsc::unbounded_channel();
+        Ok((LogStore { shared: shared.clone(), queue }, LogWriter { shared, journal, jobs }))
     }
 
     pub fn stats(&self) -> &LogStats {
@@ -133,12 +137,10 @@ impl LogStore {
         view.trim();
     }
 
-    /// Finishes what is queued, stops the thread and closes the file.
-    pub fn close(&self) {
+    /// Returns when all that is queued is written and the writer is gone; closes the file.
+    pub async fn close(&self) {
         let _ = self.queue.send(Job::Stop);
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
-        }
+        self.queue.closed().await;
         self.shared.file.lock().take();
     }
 
@@ -198,24 +200,28 @@ fn decode(index: u64, bytes: &[u8]) -> io::Result<Entry> {
     }
 }
 
-impl Shared {
-    fn write_loop(&self, mut journal: Journal, jobs: &mpsc::Receiver<Job>) {
+impl LogWriter {
+    /// Writes until the log is closed or a write fails.
+    pub async fn run(mut self) {
         let (mut batch, mut taken) = (BatchWriter::new(), Vec::new());
-        while let Ok(job) = jobs.recv() {
+        while let Some(job) = self.jobs.recv().await {
+            // Who waits for the batch before is told first, and what those bring who were waiting for this thread goes into this batch.
+            tokio::task::yield_now().await;
             let mut stop = false;
-            for job in std::iter::once(job).chain(jobs.try_iter()) {
+            let mut next = Some(job);
+            while let Some(job) = next.take() {
                 stop = matches!(job, Job::Stop);
-                encode(&job, &mut batch, &mut journal);
+                encode(&job, &mut batch, &mut self.journal);
                 taken.push(job);
-                if stop || batch.size() >= MAX_BATCH {
-                    break;
+                if !stop && batch.size() < MAX_BATCH {
+                    next = self.jobs.try_recv().ok();
                 }
             }
             if taken.iter().any(|job| !matches!(job, Job::Stop))
-                && let Err(error) = self.write(&mut journal, &mut batch, &mut taken)
+                && let Err(error) = self.shared.write(&mut self.journal, &mut batch, &mut taken)
             {
                 // Nothing of this batch is acknowledged, now or later.
-                self.fatal.die(&format!("writing the log failed: {error}"));
+                self.shared.fatal.die(&format!("writing the log failed: {error}"));
                 return;
             }
             if stop {
@@ -224,7 +230,9 @@ impl Shared {
             batch.clear();
         }
     }
+}
 
+impl Shared {
     /// Makes a batch durable and tells those who wait.
     fn write(&self, journal: &mut Journal, batch: &mut BatchWriter, taken: &mut Vec<Job>) -> io::Result<()> {
         let at = journal.append(batch)?;
@@ -302,7 +310,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let (done, written) = tokio::sync::oneshot::channel();
+        let (done, written) = oneshot::channel();
         self.shared.view.lock().vote = Some(*vote);
         self.enqueue(Job::Vote { vote: *vote, done })?;
         written.await.map_err(|_| closed())

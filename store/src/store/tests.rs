@@ -17,7 +17,8 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for InDirect
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = Options::new(dir.path());
-        let (log, state, applied, root) = open_files(&options, &Seams::default()).expect("an empty directory opens");
+        let Opened { log, writer, state, applied, root } = open_files(&options, &Seams::default()).expect("an empty directory opens");
+        tokio::spawn(writer.run());
         assert_eq!(applied, Applied::default());
         let hub = Hub::new(Arc::new(Root::default()), options.history_age, options.history_bytes);
         let flush = Flush::new(state, applied.clone(), Fatal::default());

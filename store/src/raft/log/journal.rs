@@ -12,6 +12,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Slots the file grows by at least: a new log does not stop for each of its first.
+const GROWTH: u32 = 4;
+
 /// Slots at the file's end that stay when nothing stands in them.
 const SPARE: u32 = 16;
 
@@ -314,12 +317,13 @@ impl Journal {
         }
         if slot + slots > self.slots {
             let zeros = vec![0; SLOT];
-            self.file.set_len(start(slot + slots))?;
-            for new in self.slots..slot + slots {
+            let grown = (slot + slots).max(self.slots + GROWTH);
+            self.file.set_len(start(grown))?;
+            for new in self.slots..grown {
                 self.file.write(start(new), &zeros)?;
             }
             self.file.sync_data()?;
-            self.slots = slot + slots;
+            self.slots = grown;
         }
         Ok(slot)
     }
