@@ -2,22 +2,36 @@
 //!
 //! A file is a file of `test/e2e` upstream, a function a spec of it. What the operations of every kind have in common is proven by `operations`.
 
+#[path = "conformance/budgets.rs"]
+mod budgets;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "conformance/collector.rs"]
 mod collector;
+#[path = "conformance/daemon_sets.rs"]
+mod daemon_sets;
 #[path = "conformance/definitions.rs"]
 mod definitions;
+#[path = "conformance/deployments.rs"]
+mod deployments;
+#[path = "conformance/jobs.rs"]
+mod jobs;
 #[path = "conformance/namespaces.rs"]
 mod namespaces;
 #[path = "conformance/openapi.rs"]
 mod openapi;
 #[path = "conformance/owners.rs"]
 mod owners;
+#[path = "conformance/played.rs"]
+mod played;
 #[path = "conformance/reading.rs"]
 mod reading;
+#[path = "conformance/replica_sets.rs"]
+mod replica_sets;
+#[path = "conformance/stateful_sets.rs"]
+mod stateful_sets;
 
-use cluster::{Answer, Cluster, Peer};
+use cluster::{Answer, Cluster, Events, Peer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -36,6 +50,16 @@ async fn kinds_of_ones_own() {
     let mut admin = cluster.admin().await;
     definitions::all(&mut admin).await;
     openapi::all(&mut admin).await;
+    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workloads() {
+    let cluster = Cluster::start().await;
+    played::node(&cluster, "n1", json!({})).await;
+    let sets =
+        async { tokio::join!(deployments::all(&cluster), replica_sets::all(&cluster), stateful_sets::all(&cluster), daemon_sets::all(&cluster)) };
+    tokio::join!(sets, jobs::all(&cluster), budgets::all(&cluster));
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
@@ -96,10 +120,45 @@ async fn settled(admin: &mut Peer, path: &str, what: &str, wanted: impl Fn(&[Val
             }
             let revision = list.body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let mut events = admin.watch(&format!("{watch}&resourceVersion={revision}")).await;
-            events.next().await;
+            // A watch that is quiet is no mistake of its own: what was waited for is told below.
+            let _ = tokio::time::timeout(Duration::from_secs(15), events.next()).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("{what}"))
+    match tokio::time::timeout(Duration::from_secs(60), waiting).await {
+        Ok(found) => found,
+        Err(_) => {
+            let left = items(admin, path).await;
+            let left: Vec<_> = left.iter().map(|one| (&one["metadata"]["name"], &one["metadata"]["ownerReferences"], &one["status"])).collect();
+            panic!("{what}: {left:?}")
+        }
+    }
+}
+
+/// Waits for a state of one object of a collection.
+async fn reached(admin: &mut Peer, collection: &str, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let one = format!("{collection}?fieldSelector=metadata.name%3D{name}");
+    let what = format!("{collection}/{name}: {what}");
+    settled(admin, &one, &what, |list| list.first().is_some_and(&wanted)).await.remove(0)
+}
+
+/// Reads events until an object of this name is deleted.
+async fn gone(events: &mut Events, name: &str) {
+    loop {
+        let event = events.next().await.expect("an event");
+        if event["type"] == "DELETED" && self::name(&event["object"]) == name {
+            return;
+        }
+    }
+}
+
+/// Reads events until a status has a condition of this type.
+async fn told_of(events: &mut Events, condition: &str) {
+    loop {
+        let event = events.next().await.expect("an event");
+        if event["object"]["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == condition)) {
+            return;
+        }
+    }
 }
 
 /// A template of one container that sleeps.
