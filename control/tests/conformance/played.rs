@@ -22,8 +22,13 @@ pub async fn node(cluster: &Cluster, name: &str, labels: Value) {
     let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": ready, "addresses": addresses}});
     super::patched(&mut admin, &format!("/api/v1/nodes/{name}/status"), "merge", status).await;
     let mut pods = cluster.admin().await.watch(&format!("/api/v1/pods?watch=true&fieldSelector=spec.nodeName%3D{name}")).await;
-    let mut played =
-        Played { admin, lease: format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"), seen: HashSet::new(), pods: 0 };
+    let mut played = Played {
+        admin,
+        lease: format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"),
+        seen: HashSet::new(),
+        told: HashSet::new(),
+        pods: 0,
+    };
     tokio::spawn(async move {
         let mut beat = tokio::time::interval(BEAT);
         loop {
@@ -55,6 +60,8 @@ struct Played {
     lease: String,
     /// Pods of which one has failed.
     seen: HashSet<String>,
+    /// Whose fate is told: there may be older events of them under way.
+    told: HashSet<String>,
     pods: u32,
 }
 
@@ -82,7 +89,7 @@ impl Played {
             }
             let last = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}});
             self.admin.send("DELETE", &path, "application/json", last.to_string()).await;
-        } else if phase != "Running" && !ended {
+        } else if phase != "Running" && !ended && self.told.insert(text(&metadata["uid"])) {
             let fate = self.fate(pod);
             if !matches!(fate, Fate::Waits) {
                 self.pods += 1;
