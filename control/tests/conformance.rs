@@ -56,7 +56,7 @@ async fn kinds_of_ones_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workloads() {
     let cluster = Cluster::start().await;
-    played::node(&cluster, "n1", json!({})).await;
+    played::node(&cluster, "n1", json!({}), json!([])).await;
     let sets =
         async { tokio::join!(deployments::all(&cluster), replica_sets::all(&cluster), stateful_sets::all(&cluster), daemon_sets::all(&cluster)) };
     tokio::join!(sets, jobs::all(&cluster), budgets::all(&cluster));

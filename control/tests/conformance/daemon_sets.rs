@@ -5,13 +5,13 @@ use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Other cases of the cluster may have nodes of their own: the ones of this file have a label.
+/// The nodes of this file have a label, and a taint that keeps the pods of others away.
 const OURS: &str = "daemons";
 
 pub async fn all(cluster: &Cluster) {
     let mut admin = cluster.admin().await;
     for node in ["d1", "d2"] {
-        played::node(cluster, node, json!({OURS: "yes"})).await;
+        played::node(cluster, node, json!({OURS: "yes"}), json!([{"key": OURS, "effect": "NoSchedule"}])).await;
     }
     simple(&mut admin).await;
     complex(&mut admin).await;
@@ -35,6 +35,7 @@ async fn set(admin: &mut Peer, place: &str, selector: Value) -> Value {
     let mut template = template(&labels);
     template["spec"]["containers"][0]["image"] = "i:1".into();
     template["spec"]["nodeSelector"] = selector;
+    template["spec"]["tolerations"] = json!([{"key": OURS, "operator": "Exists"}]);
     let spec = json!({"selector": {"matchLabels": labels}, "template": template});
     made(admin, &sets(place), json!({"metadata": {"name": "ds", "labels": labels}, "spec": spec})).await
 }

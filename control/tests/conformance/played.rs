@@ -10,10 +10,10 @@ use std::{collections::HashSet, time::Duration};
 
 const BEAT: Duration = Duration::from_secs(10);
 
-/// A ready node with these labels, which plays until the cluster stops.
-pub async fn node(cluster: &Cluster, name: &str, labels: Value) {
+/// A ready node with these labels and taints, which plays until the cluster stops.
+pub async fn node(cluster: &Cluster, name: &str, labels: Value, taints: Value) {
     let mut admin = cluster.admin().await;
-    super::made(&mut admin, "/api/v1/nodes", json!({"metadata": {"name": name, "labels": labels}})).await;
+    super::made(&mut admin, "/api/v1/nodes", json!({"metadata": {"name": name, "labels": labels}, "spec": {"taints": taints}})).await;
     let lease = json!({"metadata": {"name": name}, "spec": {"holderIdentity": name, "leaseDurationSeconds": 40}});
     super::made(&mut admin, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", lease).await;
     let room = json!({"cpu": "8", "memory": "16Gi", "pods": "110", "ephemeral-storage": "10Gi"});
