@@ -2,14 +2,16 @@
 //! has seats, and, while they are taken, queues.
 //!
 //! Simpler than upstream where that costs nobody anything: each flow has a queue of its own, taken in turn, so that no shuffle
-//! sharding is needed to keep flows apart; a request takes one seat; and levels do not borrow seats of each other. A watch holds its
-//! seat until it begins.
+//! sharding is needed to keep flows apart; and a request takes one seat. Levels lend each other seats as upstream's do
+//! ([`lending`]). A watch holds its seat until it begins.
 
 pub mod gate;
+pub mod lending;
 pub mod rules;
 
 use self::{
-    gate::{Answer, Gate},
+    gate::{Answer, Gate, Room},
+    lending::{Demand, Remembered},
     rules::{Level, Rules},
 };
 use crate::auth::{Attributes, User};
@@ -19,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -36,30 +38,85 @@ pub struct Judged {
 }
 
 /// The seats of one level.
-struct Seats {
-    gate: Mutex<Gate<oneshot::Sender<Seat>>>,
+struct Seats(Mutex<State>);
+
+struct State {
+    gate: Gate<oneshot::Sender<Seat>>,
+    demand: Demand,
+    level: lending::Level,
 }
 
 /// Held while a request is worked on.
-pub struct Seat(Weak<Seats>);
+pub struct Seat {
+    of: Weak<Seats>,
+    /// Whether seats bound its level.
+    pub counts: bool,
+}
+
+impl Seat {
+    fn of(seats: &Arc<Seats>, exempt: bool) -> Self {
+        Self { of: Arc::downgrade(seats), counts: !exempt }
+    }
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(seats) = self.0.upgrade() {
+        if let Some(seats) = self.of.upgrade() {
             seats.leave();
         }
     }
 }
 
+impl State {
+    fn new(level: &Level, now: Instant) -> Self {
+        let limit = level.span.initial();
+        // An exempt level has a gate for the sake of its count.
+        let (seats, room) = if level.exempt { (usize::MAX, Room::default()) } else { (limit, level.queue) };
+        let level = lending::Level { exempt: level.exempt, span: level.span, demand: Remembered::default(), limit };
+        Self { gate: Gate::new(seats, room), demand: Demand::new(now), level }
+    }
+
+    /// Does something with the gate, and notes what is wanted then.
+    fn count<T>(&mut self, with: impl FnOnce(&mut Gate<oneshot::Sender<Seat>>) -> T) -> T {
+        let done = with(&mut self.gate);
+        self.demand.set(self.gate.wanted(), Instant::now());
+        done
+    }
+}
+
 impl Seats {
     fn leave(self: &Arc<Self>) {
+        let next = self.0.lock().count(Gate::leave);
+        if let Some(next) = next {
+            self.hand(next);
+        }
+    }
+
+    /// Gives a seat to who is next. One that gave up waiting leaves at once; its seat goes on to the next.
+    fn hand(self: &Arc<Self>, mut next: oneshot::Sender<Seat>) {
+        while next.is_closed() {
+            match self.0.lock().count(Gate::leave) {
+                Some(another) => next = another,
+                None => return,
+            }
+        }
+        let _gave_up_now = next.send(Seat::of(self, false));
+    }
+
+    /// Has another number of seats from now on, and gives those that are new to who waits.
+    fn limit(self: &Arc<Self>, seats: usize) {
+        {
+            let mut state = self.0.lock();
+            state.level.limit = seats;
+            if !state.level.exempt {
+                state.gate.resize(seats);
+            }
+        }
         loop {
-            let next = self.gate.lock().leave();
-            let Some(next) = next else { return };
-            // One that gave up waiting leaves at once; its seat goes on to the next.
-            if !next.is_closed() {
-                let _gave_up_now = next.send(Seat(Arc::downgrade(self)));
-                return;
+            let next = self.0.lock().count(Gate::next);
+            match next {
+                Some(next) => self.hand(next),
+                None => return,
             }
         }
     }
@@ -87,27 +144,50 @@ impl Fairness {
     }
 
     fn set(&self, rules: Rules) {
+        let now = Instant::now();
         let mut seats = self.seats.lock();
-        seats.retain(|name, _| rules.levels.contains_key(name));
+        // A level that became exempt, or is none any more, begins anew.
+        seats.retain(|name, known| rules.levels.get(name).is_some_and(|level| level.exempt == known.0.lock().level.exempt));
         for (name, level) in &rules.levels {
-            let Level::Limited { seats: most, queue, .. } = level else { continue };
             match seats.get(name) {
-                Some(known) => known.gate.lock().resize(*most, *queue),
-                None => drop(seats.insert(name.clone(), Arc::new(Seats { gate: Mutex::new(Gate::new(*most, *queue)) }))),
+                Some(known) => {
+                    let mut state = known.0.lock();
+                    state.level.span = level.span;
+                    state.gate.refit(level.queue);
+                }
+                None => drop(seats.insert(name.clone(), Arc::new(Seats(Mutex::new(State::new(level, now)))))),
             }
         }
         drop(seats);
         *self.rules.write() = Arc::new(rules);
+        self.lend(now);
+    }
+
+    /// Ends a period: sets every level's limit by what was wanted in it.
+    fn lend(&self, now: Instant) {
+        let all: Vec<Arc<Seats>> = self.seats.lock().values().cloned().collect();
+        let look = |seats: &Arc<Seats>| {
+            let mut state = seats.0.lock();
+            let observed = state.demand.take(now);
+            state.level.demand.update(observed);
+            state.level
+        };
+        let levels: Vec<lending::Level> = all.iter().map(look).collect();
+        for (seats, limit) in all.iter().zip(lending::limits(&levels)) {
+            seats.limit(limit);
+        }
     }
 
     /// How many wait at a level.
     #[cfg(test)]
     fn waiting(&self, level: &str) -> usize {
-        self.seats.lock().get(level).map_or(0, |seats| seats.gate.lock().waiting())
+        self.seats.lock().get(level).map_or(0, |seats| seats.0.lock().gate.waiting())
     }
 
-    /// Keeps the rules in step with the store; ends when the store is closed.
+    /// Keeps the rules in step with the store, and lends; ends when the store is closed.
     pub async fn follow(&self, store: &Store) {
+        let mut period = tokio::time::interval(lending::PERIOD);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut schemas = store.list_watch(Scope::resource(rules::SCHEMAS)).1;
             let mut levels = store.list_watch(Scope::resource(rules::LEVELS)).1;
@@ -116,6 +196,10 @@ impl Fairness {
                 let changes = tokio::select! {
                     changes = schemas.next() => changes,
                     changes = levels.next() => changes,
+                    _ = period.tick() => {
+                        self.lend(Instant::now());
+                        continue;
+                    }
                 };
                 match changes {
                     // Conditions of schemas change as well; to read a score of objects again is cheap.
@@ -127,7 +211,7 @@ impl Fairness {
         }
     }
 
-    /// A seat, perhaps after a wait; none for a level that is exempt. Tells also by what the request was judged.
+    /// A seat, perhaps after a wait; one that does not count where the level is exempt, none where no level is known. Tells also by what the request was judged.
     ///
     /// # Errors
     /// 429 when the level is full, or no seat came free in time.
@@ -136,10 +220,11 @@ impl Fairness {
         let Some((judged, level, flow)) = rules.judge(user, asked) else { return (Judged::default(), Ok(None)) };
         let seats = self.seats.lock().get(level).cloned();
         let Some(seats) = seats else { return (judged, Ok(None)) };
+        let exempt = rules.levels.get(level).is_some_and(|level| level.exempt);
         let (sender, receiver) = oneshot::channel();
-        let answer = seats.gate.lock().ask(&flow, sender);
+        let answer = seats.0.lock().count(|gate| gate.ask(&flow, sender));
         let seat = match answer {
-            Answer::Now => Ok(Some(Seat(Arc::downgrade(&seats)))),
+            Answer::Now => Ok(Some(Seat::of(&seats, exempt))),
             Answer::Full => Err(too_many()),
             Answer::Wait => match tokio::time::timeout(WAIT, receiver).await {
                 Ok(Ok(seat)) => Ok(Some(seat)),

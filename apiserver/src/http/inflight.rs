@@ -67,8 +67,8 @@ impl Limits {
     pub async fn enter(&self, user: &User, asked: &Attributes<'_>) -> (Judged, Result<Turn, Status>) {
         let (judged, seat) = self.fairness.enter(user, asked).await;
         let turn = match seat {
-            Ok(Some(seat)) => Ok(Turn { _seat: Some(seat), _held: Vec::new() }),
-            Ok(None) => self.exempted().await,
+            Ok(Some(seat)) if seat.counts => Ok(Turn { _seat: Some(seat), _held: Vec::new() }),
+            Ok(seat) => self.exempted().await.map(|turn| Turn { _seat: seat, ..turn }),
             Err(status) => Err(status),
         };
         (judged, turn)

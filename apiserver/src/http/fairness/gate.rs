@@ -40,15 +40,25 @@ impl<W> Gate<W> {
         Self { seats, taken: 0, room, waiting: 0, flows: BTreeMap::new(), turns: VecDeque::new() }
     }
 
-    /// Changes its measures. Who has a seat keeps it, who waits goes on waiting.
-    pub fn resize(&mut self, seats: usize, room: Room) {
-        (self.seats, self.room) = (seats, room);
+    /// Changes its room. Who waits goes on waiting.
+    pub fn refit(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Changes how many seats there are. Who has one keeps it; [`Gate::next`] hands out those that are new.
+    pub fn resize(&mut self, seats: usize) {
+        self.seats = seats;
     }
 
     /// How many wait.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// How many have a seat or wait for one.
+    pub fn wanted(&self) -> usize {
+        self.taken + self.waiting
     }
 
     /// Asks for a seat.
@@ -69,9 +79,14 @@ impl<W> Gate<W> {
         Answer::Wait
     }
 
-    /// A seat is given back: who has it next, if somebody waits. Whoever is handed out has the seat and must leave in its turn.
+    /// A seat is given back: who has it next, if somebody waits.
     pub fn leave(&mut self) -> Option<W> {
         self.taken = self.taken.saturating_sub(1);
+        self.next()
+    }
+
+    /// Who has a free seat next. Whoever is handed out has the seat and must leave in its turn.
+    pub fn next(&mut self) -> Option<W> {
         if self.taken >= self.seats {
             return None;
         }
@@ -126,8 +141,17 @@ mod tests {
     fn a_smaller_gate_empties_before_it_lets_in() {
         let mut gate = Gate::new(2, Room { flow: 5, all: 5 });
         asked(&mut gate, &[("a", "1"), ("a", "2"), ("a", "3")]);
-        gate.resize(1, Room { flow: 5, all: 5 });
+        gate.resize(1);
         assert_eq!(gate.leave(), None, "one of two is one too many");
-        assert_eq!(gate.leave(), Some("3"));
+        assert_eq!((gate.leave(), gate.wanted()), (Some("3"), 1));
+    }
+
+    #[test]
+    fn a_larger_gate_lets_in_who_waits() {
+        let mut gate = Gate::new(1, Room { flow: 5, all: 5 });
+        asked(&mut gate, &[("a", "1"), ("a", "2"), ("b", "3"), ("b", "4")]);
+        gate.resize(3);
+        assert_eq!([gate.next(), gate.next(), gate.next()], [Some("2"), Some("3"), None]);
+        assert_eq!(gate.wanted(), 4);
     }
 }

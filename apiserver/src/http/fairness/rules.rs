@@ -1,6 +1,6 @@
 //! FlowSchemas and PriorityLevelConfigurations, read from the store; and to which a request belongs.
 
-use super::{Judged, gate::Room};
+use super::{Judged, gate::Room, lending::Span};
 use crate::{
     auth::{Attributes, User},
     view::{Meta, Text, parse},
@@ -98,11 +98,14 @@ struct LevelSpec {
 #[serde(rename_all = "camelCase", default)]
 struct Shares {
     nominal_concurrency_shares: Option<u64>,
+    lendable_percent: Option<u64>,
 }
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Limited {
     nominal_concurrency_shares: Option<u64>,
+    lendable_percent: Option<u64>,
+    borrowing_limit_percent: Option<u64>,
     limit_response: Response,
 }
 #[derive(Deserialize, Default)]
@@ -146,22 +149,16 @@ struct Schema {
 }
 
 /// A priority level.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Never waits.
-    Exempt {
-        /// uid
-        uid: Arc<str>,
-    },
-    /// Has so many seats.
-    Limited {
-        /// uid
-        uid: Arc<str>,
-        /// Its part of all seats.
-        seats: usize,
-        /// Who may wait; nobody where the level rejects.
-        queue: Room,
-    },
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// uid
+    pub uid: Arc<str>,
+    /// It never waits.
+    pub exempt: bool,
+    /// Its part of all seats, and what of it is lent or may be borrowed.
+    pub span: Span,
+    /// Who may wait; nobody where the level rejects.
+    pub queue: Room,
 }
 
 /// All that is stored, in the order in which it is asked.
@@ -236,13 +233,18 @@ impl Rules {
         };
         let sum: u64 = views.iter().map(shares).sum::<u64>().max(1);
         let level = |view: &LevelView<'_>| {
-            let uid = Arc::from(&*view.metadata.uid);
-            let Some(limited) = &view.spec.limited else { return Level::Exempt { uid } };
-            let queue = limited.limit_response.queuing.as_ref().map_or(Room::default(), |queuing| Room {
-                flow: queuing.queue_length_limit,
-                all: queuing.queues.saturating_mul(queuing.queue_length_limit),
-            });
-            Level::Limited { uid, seats: (total as u64 * shares(view)).div_ceil(sum) as usize, queue }
+            let nominal = (total as u64 * shares(view)).div_ceil(sum) as usize;
+            let room = |queuing: &Queuing| Room { flow: queuing.queue_length_limit, all: queuing.queues.saturating_mul(queuing.queue_length_limit) };
+            let (lendable, borrowing, queuing) = match &view.spec.limited {
+                Some(limited) => (limited.lendable_percent, limited.borrowing_limit_percent, limited.limit_response.queuing.as_ref()),
+                None => (view.spec.exempt.as_ref().and_then(|exempt| exempt.lendable_percent), None, None),
+            };
+            Level {
+                uid: Arc::from(&*view.metadata.uid),
+                exempt: view.spec.limited.is_none(),
+                span: Span::of(nominal, lendable, borrowing, total),
+                queue: queuing.map(room).unwrap_or_default(),
+            }
         };
         let levels = views.iter().map(|view| (Arc::from(&*view.metadata.name), level(view))).collect();
         let mut schemas: Vec<SchemaView<'_>> = schemas.iter().filter_map(|object| parse(object).ok()).collect();
@@ -265,7 +267,7 @@ impl Rules {
     pub fn judge(&self, user: &User, asked: &Attributes<'_>) -> Option<(Judged, &Arc<str>, String)> {
         let matches = |schema: &&Schema| self.levels.contains_key(&schema.level) && schema.rules.iter().any(|rule| rule.matches(user, asked));
         let schema = self.schemas.iter().find(matches)?;
-        let (Level::Exempt { uid } | Level::Limited { uid, .. }) = self.levels.get(&schema.level)?;
+        let Level { uid, .. } = self.levels.get(&schema.level)?;
         let flow = match schema.by {
             None => String::new(),
             Some(By::User) => user.name.clone(),

@@ -45,11 +45,37 @@ fn the_standard_schemas_judge_as_upstream() {
         assert_eq!(said, (schema, level, expected), "{user:?} {asked:?}");
     }
     // 600 seats among 245 shares.
-    let seats = |name: &str| match rules.levels.get(name) {
-        Some(Level::Limited { seats, queue, .. }) => (*seats, queue.all),
-        _ => (0, 0),
-    };
-    assert_eq!([seats("workload-low"), seats("global-default"), seats("catch-all")], [(245, 6_400), (49, 6_400), (13, 0)]);
+    let seats = |name: &str| rules.levels.get(name).map_or((0, 0, 0), |level| (level.span.nominal, level.span.least, level.queue.all));
+    assert_eq!([seats("workload-low"), seats("global-default"), seats("catch-all")], [(245, 24, 6_400), (49, 24, 6_400), (13, 13, 0)]);
+    assert!(rules.levels["exempt"].exempt);
+}
+
+#[tokio::test]
+async fn a_busy_level_has_the_seats_of_idle_ones() {
+    let fairness = Fairness::new(600);
+    fairness.set(Rules::of(&stored(rules::SCHEMAS, standard::schemas()), &stored(rules::LEVELS, standard::levels()), 600));
+    let (jane, asked) = (user("jane", &[]), on("get", "", "pods", "n"));
+    let limit = |name: &str| fairness.seats.lock()[name].0.lock().level.limit;
+    let before = limit("global-default");
+    let mut held = Vec::new();
+    for _ in 0..before {
+        held.push(fairness.enter(&jane, &asked).await.1.expect("a seat"));
+    }
+    let fairness = &fairness;
+    let mut next = Box::pin(fairness.enter(&jane, &asked));
+    assert!(futures::poll!(next.as_mut()).is_pending(), "one more waits");
+    fairness.lend(Instant::now() + Duration::from_secs(10));
+    let lent = limit("global-default");
+    assert!(lent > before, "{lent} is more than {before}");
+    held.push(next.await.1.expect("a seat that was lent"));
+    drop(held);
+    let all: usize = fairness.seats.lock().values().map(|seats| seats.0.lock().gate.wanted()).sum();
+    assert_eq!(all, 0, "every seat came back");
+    // Nodes come: what was lent is theirs again.
+    let node = user("system:node:n", &["system:nodes"]);
+    let held: Vec<_> = futures::future::join_all((0..30).map(|_| fairness.enter(&node, &asked))).await;
+    fairness.lend(Instant::now() + Duration::from_secs(20));
+    assert!(limit("system") >= held.len() && limit("global-default") <= lent);
 }
 
 /// One level with one seat, for everybody.
