@@ -6,8 +6,10 @@ pub mod events;
 
 use crate::{
     auth::User,
+    http,
     pipeline::{Answer, Body, Core, PatchKind, Request, Verb, WriteOptions, handle, managers, object},
 };
+use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_store::{Key, Object, Store};
 use events::Recorder;
@@ -158,6 +160,11 @@ impl Client {
             Answer::Object { object, .. } => object::parse(&object),
             _ => Err(Status::internal(format_args!("{resource}/{subresource} answered with a stream"))),
         }
+    }
+
+    /// GET of a path, as over HTTPS: of what other servers serve. The code and the body, at most 4 MiB.
+    pub async fn get_path(&self, path: &str) -> (u16, Bytes) {
+        http::serve_call(&self.core, self.user.clone(), "GET", path, "", Bytes::new()).await
     }
 
     /// Records a core/v1 Event about an object (series-aggregated: same reason+object+message counts up). Never fails the caller; bounded queue.

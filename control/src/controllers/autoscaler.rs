@@ -1,15 +1,18 @@
 //! Keeps the number of replicas of what a HorizontalPodAutoscaler names where its metrics want it (Kubernetes' horizontal-pod-autoscaler).
 //!
-//! [`replicas`] calculates, [`behavior`] holds back, [`pass`] makes one look of it; this file reads and writes. Each autoscaler is looked at every fifteen seconds, and
+//! [`replicas`] calculates, [`metric`] tells metrics apart, [`behavior`] holds back, [`pass`] makes one look of it; [`remote`] asks other servers, this file reads and writes. Each autoscaler is looked at every fifteen seconds, and
 //! at once when it changes. What was recommended of late is kept in memory, as upstream keeps it: after a restart a window begins anew with what is there.
 
 pub mod behavior;
+pub mod metric;
 pub mod pass;
+pub mod remote;
 pub mod replicas;
 
 use self::{
     behavior::History,
     pass::{Autoscaler, Look, Selected, Sources},
+    remote::{Reading, Readings},
     replicas::{Pod, Used},
 };
 use super::{
@@ -103,6 +106,9 @@ impl Autoscalers {
 struct Measured<'a> {
     metrics: &'a metrics::Metrics,
     pods: &'a [Arc<Object>],
+    told: Readings,
+    /// Replicas that the target has.
+    present: i64,
 }
 
 impl Sources for Measured<'_> {
@@ -120,6 +126,18 @@ impl Sources for Measured<'_> {
             all.push((pod, used));
         }
         Ok(all)
+    }
+
+    fn selected(&self) -> Result<Vec<Pod<'_>>, String> {
+        self.pods.iter().map(|object| parse(object).map_err(|status| status.message)).collect()
+    }
+
+    fn told(&self, metric: usize) -> Result<Reading, String> {
+        self.told.get(metric).cloned().unwrap_or(Ok(Reading::Local))
+    }
+
+    fn present(&self) -> i64 {
+        self.present
     }
 }
 
@@ -176,7 +194,10 @@ impl Controller for Autoscalers {
         };
         let mut pods = Vec::new();
         let selected = self.select(&snapshot, &key.namespace, &scale, &mut pods);
-        let measured = Measured { metrics, pods: &pods };
+        let selector = scale["status"]["selector"].as_str().unwrap_or_default();
+        let told = remote::ask(client, &autoscaler, selector, || (self.kinds)()).await;
+        let present = scale["status"]["replicas"].as_i64().unwrap_or(0);
+        let measured = Measured { metrics, pods: &pods, told, present };
         let mut history = self.histories.lock().get(key).cloned().unwrap_or_default();
         let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         let mut outcome = pass::decide(&autoscaler, current, &selected, &measured, &mut history, &mut look);

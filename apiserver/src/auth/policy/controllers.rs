@@ -109,6 +109,8 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
             On("get patch update", "*", "*/scale"),
             On("list watch", "core", "pods"),
             On("list watch", "metrics.k8s.io", "pods"),
+            On("get list", "custom.metrics.k8s.io", "*"),
+            On("get list", "external.metrics.k8s.io", "*"),
             EVENTS,
         ],
     ),

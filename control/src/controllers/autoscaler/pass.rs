@@ -2,9 +2,10 @@
 
 use super::{
     behavior::{self, Behavior, Bounds, History},
-    replicas::{Aim, Pod, Question, Tolerances, Used, propose},
+    metric::{self, Asked, Failure, Metric},
+    remote::Reading,
+    replicas::{Pod, Used},
 };
-use coracle_api::quantity::Quantity;
 use coracle_apiserver::view::{Condition, Meta, Text, stamp};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -31,7 +32,8 @@ pub struct Spec<'a> {
     pub scale_target_ref: Target<'a>,
     min_replicas: Option<i64>,
     max_replicas: i64,
-    metrics: Vec<Value>,
+    /// By what.
+    pub metrics: Vec<Value>,
     /// How fast.
     pub behavior: Option<Behavior>,
 }
@@ -80,6 +82,15 @@ pub trait Sources {
     /// # Errors
     /// Why they cannot be read.
     fn pods(&self, resource: &str, container: Option<&str>) -> Result<Vec<(Pod<'_>, Option<Used>)>, String>;
+    /// The selected pods alone.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    fn selected(&self) -> Result<Vec<Pod<'_>>, String>;
+    /// What was told of a metric of the spec, by its place.
+    fn told(&self, metric: usize) -> Result<Reading, String>;
+    /// Replicas that the target has, whatever it wants.
+    fn present(&self) -> i64;
 }
 
 /// Conditions and events of one look.
@@ -253,8 +264,8 @@ fn measure(
     let mut best: Option<(i64, String)> = None;
     let mut statuses = Vec::new();
     let mut failed: Vec<Failure> = Vec::new();
-    for spec in specs {
-        match one(autoscaler, spec, current, sources, look.now) {
+    for (index, spec) in specs.iter().enumerate() {
+        match metric::one(&Asked { autoscaler, spec, index, current, sources, now: look.now }) {
             Ok(Metric { replicas, name, status }) => {
                 statuses.push(status);
                 if best.as_ref().is_none_or(|(most, _)| replicas > *most) {
@@ -287,129 +298,6 @@ fn measure(
     }
 }
 
-struct Metric {
-    replicas: i64,
-    name: String,
-    status: Value,
-}
-
-struct Failure {
-    /// Of the condition and the event.
-    reason: &'static str,
-    message: String,
-    /// `failed to get cpu resource metric value`
-    what: String,
-}
-
-fn one(autoscaler: &Autoscaler<'_>, spec: &Value, current: i64, sources: &dyn Sources, now: Timestamp) -> Result<Metric, Failure> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let namespace = &autoscaler.metadata.namespace;
-    let kind = text(&spec["type"]);
-    match &*kind {
-        "Resource" | "ContainerResource" => resource(autoscaler, spec, current, sources, now),
-        "Pods" => {
-            let name = text(&spec["pods"]["metric"]["name"]);
-            let message = format!("unable to get metric {name}: unable to fetch metrics from custom metrics API: {NO_CUSTOM}");
-            Err(Failure { reason: "FailedGetPodsMetric", message, what: "failed to get pods metric value".into() })
-        }
-        "Object" => {
-            let object = &spec["object"];
-            let (name, about) = (text(&object["metric"]["name"]), &object["describedObject"]);
-            let why = format!("unable to fetch metrics from custom metrics API: {NO_CUSTOM}");
-            let mut message = format!("unable to get metric {name}: {} on {namespace} {}/{why}", text(&about["kind"]), text(&about["name"]));
-            if object["target"]["type"] == "AverageValue" {
-                message = format!("failed to get {name} object metric: {message}");
-            }
-            Err(Failure { reason: "FailedGetObjectMetric", message, what: "failed to get object metric value".into() })
-        }
-        "External" => {
-            let external = &spec["external"];
-            let name = text(&external["metric"]["name"]);
-            let selector = match &external["metric"]["selector"] {
-                Value::Null => "nil".to_owned(),
-                selector => selector.to_string(),
-            };
-            let why = format!(
-                "unable to get external metric {namespace}/{name}/{selector}: unable to fetch metrics from external metrics API: {NO_EXTERNAL}"
-            );
-            let message = match external["target"]["averageValue"].is_null() {
-                false => format!("failed to get {name} external metric: {why}"),
-                true => format!("failed to get external metric {name}: {why}"),
-            };
-            Err(Failure { reason: "FailedGetExternalMetric", message, what: format!("failed to get {name} external metric value") })
-        }
-        other => Err(Failure {
-            reason: "InvalidMetricSourceType",
-            message: format!("unknown metric source type \"{other}\""),
-            what: "failed to get metric value".into(),
-        }),
-    }
-}
-
-const NO_CUSTOM: &str = "no custom metrics API (custom.metrics.k8s.io) registered";
-const NO_EXTERNAL: &str = "no external metrics API (external.metrics.k8s.io) registered";
-
-fn resource(autoscaler: &Autoscaler<'_>, spec: &Value, current: i64, sources: &dyn Sources, now: Timestamp) -> Result<Metric, Failure> {
-    let of_container = spec["type"] == "ContainerResource";
-    let field = if of_container { "containerResource" } else { "resource" };
-    let source = &spec[field];
-    let (name, container) = (source["name"].as_str().unwrap_or_default(), source["container"].as_str().filter(|_| of_container));
-    let target = &source["target"];
-    let quantity = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok()).map(|quantity| quantity.millis());
-    let aim = quantity(&target["averageValue"]).map(Aim::Average).or_else(|| target["averageUtilization"].as_i64().map(Aim::Utilization));
-    let tolerances = tolerances(autoscaler.spec.behavior.as_ref());
-    let proposal = match aim {
-        None => Err("invalid resource metric source: neither an average utilization target nor an average value (usage) target was set".to_owned()),
-        Some(aim) => {
-            let what = if matches!(aim, Aim::Average(_)) { "usage" } else { "utilization" };
-            let question = Question { resource: name, container, aim, current, tolerances, now };
-            let answer = sources.pods(name, container).and_then(|pods| propose(&question, &pods));
-            answer.map_err(|why| format!("failed to get {name} {what}: {why}"))
-        }
-    };
-    let proposal = proposal.map_err(|message| match container {
-        None => Failure { reason: "FailedGetResourceMetric", message, what: format!("failed to get {name} resource metric value") },
-        Some(container) => {
-            Failure { reason: "FailedGetContainerResourceMetric", message, what: format!("failed to get {container} container metric value") }
-        }
-    })?;
-    let mut current = json!({"averageValue": amount(name, proposal.average)});
-    let shown = match (proposal.utilization, container) {
-        (None, _) => format!("{name} resource"),
-        (Some(_), None) => format!("{name} resource utilization (percentage of request)"),
-        (Some(_), Some(_)) => format!("{name} container resource utilization (percentage of request)"),
-    };
-    if let Some(utilization) = proposal.utilization {
-        current["averageUtilization"] = utilization.into();
-    }
-    let mut status = json!({"type": spec["type"]});
-    status[field] = json!({"name": name, "current": current});
-    if let Some(container) = container {
-        status[field]["container"] = container.into();
-    }
-    Ok(Metric { replicas: proposal.replicas, name: shown, status })
-}
-
-fn tolerances(behavior: Option<&Behavior>) -> Tolerances {
-    let part = |text: &Option<String>| text.as_deref().and_then(|text| Quantity::parse(text).ok()).map(|quantity| quantity.approximate());
-    let default = Tolerances::default();
-    match behavior {
-        None => default,
-        Some(behavior) => Tolerances {
-            down: part(&behavior.scale_down.tolerance).unwrap_or(default.down),
-            up: part(&behavior.scale_up.tolerance).unwrap_or(default.up),
-        },
-    }
-}
-
-/// Thousandths as a quantity: memory in bytes where they are whole.
-fn amount(resource: &str, millis: i64) -> String {
-    match resource {
-        "memory" if millis % 1000 == 0 => Quantity::from_bytes(millis / 1000).to_string(),
-        _ => Quantity::from_millis(millis).to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,7 +308,7 @@ mod tests {
     }
 
     /// Pods of one CPU each, with what they use of it; None for pods nothing is known of.
-    struct Pods(Vec<Option<i64>>);
+    struct Pods(Vec<Option<i64>>, Vec<Result<Reading, String>>);
     impl Sources for Pods {
         fn pods(&self, _resource: &str, _container: Option<&str>) -> Result<Vec<(Pod<'_>, Option<Used>)>, String> {
             const POD: &str = r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"1"}}}]},"status":{"phase":"Running",
@@ -431,6 +319,15 @@ mod tests {
                 (pod, value.map(|value| Used { at: now(), window: SignedDuration::from_secs(15), value }))
             };
             Ok(self.0.iter().enumerate().map(|(nth, value)| pod(nth, value)).collect())
+        }
+        fn selected(&self) -> Result<Vec<Pod<'_>>, String> {
+            Ok(self.pods("", None)?.into_iter().map(|(pod, _)| pod).collect())
+        }
+        fn told(&self, metric: usize) -> Result<Reading, String> {
+            self.1.get(metric).cloned().unwrap_or_else(|| Err("unable to fetch metrics from external metrics API: away".into()))
+        }
+        fn present(&self) -> i64 {
+            self.0.len() as i64
         }
     }
 
@@ -446,10 +343,15 @@ mod tests {
         json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}}})
     }
 
-    fn look(json: &str, current: i64, selected: &Selected, pods: Vec<Option<i64>>) -> (Outcome, Value, Vec<(&'static str, &'static str, String)>) {
+    type Looked = (Outcome, Value, Vec<(&'static str, &'static str, String)>);
+
+    fn look(json: &str, current: i64, selected: &Selected, pods: Vec<Option<i64>>) -> Looked {
+        look_at(json, current, selected, pods, Vec::new())
+    }
+    fn look_at(json: &str, current: i64, selected: &Selected, pods: Vec<Option<i64>>, told: Vec<Result<Reading, String>>) -> Looked {
         let autoscaler: Autoscaler<'_> = serde_json::from_str(json).expect("an autoscaler");
         let mut look = Look::new(&autoscaler, now());
-        let outcome = decide(&autoscaler, current, selected, &Pods(pods), &mut History::default(), &mut look);
+        let outcome = decide(&autoscaler, current, selected, &Pods(pods, told), &mut History::default(), &mut look);
         if let Some(to) = outcome.rescale {
             look.rescaled(to, &outcome.reason);
         }
@@ -515,5 +417,88 @@ mod tests {
         );
         let (_, status, events) = look(&scaler(json!([cpu(50)])), 3, &Selected::Nothing, Vec::new());
         assert_eq!((conditions(&status)[1].as_str(), events[0].1), ("ScalingActive=False InvalidSelector", "SelectorRequired"));
+    }
+
+    #[test]
+    fn what_others_tell_counts_like_what_is_measured() {
+        let target = |kind: &str, value: &str| match kind {
+            "Value" => json!({"type": "Value", "value": value}),
+            _ => json!({"type": "AverageValue", "averageValue": value}),
+        };
+        let about = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "main"});
+        let object = |kind: &str, value: &str| json!({"type": "Object", "object": {"metric": {"name": "hits"}, "describedObject": about, "target": target(kind, value)}});
+        let selector = json!({"matchLabels": {"queue": "jobs"}});
+        let external = |kind: &str, value: &str| json!({"type": "External", "external": {"metric": {"name": "depth", "selector": selector}, "target": target(kind, value)}});
+        let pods = |value: &str| json!({"type": "Pods", "pods": {"metric": {"name": "rate"}, "target": target("AverageValue", value)}});
+        let of_pods = |values: &[i64]| {
+            let used = |value: &i64| Used { at: now(), window: SignedDuration::from_secs(30), value: *value };
+            Ok(Reading::Pods(values.iter().enumerate().map(|(nth, value)| (format!("p{nth}"), used(value))).collect()))
+        };
+        let values = |values: &[i64]| Ok(Reading::Values(values.to_vec()));
+        let labels = "&LabelSelector{MatchLabels:map[string]string{queue: jobs,},MatchExpressions:[]LabelSelectorRequirement{},}";
+        for (spec, told, replicas, name, field, shown) in [
+            // 3 ready pods at 5/3 of the target; and by the whole of it.
+            (object("Value", "30"), values(&[50_000]), 5, "Ingress metric hits".to_owned(), "object", json!({"value": "50"})),
+            (object("AverageValue", "10"), values(&[41_000]), 5, "external metric hits(nil)".to_owned(), "object", json!({"averageValue": "13667m"})),
+            (external("Value", "30"), values(&[20_000, 30_000]), 5, format!("external metric depth({labels})"), "external", json!({"value": "50"})),
+            (
+                external("AverageValue", "10"),
+                values(&[31_000]),
+                3,
+                format!("external metric depth({labels})"),
+                "external",
+                json!({"averageValue": "10334m"}),
+            ),
+            (pods("100m"), of_pods(&[150, 150, 150]), 5, "pods metric rate".to_owned(), "pods", json!({"averageValue": "150m"})),
+            (pods("100m"), of_pods(&[100, 100]), 3, "pods metric rate".to_owned(), "pods", json!({"averageValue": "100m"})),
+        ] {
+            let (outcome, status, _) = look_at(&scaler(json!([spec])), 3, &Selected::Pods, vec![Some(0); 3], vec![told]);
+            assert_eq!(outcome.desired, Some(replicas), "{spec}");
+            let message = format!("the HPA was able to successfully calculate a replica count from {name}");
+            assert_eq!(status["conditions"][1]["message"], message, "{spec}");
+            assert_eq!(status["currentMetrics"][0][field]["current"], shown, "{spec}");
+            assert_eq!(status["currentMetrics"][0][field]["metric"]["name"], spec[field]["metric"]["name"]);
+        }
+        let away = || Err("unable to fetch metrics from external metrics API: away".to_owned());
+        for (spec, reason, condition, event) in [
+            (
+                object("Value", "1"),
+                "FailedGetObjectMetric",
+                "unable to get metric hits: WHY on Ingress default/main",
+                "failed to get object metric value: ",
+            ),
+            (
+                object("AverageValue", "1"),
+                "FailedGetObjectMetric",
+                "unable to get metric hits: WHY on Ingress default/main",
+                "failed to get object metric value: failed to get hits object metric: ",
+            ),
+            (pods("1"), "FailedGetPodsMetric", "unable to get metric rate: WHY", "failed to get pods metric value: "),
+            (
+                external("Value", "1"),
+                "FailedGetExternalMetric",
+                &format!("unable to get external metric default/depth/{labels}: WHY"),
+                "failed to get depth external metric value: failed to get external metric depth: ",
+            ),
+            (
+                external("AverageValue", "1"),
+                "FailedGetExternalMetric",
+                &format!("unable to get external metric default/depth/{labels}: WHY"),
+                "failed to get depth external metric value: failed to get depth external metric: ",
+            ),
+        ] {
+            let (outcome, status, events) = look_at(&scaler(json!([spec])), 3, &Selected::Pods, vec![Some(0); 3], vec![away()]);
+            let why = condition.replace("WHY", "unable to fetch metrics from external metrics API: away");
+            assert_eq!((outcome.rescale, conditions(&status)[1].as_str()), (None, format!("ScalingActive=False {reason}").as_str()));
+            assert_eq!(status["conditions"][1]["message"], format!("the HPA was unable to compute the replica count: {why}"));
+            assert_eq!(events[0], ("Warning", reason, why.clone()));
+            assert_eq!(events[1].2, format!("invalid metrics (1 invalid out of 1), first error is: {event}{why}"));
+        }
+        let nobody = look_at(&scaler(json!([object("Value", "1")])), 3, &Selected::Pods, Vec::new(), vec![values(&[9000])]);
+        assert!(
+            nobody.1["conditions"][1]["message"]
+                .as_str()
+                .is_some_and(|m| m.ends_with("unable to calculate ready pods: no pods returned by selector while calculating replica count"))
+        );
     }
 }

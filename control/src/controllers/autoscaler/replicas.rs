@@ -66,6 +66,11 @@ impl Resources<'_> {
 }
 
 impl Pod<'_> {
+    /// Whether it runs and is ready.
+    pub fn is_ready(&self) -> bool {
+        self.status.phase == "Running" && condition(&self.status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+    }
+
     /// What the pod, or one of its containers, asks for of a resource, thousandths.
     fn request(&self, resource: &str, container: Option<&str>) -> Result<i64, String> {
         let name = &self.metadata.name;
@@ -125,7 +130,8 @@ impl Default for Tolerances {
 }
 
 impl Tolerances {
-    fn hold(&self, ratio: f64) -> bool {
+    /// Whether a use that is this part of the target is near enough to it.
+    pub fn hold(&self, ratio: f64) -> bool {
         (1.0 - self.down) <= ratio && ratio <= (1.0 + self.up)
     }
 }
@@ -194,10 +200,19 @@ fn measure(aim: Aim, values: &BTreeMap<&str, i64>, requests: &BTreeMap<&str, i64
 /// # Errors
 /// Why it cannot be told, in upstream's words.
 pub fn propose(question: &Question<'_>, pods: &[(Pod<'_>, Option<Used>)]) -> Result<Proposal, String> {
-    let Question { resource, container, aim, current, tolerances, now } = *question;
     if pods.iter().all(|(_, used)| used.is_none()) {
+        let resource = question.resource;
         return Err(format!("unable to get metrics for resource {resource}: no metrics returned from resource metrics API"));
     }
+    calculate(question, pods)
+}
+
+/// The same for any metric of pods; `resource` is empty where it is none.
+///
+/// # Errors
+/// Why it cannot be told, in upstream's words.
+pub fn calculate(question: &Question<'_>, pods: &[(Pod<'_>, Option<Used>)]) -> Result<Proposal, String> {
+    let Question { resource, container, aim, current, tolerances, now } = *question;
     let (mut values, mut unready, mut missing) = (BTreeMap::new(), Vec::new(), Vec::new());
     for (pod, used) in pods {
         let name = &*pod.metadata.name;
