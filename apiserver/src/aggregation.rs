@@ -6,6 +6,8 @@
 
 pub(crate) mod client;
 pub(crate) mod discovery;
+pub(crate) mod openapi;
+pub(crate) mod swagger;
 
 use crate::{
     auth::{Attributes, User},
@@ -155,6 +157,7 @@ pub(crate) struct Document {
 pub struct Aggregation {
     identity: OnceLock<(KeyPair, String)>,
     documents: Mutex<HashMap<String, Document>>,
+    published: Mutex<HashMap<String, openapi::Published>>,
 }
 
 impl Aggregation {
@@ -201,6 +204,24 @@ impl Aggregation {
     /// There is no such APIService any more.
     pub fn forget(&self, name: &str) {
         self.documents.lock().remove(name);
+        self.published.lock().remove(name);
+    }
+
+    /// What a server publishes of its OpenAPI.
+    pub(crate) fn published(&self, name: &str) -> openapi::Published {
+        self.published.lock().get(name).cloned().unwrap_or_default()
+    }
+
+    /// Keeps what a server publishes, if there is room.
+    fn publish(&self, name: &str, published: openapi::Published) {
+        let mut all = self.published.lock();
+        let others: usize = all.iter().filter(|(its, _)| *its != name).map(|(_, published)| published.bytes()).sum();
+        if others + published.bytes() > openapi::MAX_KEPT {
+            tracing::warn!(name, "the OpenAPI documents of remote servers are too large together; that of this one is left out");
+            all.remove(name);
+        } else {
+            all.insert(name.to_owned(), published);
+        }
     }
 
     fn document(&self, name: &str) -> Option<Document> {
@@ -227,6 +248,13 @@ impl Core {
         self.registry.of(group, version).is_empty().then_some(service)
     }
 
+    /// Which of these versions of a group another server serves: the preferred one, or else the first that there is.
+    pub fn remote_version<'v>(&self, group: &str, known: &[&'v str]) -> Option<&'v str> {
+        let groups = self.remote_groups(&self.store.snapshot());
+        let versions = &groups.iter().find(|its| its.name == group)?.versions;
+        versions.iter().find_map(|(version, _)| known.iter().find(|known| **known == *version).copied())
+    }
+
     /// All groups of other servers, by priority.
     pub(crate) fn remote_groups(&self, snapshot: &Snapshot) -> Vec<RemoteGroup> {
         let mut groups: BTreeMap<String, Vec<Spec>> = BTreeMap::new();
@@ -248,6 +276,17 @@ impl Core {
             .collect();
         groups.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.name.cmp(&y.name)));
         groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// What other servers publish of their OpenAPI, by group and version, the more important group first.
+    pub(crate) fn remote_openapi(&self, snapshot: &Snapshot) -> Vec<(String, String, openapi::Published)> {
+        let groups = self.remote_groups(snapshot).into_iter();
+        let all = groups.flat_map(|RemoteGroup { name, versions }| versions.into_iter().map(move |(version, _)| (name.clone(), version)));
+        let published = |(group, version): (String, String)| {
+            let published = self.aggregation.published(&format!("{version}.{group}"));
+            (group, version, published)
+        };
+        all.map(published).collect()
     }
 
     /// Passes an authorized request on and gives the answer as it comes.

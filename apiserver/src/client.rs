@@ -13,6 +13,7 @@ use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_store::{Key, Object, Store};
 use events::Recorder;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -162,9 +163,9 @@ impl Client {
         }
     }
 
-    /// GET of a path, as over HTTPS: of what other servers serve. The code and the body, at most 4 MiB.
-    pub async fn get_path(&self, path: &str) -> (u16, Bytes) {
-        http::serve_call(&self.core, self.user.clone(), "GET", path, "", Bytes::new()).await
+    /// GET of a path, as over HTTPS: of what other servers serve. The code and the body, at most 4 MiB. Boxed, as [`Core::handle`] is.
+    pub fn get_path<'a>(&'a self, path: &'a str) -> BoxFuture<'a, (u16, Bytes)> {
+        Box::pin(http::serve_call(&self.core, self.user.clone(), "GET", path, "", Bytes::new()))
     }
 
     /// Records a core/v1 Event about an object (series-aggregated: same reason+object+message counts up). Never fails the caller; bounded queue.

@@ -18,6 +18,7 @@ pub mod route;
 pub mod table;
 mod tls;
 mod told;
+pub mod upgrade;
 pub mod watch;
 
 pub use connection::{Error, Listener, bind};
@@ -41,6 +42,7 @@ use http_body_util::{BodyExt, Limited};
 use route::{Route, Target};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
+use upgrade::Upgrade;
 
 /// Largest body of a request, bytes, as upstream.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -56,12 +58,14 @@ struct Call<'a> {
     path: &'a str,
     raw_query: &'a str,
     headers: &'a HeaderMap,
+    upgrade: Option<&'a Upgrade>,
 }
 
 impl<'a> Call<'a> {
     /// The same for another server.
     fn passed(self, body: Bytes) -> aggregation::client::Passed<'a> {
-        aggregation::client::Passed { method: self.method, path: self.path, raw_query: self.raw_query, headers: self.headers, body }
+        let Call { method, path, raw_query, headers, upgrade } = self;
+        aggregation::client::Passed { method, path, raw_query, headers, body, upgrade }
     }
 }
 
@@ -88,7 +92,9 @@ async fn accepted(
     body: hyper::body::Incoming,
     told: &mut told::Told,
 ) -> Result<Response<HttpBody>, Status> {
-    let call = Call { method: &parts.method, path: parts.uri.path(), raw_query: parts.uri.query().unwrap_or(""), headers: &parts.headers };
+    let upgrade = Upgrade::of(parts);
+    let (path, raw_query) = (parts.uri.path(), parts.uri.query().unwrap_or(""));
+    let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref() };
     let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
     let long = is_long_running(call, &route);
     let asked = attributes(call, &route);
@@ -214,6 +220,9 @@ async fn read(body: hyper::body::Incoming) -> Result<Bytes, Status> {
 /// Watches, followed logs and proxies may last; everything else is in the in-flight limit and has a deadline.
 fn is_long_running(call: Call<'_>, route: &Route) -> bool {
     let Route::Resource(target) = route else { return false };
+    if call.upgrade.is_some() {
+        return true;
+    }
     let query = route::query(call.raw_query);
     let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
     match target.subresource.as_str() {
@@ -246,7 +255,7 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
     let (path, raw_query) = path.split_once('?').unwrap_or((path, ""));
     let answer = match Method::from_bytes(method.as_bytes()) {
         Ok(method) => {
-            let call = Call { method: &method, path, raw_query, headers: &headers };
+            let call = Call { method: &method, path, raw_query, headers: &headers, upgrade: None };
             match route::parse(path) {
                 None => Err(Status::bad_request("the path of the request is not readable")),
                 Some(route) if is_long_running(call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),

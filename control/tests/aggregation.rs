@@ -22,7 +22,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tokio_rustls::TlsAcceptor;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -36,7 +39,20 @@ fn whole(value: &Value) -> Body {
 }
 
 /// Answers as a server behind the aggregation layer does, and tells who it was asked by.
-async fn serve(ill: Arc<AtomicBool>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn serve(ill: Arc<AtomicBool>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Some(wanted) = request.headers().get("upgrade").cloned() {
+        let (upgraded, refused) = (hyper::upgrade::on(&mut request), request.uri().path().ends_with("/refused"));
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgraded.await else { return };
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            write.write_all(b"hello ").await.expect("written");
+            tokio::io::copy(&mut read, &mut write).await.expect("echoed");
+            write.shutdown().await.expect("an end");
+        });
+        let answer = Response::builder().header("connection", "Upgrade").header("upgrade", wanted);
+        let answer = if refused { Response::builder().status(403) } else { answer.status(101) };
+        return Ok(answer.body(Full::from("no").boxed()).expect("a response"));
+    }
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let answer = |code: u16, body: Body| Response::builder().status(code).header("content-type", "application/json").body(body).expect("a response");
@@ -45,6 +61,63 @@ async fn serve(ill: Arc<AtomicBool>, request: Request<Incoming>) -> Result<Respo
     }
     let path = parts.uri.path();
     let flunders = format!("{WARDLE}/namespaces/default/flunders");
+    if path.starts_with("/openapi/") {
+        let asked = parts.headers.get("if-none-match").is_some_and(|tag| tag == "\"two\"");
+        let definition =
+            json!({"type": "object", "x-kubernetes-group-version-kind": [{"group": "wardle.example.com", "version": "v1alpha1", "kind": "Flunder"}]});
+        return Ok(match (path, asked) {
+            ("/openapi/v3", _) => {
+                let url = |name: &str| json!({"serverRelativeURL": format!("/openapi/v3/{name}?hash=A1B2")});
+                answer(
+                    200,
+                    whole(&json!({"paths": {"apis/wardle.example.com/v1alpha1": url("apis/wardle.example.com/v1alpha1"), "api/v1": url("api/v1")}})),
+                )
+            }
+            ("/openapi/v3/apis/wardle.example.com/v1alpha1", _) => {
+                answer(200, whole(&json!({"openapi": "3.0.0", "components": {"schemas": {"Flunder": definition}}})))
+            }
+            ("/openapi/v2", true) => answer(304, whole(&Value::Null)),
+            ("/openapi/v2", false) => {
+                let get = json!({"get": {"responses": {"200": {"description": "OK", "schema": {"$ref": "#/definitions/Flunder"}}}}});
+                let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+                let document = json!({
+                    "swagger": "2.0", "info": {"title": "wardle", "version": "1"},
+                    "paths": {format!("{WARDLE}/flunders"): get, "/api/v1/pods": get},
+                    "definitions": {"Flunder": {"properties": {"metadata": {"$ref": format!("#/definitions/{meta}")}}}, meta: {"description": "theirs"}},
+                });
+                let mut whole = answer(200, whole(&document));
+                whole.headers_mut().insert("etag", http::HeaderValue::from_static("\"two\""));
+                whole
+            }
+            _ => answer(404, whole(&Value::Null)),
+        });
+    }
+    if let Some(rest) =
+        path.strip_prefix("/apis/custom.metrics.k8s.io/v1beta2").or_else(|| path.strip_prefix("/apis/external.metrics.k8s.io/v1beta1"))
+    {
+        let all = |name: &str| parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+        let at = "2026-01-02T03:04:05Z";
+        // Only who is allowed to ask, and asks for the right thing, is told.
+        let scaler = all("x-remote-user") == "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
+        return Ok(match (rest, parts.uri.query()) {
+            ("", _) => answer(200, whole(&json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "g/v", "resources": []}))),
+            ("/namespaces/default/ingresses.networking.k8s.io/main/hits", None) if scaler => {
+                let item =
+                    json!({"describedObject": {"kind": "Ingress", "name": "main"}, "metric": {"name": "hits"}, "timestamp": at, "value": "60"});
+                answer(200, whole(&json!({"items": [item]})))
+            }
+            ("/namespaces/default/depth", Some("labelSelector=queue%3Djobs")) if scaler => {
+                let item = |value: &str| json!({"metricName": "depth", "metricLabels": {"queue": "jobs"}, "timestamp": at, "value": value});
+                answer(200, whole(&json!({"items": [item("1500m"), item("500m")]})))
+            }
+            _ => answer(
+                404,
+                whole(
+                    &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "the server could not find the metric", "code": 404}),
+                ),
+            ),
+        });
+    }
     Ok(if path == WARDLE {
         let flunder =
             json!({"name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder", "verbs": ["create", "get", "watch"]});
@@ -99,11 +172,126 @@ async fn server(authority: &Authority, front_proxy: &str, ill: Arc<AtomicBool>) 
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let service = service_fn(move |request| serve(ill.clone(), request));
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             });
         }
     });
     address
+}
+
+/// Sends a request to upgrade a connection, by hand; the head of the answer, and what comes after it until the end once `sent` was sent.
+async fn upgrade(cluster: &Cluster, path: &str, to: &str, sent: &[u8]) -> (String, String) {
+    let mut stream = cluster.bare().await;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {to}\r\nX-Remote-User: root\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a head"));
+    }
+    let head = String::from_utf8(head).expect("text");
+    let mut rest = String::new();
+    if head.starts_with("HTTP/1.1 101") {
+        stream.write_all(sent).await.expect("sent");
+        stream.shutdown().await.expect("an end");
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut rest)).await.expect("in time");
+        // An end without a last word of TLS is an end.
+        assert!(read.is_ok() || !rest.is_empty(), "{read:?}");
+    }
+    (head.to_lowercase(), rest)
+}
+
+async fn connections_are_upgraded(cluster: &Cluster) {
+    let flunder = format!("{WARDLE}/namespaces/default/flunders/a/attach");
+    for to in ["websocket", "SPDY/3.1"] {
+        let (head, rest) = upgrade(cluster, &flunder, to, b"and good-bye").await;
+        assert!(head.starts_with("http/1.1 101") && head.contains(&format!("upgrade: {}", to.to_lowercase())), "{head}");
+        assert_eq!(rest, "hello and good-bye");
+    }
+    let (head, _) = upgrade(cluster, &format!("{WARDLE}/namespaces/default/flunders/a/refused"), "websocket", b"").await;
+    assert!(head.starts_with("http/1.1 403"), "its own answer: {head}");
+}
+
+/// Metrics of other servers scale a Deployment.
+async fn autoscalers_ask_other_servers(admin: &mut Peer, bundle: &str) {
+    for (group, version) in [("custom.metrics.k8s.io", "v1beta2"), ("external.metrics.k8s.io", "v1beta1")] {
+        let spec = json!({
+            "group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100, "caBundle": bundle,
+            "service": {"namespace": "default", "name": "wardle"},
+        });
+        let name = format!("{version}.{group}");
+        assert_eq!(admin.post(SERVICES, json!({"metadata": {"name": name}, "spec": spec})).await.code, 201);
+        until(admin, &name, "True", "Passed").await;
+    }
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": template});
+    const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(admin.post(DEPLOYMENTS, json!({"metadata": {"name": "web"}, "spec": spec})).await.code, 201);
+    let mut deployments = admin.watch(&format!("{DEPLOYMENTS}?watch=true")).await;
+    while deployments.next().await.expect("a deployment")["object"]["status"]["replicas"] != 2 {}
+    let about = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "name": "main"});
+    let target = |value: &str| json!({"type": "AverageValue", "averageValue": value});
+    let selector = json!({"matchLabels": {"queue": "jobs"}});
+    let metrics = json!([
+        {"type": "Object", "object": {"metric": {"name": "hits"}, "describedObject": about, "target": target("20")}},
+        {"type": "External", "external": {"metric": {"name": "depth", "selector": selector}, "target": target("1")}},
+        {"type": "Pods", "pods": {"metric": {"name": "nothing"}, "target": target("1")}},
+    ]);
+    let scaled = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    let spec = json!({"scaleTargetRef": scaled, "minReplicas": 1, "maxReplicas": 9, "metrics": metrics});
+    const SCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    assert_eq!(admin.post(SCALERS, json!({"metadata": {"name": "web"}, "spec": spec})).await.code, 201);
+    while deployments.next().await.expect("a deployment")["object"]["spec"]["replicas"] != 3 {}
+    drop(deployments);
+    let mut scalers = admin.watch(&format!("{SCALERS}?watch=true")).await;
+    let status = loop {
+        let status = scalers.next().await.expect("an autoscaler")["object"]["status"].clone();
+        if status["desiredReplicas"] == 3 {
+            break status;
+        }
+    };
+    let current = &status["currentMetrics"];
+    assert_eq!(
+        (&current[0]["object"]["current"]["averageValue"], &current[1]["external"]["current"]["averageValue"]),
+        (&json!("30"), &json!("1")),
+        "{status}"
+    );
+    let active = status["conditions"].as_array().expect("conditions").iter().find(|condition| condition["type"] == "ScalingActive").expect("active");
+    assert_eq!((&active["status"], &active["reason"]), (&json!("True"), &json!("ValidMetricFound")), "{status}");
+    let mut events = admin.watch("/api/v1/namespaces/default/events?watch=true&fieldSelector=reason%3DFailedGetPodsMetric").await;
+    let said = events.next().await.expect("an event")["object"]["message"].clone();
+    assert_eq!(said, "unable to get metric nothing: unable to fetch metrics from custom metrics API: the server could not find the metric");
+}
+
+async fn documents_are_merged(admin: &mut Peer) {
+    // They are fetched once the server is known to be available.
+    let index = loop {
+        let index = admin.get("/openapi/v3").await.body;
+        if index["paths"]["apis/wardle.example.com/v1alpha1"].is_object() && admin.get("/openapi/v2").await.body["definitions"]["Flunder"].is_object()
+        {
+            break index;
+        }
+        tokio::task::yield_now().await;
+    };
+    let url = index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"].as_str().expect("a document");
+    assert_eq!(url, "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=A1B2");
+    assert_ne!(index["paths"]["api/v1"]["serverRelativeURL"], "/openapi/v3/api/v1?hash=A1B2", "it speaks for itself alone");
+    let document = admin.get(url).await;
+    assert_eq!((document.code, document.header("etag")), (200, "\"A1B2\""));
+    assert!(document.body["components"]["schemas"]["Flunder"].is_object() && document.header("cache-control").contains("immutable"));
+    admin.headers = vec![("if-none-match".into(), "\"A1B2\"".into())];
+    assert_eq!(admin.get(url).await.code, 304);
+    admin.headers.clear();
+    let moved = admin.get("/openapi/v3/apis/wardle.example.com/v1alpha1?hash=OLD").await;
+    assert_eq!((moved.code, moved.header("location")), (301, url));
+    let whole = admin.get("/openapi/v2").await.body;
+    assert_eq!(whole["info"]["title"], "Kubernetes");
+    assert!(whole["paths"][format!("{WARDLE}/flunders")]["get"].is_object());
+    assert!(whole["paths"]["/api/v1/pods"]["get"]["operationId"].is_string(), "this server's own");
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    assert_eq!(whole["definitions"]["Flunder"]["properties"]["metadata"]["$ref"], format!("#/definitions/{meta}_v2"));
+    assert_eq!(whole["definitions"][format!("{meta}_v2")]["description"], "theirs");
+    assert!(whole["definitions"][meta]["properties"].is_object());
 }
 
 /// Waits for the condition `Available` of an APIService.
@@ -126,7 +314,7 @@ async fn aggregation() {
     let mut admin = cluster.admin().await;
     groups_of_this_server_are_local(&mut admin).await;
     definitions_are_registered(&mut admin).await;
-    another_server_is_discovered_and_asked(&mut admin).await;
+    another_server_is_discovered_and_asked(&cluster, &mut admin).await;
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
@@ -153,7 +341,7 @@ async fn definitions_are_registered(admin: &mut Peer) {
     while events.next().await.expect("the end")["type"] != "DELETED" {}
 }
 
-async fn another_server_is_discovered_and_asked(admin: &mut Peer) {
+async fn another_server_is_discovered_and_asked(cluster: &Cluster, admin: &mut Peer) {
     let trust = admin.get("/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await.body;
     assert_eq!(trust["data"]["requestheader-allowed-names"], "[\"front-proxy-client\"]");
     let front_proxy = trust["data"]["requestheader-client-ca-file"].as_str().expect("a CA");
@@ -214,6 +402,10 @@ async fn another_server_is_discovered_and_asked(admin: &mut Peer) {
     let mut watch = admin.watch(&format!("{WARDLE}/namespaces/default/flunders?watch=true")).await;
     assert_eq!(watch.next().await.expect("an event")["object"]["metadata"]["name"], "one");
     drop(watch);
+
+    documents_are_merged(admin).await;
+    autoscalers_ask_other_servers(admin, &STANDARD.encode(authority.ca_pem())).await;
+    connections_are_upgraded(cluster).await;
 
     // status is written apart, metadata by the object alone
     let status =

@@ -5,6 +5,7 @@
 use super::{Aggregation, Place, Spec};
 use crate::{
     auth::User,
+    http::upgrade::Upgrade,
     nodes::proxy::{driven, strip},
     pipeline::Core,
     webhook,
@@ -12,7 +13,7 @@ use crate::{
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_link::pki::Anyone;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -36,6 +37,7 @@ pub(crate) struct Passed<'a> {
     pub raw_query: &'a str,
     pub headers: &'a HeaderMap,
     pub body: Bytes,
+    pub upgrade: Option<&'a Upgrade>,
 }
 
 impl Aggregation {
@@ -101,6 +103,9 @@ impl Core {
         let mut headers = passed.headers.clone();
         strip(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
+        if let Some(upgrade) = passed.upgrade {
+            upgrade.ask(&mut headers);
+        }
         sign(&mut headers, user)?;
         let authority = format!("{}:{}", host(place), place.port.unwrap_or(443));
         headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|error| error.to_string())?);
@@ -118,7 +123,12 @@ impl Core {
             TlsConnector::from(self.aggregation.tls(spec)?).connect(name, wire).await.map_err(|error| format!("tls: {error}"))
         };
         let stream = tokio::time::timeout(CONNECT, connect).await.map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))??;
-        let (mut parts, body) = driven::exchange(TokioIo::new(stream), request).await.map_err(|error| error.to_string())?.into_parts();
+        let answer = driven::exchange(TokioIo::new(stream), request).await.map_err(|error| error.to_string())?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = passed.upgrade.ok_or("it changed over to another protocol unasked")?;
+            return Ok(upgrade.join(answer));
+        }
+        let (mut parts, body) = answer.into_parts();
         strip(&mut parts.headers);
         Ok(Response::from_parts(parts, Body::new(body)))
     }
@@ -135,7 +145,7 @@ pub(super) async fn discover(core: &Core, spec: &Spec) -> Result<Value, String> 
     let mut last = String::new();
     for _ in 0..TRIES {
         let once = async {
-            let passed = Passed { method: &Method::GET, path: &path, raw_query: "", headers: &headers, body: Bytes::new() };
+            let passed = Passed { method: &Method::GET, path: &path, raw_query: "", headers: &headers, body: Bytes::new(), upgrade: None };
             let response = core.ask_remote(spec, &user, passed).await?;
             let code = response.status();
             if !code.is_success() {

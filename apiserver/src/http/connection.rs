@@ -136,8 +136,13 @@ async fn connection((stream, from): (TcpStream, SocketAddr), core: Arc<Core>, tl
     };
     let stream = handshake.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| error.to_string())?;
     let peer = Arc::new(tls.judge(stream.get_ref().1.peer_certificates()));
-    let service = service_fn(move |request| {
+    let tracked = tasks.clone();
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
+        // For what becomes of the connection when it is upgraded.
+        if request.headers().contains_key(http::header::UPGRADE) {
+            request.extensions_mut().insert(tracked.clone());
+        }
         // Boxed, so that a stream that goes on for hours (a watch) does not hold the room that its request needed.
         Box::pin(async move { Ok::<_, Infallible>(super::serve(core, peer, from, request).await) })
     });

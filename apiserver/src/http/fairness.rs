@@ -113,7 +113,7 @@ impl Seats {
             }
         }
         loop {
-            let next = self.0.lock().count(Gate::next);
+            let next = self.0.lock().count(Gate::call);
             match next {
                 Some(next) => self.hand(next),
                 None => return,

@@ -1,14 +1,19 @@
 //! `/openapi/v3` and `/openapi/v2`: an index of documents, and the documents, made when somebody reads them.
 //!
 //! A document is named by a hash of what it is made from, so that the index and a client that has it already cost nothing. (Keeping documents
-//! was rejected: core/v1 alone is a megabyte that is read once a client and version.)
+//! was rejected: core/v1 alone is a megabyte that is read once a client and version.) Those of other servers are kept, since they cost a round trip.
 
 use super::{accept, respond, route};
 use crate::{
+    aggregation::{
+        openapi::Published,
+        swagger::{self, Part},
+    },
     custom,
     pipeline::{Core, handle},
 };
 use axum::body::Body;
+use bytes::Bytes;
 use coracle_api::{
     registry::{Resource, ResourceRef},
     status::Status,
@@ -36,13 +41,26 @@ pub fn serve(
         ["v2"] => {
             acceptable(accept_header)?;
             let rows = core.registry.all();
-            let hash = fingerprint(&rows);
-            let document = if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v2(&rows, &custom_schema) };
+            let remote = core.remote_openapi(&core.store.snapshot());
+            let tags: String = remote.iter().map(|(_, _, published)| published.tag()).collect();
+            let own = fingerprint(&rows);
+            let hash = if tags.is_empty() { own } else { respond::hash(format!("{own}{tags}").as_bytes()) };
+            let document = if respond::has(if_none_match, &hash) { Default::default() } else { whole(core, &rows, &remote)? };
             respond::tagged(respond::json(document), &hash, if_none_match)
         }
         _ => return Err(handle::no_such_path()),
     };
     Ok(response)
+}
+
+/// The document of everything (v2), with what other servers serve.
+fn whole(core: &Core, rows: &[ResourceRef], remote: &[(String, String, Published)]) -> Result<Bytes, Status> {
+    let own = core.schemas.openapi_v2(rows, &custom_schema);
+    let parts: Vec<Part> = remote.iter().filter_map(|(_, _, published)| published.part()).collect();
+    if parts.is_empty() {
+        return Ok(own);
+    }
+    swagger::merged(&own, &parts).map(Bytes::from).map_err(Status::internal)
 }
 
 fn acceptable(accept_header: Option<&str>) -> Result<(), Status> {
@@ -78,6 +96,13 @@ fn paths(core: &Core) -> serde_json::Map<String, serde_json::Value> {
             paths.insert(name, json!({"serverRelativeURL": url}));
         }
     }
+    for (group, version, published) in core.remote_openapi(&core.store.snapshot()) {
+        if let Some(document) = published.v3 {
+            let name = name(&group, &version);
+            let url = url(&name, &document.hash);
+            paths.insert(name, json!({"serverRelativeURL": url}));
+        }
+    }
     paths
 }
 
@@ -90,11 +115,15 @@ fn v3(
     if_none_match: Option<&str>,
 ) -> Result<Response<Body>, Status> {
     let rows = core.registry.of(group, version);
-    if rows.is_empty() {
-        return Err(handle::no_such_path());
-    }
+    let remote = match rows.is_empty() {
+        false => None,
+        true => {
+            core.remote(group, version).ok_or_else(handle::no_such_path)?;
+            Some(core.aggregation.published(&format!("{version}.{group}")).v3.ok_or_else(handle::no_such_path)?)
+        }
+    };
     acceptable(accept_header)?;
-    let hash = fingerprint(&rows);
+    let hash = remote.as_ref().map_or_else(|| fingerprint(&rows), |document| document.hash.clone());
     let query = route::query(raw_query);
     let asked = query.iter().find(|(key, value)| key == "hash" && !value.is_empty()).map(|(_, value)| value);
     if asked.is_some_and(|asked| *asked != hash) {
@@ -105,8 +134,11 @@ fn v3(
         }
         return Ok(moved);
     }
-    let document =
-        if respond::has(if_none_match, &hash) { Default::default() } else { core.schemas.openapi_v3(group, version, &rows, &custom_schema) };
+    let document = match remote {
+        _ if respond::has(if_none_match, &hash) => Bytes::new(),
+        Some(document) => document.json.clone(),
+        None => core.schemas.openapi_v3(group, version, &rows, &custom_schema),
+    };
     let mut response = respond::tagged(respond::json(document), &hash, if_none_match);
     if asked.is_some() && response.status() != StatusCode::NOT_MODIFIED {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));

@@ -1,6 +1,6 @@
 //! What is told about a request besides its answer: its record in the audit log, and the headers that name it.
 
-use super::{Call, bounded, fairness::Judged, route::Route, text};
+use super::{Call, bounded, fairness::Judged, route::Route, text, upgrade::Kept};
 use crate::{
     audit::{self, Asked, Log, Record, Stage},
     auth::{Attributes, User},
@@ -42,8 +42,12 @@ impl<T: Unpin> http_body::Body for Holding<T> {
     }
 }
 
-/// The same answer, holding something until its body ends.
+/// The same answer, holding something until its body ends, or the connection that it upgrades.
 pub(super) fn hold<T: Unpin + Send + 'static>(answer: Response<Body>, what: T) -> Response<Body> {
+    if let Some(upgraded) = answer.extensions().get::<Kept>() {
+        upgraded.keep(what);
+        return answer;
+    }
     answer.map(|body| Body::new(Holding(body, what)))
 }
 

@@ -158,6 +158,9 @@ impl ApiServices {
         if let Some(status) = aggregation::with_condition(object, &condition)? {
             perform(client, Some(object), vec![Action::Status(status)]).await?;
         }
+        if service.spec.service.is_some() && condition["status"] == "True" {
+            core.refresh_openapi(name, &service).await;
+        }
         Ok(next)
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// No answer may take longer.
@@ -93,6 +93,19 @@ impl Cluster {
 
     /// Whoever this certificate names.
     pub async fn connect(&self, identity: Option<KeyPair>) -> Peer {
+        let stream = self.stream(identity, b"h2").await;
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Peer { sender, bearer: None, headers: Vec::new() }
+    }
+
+    /// An administrator's connection for HTTP/1.1, of which nothing is read or written yet.
+    pub async fn bare(&self) -> TlsStream<TcpStream> {
+        let identity = self.authority.client("kubernetes-admin", &["system:masters".into()], DAY).expect("a certificate");
+        self.stream(Some(identity), b"http/1.1").await
+    }
+
+    async fn stream(&self, identity: Option<KeyPair>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         for certificate in pki::certificates(self.authority.ca_pem()).expect("the CA") {
             roots.add(certificate).expect("a root");
@@ -108,13 +121,10 @@ impl Cluster {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.control.api_addr()).await.expect("a connection");
         let name = ServerName::try_from("localhost").expect("a name");
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
-        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        Peer { sender, bearer: None, headers: Vec::new() }
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake")
     }
 }
 

@@ -45,7 +45,7 @@ impl<W> Gate<W> {
         self.room = room;
     }
 
-    /// Changes how many seats there are. Who has one keeps it; [`Gate::next`] hands out those that are new.
+    /// Changes how many seats there are. Who has one keeps it; [`Gate::call`] hands out those that are new.
     pub fn resize(&mut self, seats: usize) {
         self.seats = seats;
     }
@@ -82,11 +82,11 @@ impl<W> Gate<W> {
     /// A seat is given back: who has it next, if somebody waits.
     pub fn leave(&mut self) -> Option<W> {
         self.taken = self.taken.saturating_sub(1);
-        self.next()
+        self.call()
     }
 
     /// Who has a free seat next. Whoever is handed out has the seat and must leave in its turn.
-    pub fn next(&mut self) -> Option<W> {
+    pub fn call(&mut self) -> Option<W> {
         if self.taken >= self.seats {
             return None;
         }
@@ -151,7 +151,7 @@ mod tests {
         let mut gate = Gate::new(1, Room { flow: 5, all: 5 });
         asked(&mut gate, &[("a", "1"), ("a", "2"), ("b", "3"), ("b", "4")]);
         gate.resize(3);
-        assert_eq!([gate.next(), gate.next(), gate.next()], [Some("2"), Some("3"), None]);
+        assert_eq!([gate.call(), gate.call(), gate.call()], [Some("2"), Some("3"), None]);
         assert_eq!(gate.wanted(), 4);
     }
 }

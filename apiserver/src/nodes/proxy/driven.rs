@@ -30,7 +30,7 @@ pub(crate) struct Driven {
 /// Sends the request and gives the head of the answer, with its body still to come.
 pub(crate) async fn exchange(io: impl Read + Write + Unpin + Send + 'static, request: Request<Body>) -> hyper::Result<Response<Driven>> {
     let (mut sender, connection) = http1::handshake::<_, Body>(io).await?;
-    let mut connection: Connection = Box::pin(connection);
+    let mut connection: Connection = Box::pin(connection.with_upgrades());
     let mut alive = true;
     let response = {
         // the connection has to be driven while the answer is awaited, and then for as long as its body is read
@@ -51,6 +51,16 @@ pub(crate) async fn exchange(io: impl Read + Write + Unpin + Send + 'static, req
         }
     }?;
     Ok(response.map(|body| Driven { body, connection: alive.then_some(connection), _sender: sender }))
+}
+
+impl Driven {
+    /// Drives the connection to its end as one of HTTP: what it was upgraded to can be had then.
+    pub(crate) async fn finish(self) {
+        if let Some(connection) = self.connection {
+            // Why it ended, whoever has it next will find out.
+            let _ = connection.await;
+        }
+    }
 }
 
 impl http_body::Body for Driven {
