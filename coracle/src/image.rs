@@ -18,15 +18,15 @@ pub struct Options {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make a .wasm file known as an image, with no registry.
+    /// Make the images of a file known, with no registry.
     Import {
-        /// The file: a component or a preview-1 module.
+        /// A component or preview-1 module (.wasm), or an archive of `docker save` or of an OCI image layout (.tar, .tar.gz).
         file: PathBuf,
-        /// Its name, such as `hello:v1`.
+        /// Its name, such as `hello:v1`; images in archives may have names of their own.
         #[arg(long)]
-        name: String,
+        name: Option<String>,
     },
-    /// Push an imported image to the registry in its name, as an OCI artifact.
+    /// Push an imported image to the registry in its name.
     Push {
         /// Its name, such as `127.0.0.1:5000/team/hello:v1`.
         name: String,
@@ -48,8 +48,9 @@ pub fn run(options: Options) -> Result<()> {
     let data = options.data_dir;
     match options.action {
         Action::Import { file, name } => {
-            let named = images::import(&data, &file, &name)?;
-            println!("{} {} ({} bytes)", named.reference, named.manifest, named.size);
+            for named in images::import(&data, &file, name.as_deref())? {
+                println!("{} {} ({} bytes)", named.reference, named.manifest, named.size);
+            }
         }
         Action::Push { name, credentials } => {
             let mut keyring = Keyring::default();
@@ -64,10 +65,11 @@ pub fn run(options: Options) -> Result<()> {
         Action::List => {
             let list = images::list(&data)?;
             let width = list.iter().map(|named| named.reference.len()).max().unwrap_or(0).max(5);
-            println!("{:width$}  {:<19}  SIZE", "IMAGE", "ID");
+            println!("{:width$}  {:<19}  {:<9}  SIZE", "IMAGE", "ID", "KIND");
             for named in list {
                 let id: String = named.manifest.chars().take(19).collect();
-                println!("{:width$}  {id:<19}  {}", named.reference, named.size);
+                let kind = if named.wasm.is_empty() { "container" } else { "wasm" };
+                println!("{:width$}  {id:<19}  {kind:<9}  {}", named.reference, named.size);
             }
         }
         Action::Rm { name } => {

@@ -5,25 +5,38 @@ use coracle_node::images::{
     component::{self, Layer},
     credentials::Keyring,
     floating,
-    manifest::{Config, Content, choose, content},
+    layer::{
+        plan::{Count, Inside, Op, plan},
+        tar::Entries,
+    },
+    manifest::{Config, Content, choose, content, read, total},
     parse,
     store::{Store, hex},
 };
 use oci_client::manifest::OciManifest;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io::Read, os::unix::ffi::OsStrExt, path::Component};
 use tempfile::TempDir;
 
 /// Manifests, indexes and configs.
 pub fn manifests(data: &[u8]) {
-    match serde_json::from_slice(data) {
+    match read(data) {
         Ok(OciManifest::Image(manifest)) => match content(&manifest, "i") {
             Ok(Content::Wasm(layer)) => assert!(layer.media_type.contains("wasm") && manifest.layers.iter().any(|l| std::ptr::eq(l, layer))),
-            Ok(Content::Layers(layers)) => assert!((1..=128).contains(&layers.len()) && layers.iter().all(|l| l.media_type.contains("tar"))),
+            Ok(Content::Layers(layers)) => {
+                assert!((1..=128).contains(&layers.len()) && layers.iter().all(|l| l.media_type.contains("tar")));
+                if let Ok(all) = total(layers, 1 << 30, "i") {
+                    assert!(all <= 1 << 30 && layers.iter().all(|layer| (0..=all as i64).contains(&layer.size)));
+                }
+            }
             Err(error) => assert!(matches!(error.reason, "ErrImagePull" | "UnsupportedImage")),
         },
-        Ok(OciManifest::ImageIndex(index)) => assert_eq!(choose(&index).is_none(), index.manifests.is_empty()),
-        Err(_) => {}
+        Ok(OciManifest::ImageIndex(index)) => {
+            if let Some(chosen) = choose(&index) {
+                assert!(chosen.platform.as_ref().is_none_or(|platform| platform.architecture.to_string() != "s390x"));
+            }
+        }
+        Err(why) => assert!(!why.is_empty()),
     }
     if let Ok(config) = Config::read(data) {
         assert!(config.run.env.iter().all(|(name, _)| !name.contains('=')));
@@ -66,6 +79,52 @@ pub fn layers(data: &[u8]) {
         }
         store.sweep().expect("blobs without a name go");
     });
+}
+
+/// A tar: whatever is in it, what is to be done stays within the image.
+pub fn entries(data: &[u8]) {
+    let inside = |at: &Inside| {
+        let path = at.path();
+        let plain = path.components().all(|part| matches!(part, Component::Normal(name) if name.len() <= 255 && !name.as_bytes().contains(&0)));
+        assert!(plain && path.as_os_str().len() < 4096, "{path:?}");
+    };
+    let named = |at: &Inside| {
+        inside(at);
+        assert!(at.path().iter().all(|name| !name.as_bytes().starts_with(b".wh.")), "{at:?} is a whiteout");
+    };
+    let (mut entries, mut count, mut seen) = (Entries::new(data), Count::new(50), 0);
+    while let Ok(Some(entry)) = entries.next() {
+        seen += 512;
+        assert!(seen <= data.len(), "entries out of nothing");
+        let Ok(op) = plan(&entry, &mut count) else { continue };
+        match &op {
+            Op::Directory(at, meta) | Op::File(at, meta) | Op::Fifo(at, meta) => {
+                named(at);
+                let kept = |(name, _): &(Vec<u8>, Vec<u8>)| name == b"security.capability" || name.starts_with(b"user.");
+                assert!(meta.mode <= 0o7777 && meta.uid != u32::MAX && meta.gid != u32::MAX && meta.xattrs.iter().all(kept));
+                assert!(matches!(op, Op::Directory(..)) || at.split().is_some(), "the root is a directory");
+            }
+            Op::Symlink(at, target, _) => {
+                named(at);
+                assert!(at.split().is_some() && !target.as_os_str().is_empty() && !target.as_os_str().as_bytes().contains(&0));
+            }
+            Op::Hardlink(at, target) => {
+                named(at);
+                named(target);
+                assert!(at != target && target.split().is_some());
+            }
+            Op::Whiteout(at) => {
+                inside(at);
+                assert!(at.split().is_some());
+            }
+            Op::Opaque(at) => inside(at),
+            Op::Skip => {}
+        }
+        let mut content = Vec::new();
+        if entries.read_to_end(&mut content).is_ok() {
+            assert_eq!(content.len() as u64, entry.size);
+        }
+    }
 }
 
 /// A `.dockerconfigjson`, and the older form.

@@ -58,6 +58,7 @@ targets! {
     scalars::names 2_000,
     images::manifests 2_000,
     images::layers 300,
+    images::entries 4_000,
     images::pull_secrets 2_000,
     images::references 2_000,
     identity::certificates 2_000,

@@ -57,6 +57,8 @@ pub struct Options {
     pub registry_cas: Vec<PathBuf>,
     /// Time-out of one request to a component that serves HTTP.
     pub request_timeout: Duration,
+    /// When images are removed for want of disk.
+    pub image_gc: images::collect::Policy,
     /// `None`: [`Loopback`], which needs no root.
     pub network: Option<Arc<dyn Network>>,
 }
@@ -79,6 +81,7 @@ impl Options {
             cluster_dns: None,
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
+            image_gc: images::collect::Policy::default(),
             network: None,
         }
     }
@@ -143,7 +146,12 @@ impl Agent {
         // Secrets and tokens lie below, in files that hosts of another uid read (through descriptors): this door is what keeps everybody else out.
         crate::volumes::paths::make(&pods, 0o700).map_err(|source| Error::Directory { path: pods, source })?;
         let (mirror, position) = Mirror::open(&options.data_dir)?;
-        let images = Images::open(images::Options { data_dir: options.data_dir.clone(), registry_cas: options.registry_cas.clone(), silence: None })?;
+        let images = Images::open(images::Options {
+            data_dir: options.data_dir.clone(),
+            registry_cas: options.registry_cas.clone(),
+            silence: None,
+            containers: runtimes.iter().any(|runtime| runtime.name() == "oci"),
+        })?;
         let network: Arc<dyn Network> = match &options.network {
             Some(network) => network.clone(),
             None => Arc::new(Loopback::new(&options.pod_cidr)?),
@@ -190,11 +198,19 @@ impl Service {
         tracker.spawn(event_service.run(cancel.clone()));
         tracker.spawn(report_service.run(cancel.clone()));
         {
-            let (options, link, cancel) = (options.clone(), link.clone(), cancel.clone());
-            tracker.spawn(async move { registration::run(&options, &machine, &link, cancel).await });
+            let (options, images, link, cancel) = (options.clone(), images.clone(), link.clone(), cancel.clone());
+            tracker.spawn(async move { registration::run(&options, &machine, &images, &link, cancel).await });
         }
 
         let limits = work.limits.clone();
+        tracker.spawn(images::collect::run(
+            images.clone(),
+            options.image_gc.clone(),
+            Arc::new(mirror.clone()),
+            recorder.clone(),
+            options.node_name.clone(),
+            cancel.clone(),
+        ));
         let mut set = Set::new(work, reports, recorder);
         let mut sandboxes = Vec::new();
         for runtime in &runtimes {

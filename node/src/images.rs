@@ -1,15 +1,21 @@
 //! Images: pulled from any OCI registry, or imported from a file, kept by digest under `<data-dir>/images`.
 //!
-//! What runs here are WebAssembly components, so an image is one .wasm: a wasm artifact's layer, or the one .wasm file of an OCI
-//! image. [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`unpack`] finds the file in layers.
+//! An image is one .wasm (a wasm artifact's layer, or the one .wasm file of an OCI image, which [`component`] finds) or the stacked [`layer`]s of a container.
+//! [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`import`] from files; what is unpacked lies in `snapshots`.
 
+pub mod collect;
 pub mod component;
 pub mod credentials;
+pub mod import;
 pub mod layer;
 pub mod manifest;
+pub mod progress;
 pub mod pull;
+mod push;
 mod registry;
+mod snapshots;
 pub mod store;
+mod turns;
 
 use coracle_runtime::LocalImage;
 use credentials::Keyring;
@@ -19,14 +25,16 @@ use futures::{
 };
 use oci_client::Reference;
 use parking_lot::Mutex;
+use progress::Progress;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use store::Store;
 use tokio::sync::Semaphore;
+use turns::Turns;
 
 /// Pulls under way at once.
 const PARALLEL: usize = 4;
@@ -68,16 +76,20 @@ pub struct Options {
     pub registry_cas: Vec<PathBuf>,
     /// How long a registry may stay silent.
     pub silence: Option<Duration>,
+    /// Images of containers are wanted too; without it they are refused before they are pulled.
+    pub containers: bool,
 }
+
+/// How often it is said that a pull goes on: after this, and then after twice as long each time.
+const SAY: Duration = Duration::from_secs(10);
 
 type Flight = Shared<BoxFuture<'static, Result<Pulled, Error>>>;
 
 /// The images of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
-    options: Arc<Options>,
-    store: Store,
-    flights: Arc<Mutex<HashMap<(String, u64), Flight>>>,
+    context: Arc<pull::Context>,
+    flights: Arc<Mutex<HashMap<(String, u64), (Flight, Arc<Progress>)>>>,
     gate: Arc<Semaphore>,
 }
 
@@ -89,36 +101,85 @@ impl Images {
         if let Err(why) = store.sweep() {
             tracing::warn!(%why, "the image store could not be swept");
         }
-        Ok(Self { options: Arc::new(options), store, flights: Arc::default(), gate: Arc::new(Semaphore::new(PARALLEL)) })
+        let context = pull::Context { options, store, turns: Turns::default(), unpackers: Arc::new(Semaphore::new(pull::UNPACKERS)) };
+        Ok(Self { context: Arc::new(context), flights: Arc::default(), gate: Arc::new(Semaphore::new(PARALLEL)) })
     }
 
     /// The image, if it is on this machine.
     pub fn lookup(&self, reference: &str) -> Result<Option<LocalImage>, Error> {
-        self.store.lookup(reference)
+        self.context.store.lookup(reference)
     }
 
     /// Gets the image from its registry; callers that want the same at once share one pull.
     pub async fn pull(&self, reference: &str, keyring: Keyring) -> Result<Pulled, Error> {
+        self.pull_saying(reference, keyring, |_| {}).await
+    }
+
+    /// The same; `say` is told now and then how far it is.
+    pub async fn pull_saying(&self, reference: &str, keyring: Keyring, say: impl Fn(&str)) -> Result<Pulled, Error> {
         let key = (parse(reference)?.whole(), keyring.fingerprint());
-        let flight = {
+        let (mut flight, progress) = {
             let mut flights = self.flights.lock();
             // A flight whose last waiter went away is not taken up again.
-            flights.retain(|_, flight| flight.peek().is_none() && flight.strong_count().is_some_and(|n| n > 1));
+            flights.retain(|_, (flight, _)| flight.peek().is_none() && flight.strong_count().is_some_and(|n| n > 1));
             match flights.get(&key) {
                 Some(flight) => flight.clone(),
                 None => {
-                    let (options, store, gate, reference) = (self.options.clone(), self.store.clone(), self.gate.clone(), reference.to_string());
+                    let (context, gate, reference) = (self.context.clone(), self.gate.clone(), reference.to_string());
+                    let progress = Arc::new(Progress::default());
+                    let counted = progress.clone();
                     let work = async move {
                         let _permit = gate.acquire().await.map_err(|e| Error::new("ErrImagePull", e.to_string()))?;
-                        pull::pull(&options, &store, &reference, &keyring).await
+                        pull::pull(&context, &reference, &keyring, &counted).await
                     };
-                    let flight = work.boxed().shared();
+                    let flight = (work.boxed().shared(), progress);
                     flights.insert(key, flight.clone());
                     flight
                 }
             }
         };
-        flight.await
+        let mut wait = SAY;
+        loop {
+            match tokio::time::timeout(wait, &mut flight).await {
+                Ok(done) => return done,
+                Err(_) => {
+                    wait *= 2;
+                    progress.text().iter().for_each(|text| say(text));
+                }
+            }
+        }
+    }
+
+    /// Keeps the image's layers for as long as the pod's directory is there. False when they are gone already.
+    pub fn hold(&self, pod: &Path, image: &LocalImage) -> Result<bool, Error> {
+        self.context.store.hold(pod, image)
+    }
+
+    /// Changes when images come and go.
+    pub fn stamp(&self) -> Option<std::time::SystemTime> {
+        self.context.store.stamp()
+    }
+
+    /// `status.images` of the Node: the largest fifty, with at most five names each, as kubelet reports them.
+    pub fn status(&self) -> Vec<serde_json::Value> {
+        let mut images: BTreeMap<String, (u64, Vec<String>)> = BTreeMap::new();
+        for named in self.context.store.list().unwrap_or_default() {
+            let Ok(reference) = parse(&named.reference) else { continue };
+            let repository = format!("{}/{}", reference.registry(), reference.repository());
+            let (size, names) = images.entry(named.manifest.clone()).or_default();
+            *size = named.size;
+            // Digests first, then tags.
+            names.insert(0, format!("{repository}@{}", named.manifest));
+            names.extend(reference.tag().map(|tag| format!("{repository}:{tag}")));
+        }
+        let mut images: Vec<_> = images.into_values().collect();
+        images.sort_by(|a, b| b.cmp(a));
+        let one = |(size, mut names): (u64, Vec<String>)| {
+            names.dedup();
+            names.truncate(5);
+            serde_json::json!({ "names": names, "sizeBytes": size })
+        };
+        images.into_iter().take(50).map(one).collect()
     }
 
     /// Manifest digests and wasm digests that are still named.
@@ -126,7 +187,7 @@ impl Images {
     /// # Errors
     /// They cannot be listed; nothing may be removed then.
     pub fn digests(&self) -> Result<Vec<String>, Error> {
-        self.store.digests()
+        self.context.store.digests()
     }
 }
 
@@ -146,9 +207,9 @@ pub fn floating(reference: &str) -> bool {
     parse(reference).is_ok_and(|r| r.digest().is_none() && matches!(r.tag(), None | Some("latest")))
 }
 
-/// `coracle image import FILE --name NAME:TAG`: works beside a running agent, which sees the image at once.
-pub fn import(data_dir: &Path, file: &Path, name: &str) -> Result<store::Named, Error> {
-    Store::open(data_dir)?.import(file, name)
+/// `coracle image import FILE [--name NAME:TAG]`: works beside a running agent, which sees the images at once.
+pub fn import(data_dir: &Path, file: &Path, name: Option<&str>) -> Result<Vec<store::Named>, Error> {
+    import::import(&Store::open(data_dir)?, file, name)
 }
 
 /// `coracle image list`.
@@ -161,10 +222,10 @@ pub fn remove(data_dir: &Path, name: &str) -> Result<(), Error> {
     Store::open(data_dir)?.remove(name)
 }
 
-/// `coracle image push NAME`: as a wasm artifact, to the registry in its name. Returns the manifest's URL.
+/// `coracle image push NAME`: to the registry in its name. Returns the manifest's URL.
 pub async fn push(options: Options, name: &str, keyring: &Keyring) -> Result<String, Error> {
     let store = Store::open(&options.data_dir)?;
-    pull::push(&options, &store, name, keyring).await
+    push::push(&options, &store, name, keyring).await
 }
 
 #[cfg(test)]

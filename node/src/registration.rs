@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Options,
+    images::Images,
     pods::time::Time,
     session::{CallError, Link},
 };
@@ -141,7 +142,7 @@ pub fn node(options: &Options) -> Value {
 }
 
 /// Its status.
-pub fn status(options: &Options, machine: &Machine, pressure: Pressure, since: &mut Since, now: Time) -> Value {
+pub fn status(options: &Options, machine: &Machine, images: Vec<Value>, pressure: Pressure, since: &mut Since, now: Time) -> Value {
     let mut conditions = Vec::new();
     let pressures = [
         (
@@ -189,6 +190,7 @@ pub fn status(options: &Options, machine: &Machine, pressure: Pressure, since: &
     json!({
         "capacity": capacity(machine.memory), "allocatable": capacity(machine.allocatable_memory()), "conditions": conditions,
         "addresses": [{ "type": "InternalIP", "address": options.node_ip.to_string() }, { "type": "Hostname", "address": options.node_name }],
+        "images": images,
         "nodeInfo": {
             "machineID": machine.machine_id, "systemUUID": machine.machine_id, "bootID": machine.boot_id, "kernelVersion": machine.kernel,
             "osImage": machine.os_image, "containerRuntimeVersion": options.runtime_version, "kubeletVersion": options.version,
@@ -198,31 +200,32 @@ pub fn status(options: &Options, machine: &Machine, pressure: Pressure, since: &
 }
 
 /// Registers, then keeps status and lease fresh until cancelled. Everything is said again after a cut.
-pub async fn run(options: &Options, machine: &Machine, link: &Link, cancel: CancellationToken) {
+pub async fn run(options: &Options, machine: &Machine, images: &Images, link: &Link, cancel: CancellationToken) {
     tokio::select! {
         () = cancel.cancelled() => {}
-        () = report(options, machine, link) => {}
+        () = report(options, machine, images, link) => {}
         () = lease(options, link) => {}
     }
 }
 
-async fn report(options: &Options, machine: &Machine, link: &Link) {
+async fn report(options: &Options, machine: &Machine, images: &Images, link: &Link) {
     let mut since = Since::default();
     let mut wait = Duration::from_millis(100);
     loop {
         link.connected().await;
-        let pressure = Pressure::read(&options.data_dir);
-        match register(options, machine, link, pressure, &mut since).await {
+        let (pressure, stamp) = (Pressure::read(&options.data_dir), images.stamp());
+        let status = status(options, machine, images.status(), pressure, &mut since, Time::now());
+        match register(options, link, status).await {
             Ok(()) => {
                 wait = Duration::from_millis(100);
-                // Until the machine's state changes, five minutes pass, or a new link is there (the control plane may be a new one).
+                // Until the machine's state or its images change, five minutes pass, or a new link is there (the control plane may be a new one).
                 let due = tokio::time::Instant::now() + STATUS;
                 loop {
                     tokio::select! {
                         () = link.reconnected() => break,
                         () = tokio::time::sleep(LEASE) => {}
                     }
-                    if tokio::time::Instant::now() >= due || Pressure::read(&options.data_dir) != pressure {
+                    if tokio::time::Instant::now() >= due || Pressure::read(&options.data_dir) != pressure || images.stamp() != stamp {
                         break;
                     }
                 }
@@ -236,9 +239,8 @@ async fn report(options: &Options, machine: &Machine, link: &Link) {
     }
 }
 
-async fn register(options: &Options, machine: &Machine, link: &Link, pressure: Pressure, since: &mut Since) -> Result<(), CallError> {
+async fn register(options: &Options, link: &Link, status: Value) -> Result<(), CallError> {
     let path = format!("/api/v1/nodes/{}", options.node_name);
-    let status = status(options, machine, pressure, since, Time::now());
     let patch = json!({ "status": status }).to_string().into_bytes();
     let status_path = format!("{path}/status");
     let patch_status = || link.call("PATCH", &status_path, "application/strategic-merge-patch+json", patch.clone());

@@ -43,7 +43,7 @@ impl Node {
 fn import(dir: &Path, name: &str) {
     let file = dir.join("guest.wasm");
     std::fs::write(&file, b"\0asm\x0d\0\x01\0").unwrap();
-    images::import(dir, &file, name).unwrap();
+    images::import(dir, &file, Some(name)).unwrap();
 }
 
 fn setup() -> (tempfile::TempDir, Control, MockRuntime) {

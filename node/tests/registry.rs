@@ -1,5 +1,7 @@
 //! Images against a real registry: Debian's docker-registry, on loopback, with its own directory.
 
+#[path = "registry/containers.rs"]
+mod containers;
 #[path = "registry/hostile.rs"]
 mod hostile;
 
@@ -107,7 +109,7 @@ impl Node {
     fn import(&self, name: &str) -> String {
         let file = self.dir.path().join("guest.wasm");
         fs::write(&file, WASM).unwrap();
-        images::import(self.dir.path(), &file, name).unwrap().manifest
+        images::import(self.dir.path(), &file, Some(name)).unwrap().remove(0).manifest
     }
 
     fn trust(&self, registry: &str, ca: &str) {

@@ -19,6 +19,8 @@ pub const KUBECTL: &[Need] = &[Need { program: "kubectl", package: "kubernetes-c
 /// What only the tests need.
 pub const TESTS: &[Need] = &[
     Need { program: "docker-registry", package: "docker-registry" },
+    Need { program: "skopeo", package: "skopeo" },
+    Need { program: "busybox", package: "busybox-static" },
     Need { program: "setpriv", package: "util-linux" },
     Need { program: "update-ca-certificates", package: "ca-certificates" },
 ];

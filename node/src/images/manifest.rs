@@ -1,8 +1,8 @@
 //! What a registry says about an image, and what of it is wanted. Pure: bytes of others in, decisions out.
 
-use super::{Error, component, store::WASM_LAYER};
+use super::{Error, store::WASM_LAYER};
 use coracle_runtime::ImageConfig;
-use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest};
+use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageIndex, OciImageManifest, OciManifest};
 use serde::{Deserialize, de::IgnoredAny};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,16 @@ const WASM_LAYERS: [&str; 4] = [
     "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
 ];
 
+const MANIFESTS: &[&str] = &["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const INDEXES: &[&str] = &["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+/// Architectures of what runs on every machine.
+const WASM: [&str; 2] = ["wasm", "wasm32"];
+
+/// What may be asked for.
+pub fn accepted() -> Vec<&'static str> {
+    [MANIFESTS, INDEXES].concat()
+}
+
 /// Where an image's .wasm is.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
@@ -25,10 +35,61 @@ pub enum Content<'a> {
     Layers(&'a [OciDescriptor]),
 }
 
-/// The manifest for this machine among an index's: for wasm, else for its architecture, else the first.
+/// A manifest or an index, of OCI or Docker.
+///
+/// # Errors
+/// It is neither, or both: what is one thing to one reader and another to the next is refused (CVE-2021-41190).
+pub fn read(bytes: &[u8]) -> Result<OciManifest, String> {
+    #[derive(Deserialize)]
+    struct Either {
+        layers: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
+        #[serde(rename = "mediaType")]
+        media_type: Option<String>,
+    }
+    let either: Either = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    let said = either.media_type.as_deref().unwrap_or_default();
+    let index = match (either.layers.is_some(), either.manifests.is_some()) {
+        (true, true) => return Err("it is both a manifest and an index".into()),
+        (false, false) => return Err("it is neither a manifest nor an index of such".into()),
+        (_, index) => index,
+    };
+    let known = if index { INDEXES } else { MANIFESTS };
+    if !said.is_empty() && !known.contains(&said) {
+        return Err(format!("it says that it is of type {said:?}, and is not, or is not supported"));
+    }
+    match index {
+        true => serde_json::from_slice(bytes).map(OciManifest::ImageIndex).map_err(|e| e.to_string()),
+        false => serde_json::from_slice(bytes).map(OciManifest::Image).map_err(|e| e.to_string()),
+    }
+}
+
+/// The manifest for this machine among an index's: for wasm, else for its operating system and architecture, the nearest variant first, else one that says
+/// nothing of its platform. None that says to be for another.
 pub fn choose(index: &OciImageIndex) -> Option<&ImageIndexEntry> {
-    let of = |arch: &str| index.manifests.iter().find(|m| m.platform.as_ref().is_some_and(|p| p.architecture.to_string() == arch));
-    of("wasm").or_else(|| of(crate::registration::architecture())).or(index.manifests.first())
+    choose_for(index, crate::registration::architecture())
+}
+
+fn choose_for<'a>(index: &'a OciImageIndex, own: &str) -> Option<&'a ImageIndexEntry> {
+    let rank = |entry: &ImageIndexEntry| {
+        let Some(platform) = &entry.platform else { return Some(99) };
+        let (os, architecture) = (platform.os.to_string(), platform.architecture.to_string());
+        if WASM.contains(&&*architecture) {
+            return Some(0);
+        }
+        if os != "linux" || architecture != own {
+            return None;
+        }
+        // A machine runs what older ones do. What newer ones are is not looked up: the plain one is there as well.
+        let variants: &[&str] = match own {
+            "arm64" => &["v8", ""],
+            "arm" => &["v7", "", "v6", "v5"],
+            "amd64" => &["", "v1"],
+            _ => &[""],
+        };
+        variants.iter().position(|variant| *variant == platform.variant.as_deref().unwrap_or_default()).map(|at| at + 1)
+    };
+    index.manifests.iter().filter_map(|entry| Some((rank(entry)?, entry))).min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry)
 }
 
 /// Where the .wasm is, by the layers' types, since some tools write an unknown config type. `reference` names the image in errors.
@@ -44,15 +105,59 @@ pub fn content<'a>(manifest: &'a OciImageManifest, reference: &str) -> Result<Co
         let message = format!("image {reference} has {} layers; 1 to {LAYERS} are allowed", manifest.layers.len());
         return Err(Error::new("ErrImagePull", message));
     }
-    let all = manifest.layers.iter().fold(0_i64, |all, layer| all.saturating_add(layer.size));
-    if u64::try_from(all).map_or(true, |all| all > component::TOTAL) {
-        let message = format!("the layers of image {reference} have {all} bytes together; {} are allowed", component::TOTAL);
-        return Err(Error::new("ErrImagePull", message));
-    }
-    if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar")) {
-        return unsupported(format!("image {reference} has a layer of type {}, which is neither WebAssembly nor a tar", odd.media_type));
+    if let Some(odd) = manifest.layers.iter().find(|l| !l.media_type.contains("tar") || l.media_type.ends_with("encrypted")) {
+        return unsupported(format!(
+            "image {reference} has a layer of type {}, which is neither WebAssembly nor a tar that can be read",
+            odd.media_type
+        ));
     }
     Ok(Content::Layers(&manifest.layers))
+}
+
+/// The bytes of layers together, which may be so many.
+pub fn total(layers: &[OciDescriptor], allowed: u64, reference: &str) -> Result<u64, Error> {
+    let all = layers.iter().fold(0_i64, |all, layer| all.saturating_add(layer.size.max(0)));
+    match u64::try_from(all) {
+        Ok(all) if all <= allowed && layers.iter().all(|layer| layer.size >= 0) => Ok(all),
+        _ => Err(Error::new("ErrImagePull", format!("the layers of image {reference} have {all} bytes together; {allowed} are allowed"))),
+    }
+}
+
+/// What an image of tars is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// One .wasm file in tars.
+    Component,
+    /// The root file system of a container.
+    Container,
+    /// It does not say: a component if it holds one .wasm file.
+    Unclear,
+}
+
+/// By its platform, else by what it runs.
+pub fn nature(config: &Config) -> Nature {
+    if WASM.contains(&&*config.architecture) || config.os.starts_with("wasi") {
+        return Nature::Component;
+    }
+    match config.run.entrypoint.first().or(config.run.cmd.first()) {
+        Some(program) if program.ends_with(".wasm") => Nature::Component,
+        Some(_) => Nature::Container,
+        None => Nature::Unclear,
+    }
+}
+
+/// Whether a container of that config can run on this machine.
+pub fn runs_here(config: &Config, reference: &str) -> Result<(), Error> {
+    let own = crate::registration::architecture();
+    let like = |said: &str, own: &str| said.is_empty() || said == own;
+    match like(&config.os, "linux") && like(&config.architecture, own) {
+        true => Ok(()),
+        false => {
+            let (os, architecture) = (&config.os, &config.architecture);
+            let message = format!("image {reference} is for {os:?} on {architecture:?}, and this node is \"linux\" on {own:?}");
+            Err(Error::new("ErrImagePull", message))
+        }
+    }
 }
 
 /// Whether an image's config is one that [`Config`] reads.
@@ -164,7 +269,10 @@ mod tests {
         let chosen = |entries| choose(&index(entries)).map(|entry| entry.digest.clone());
         assert_eq!(chosen(json!([entry("s390x"), entry(own), entry("wasm")])).as_deref(), Some("wasm"));
         assert_eq!(chosen(json!([entry("s390x"), entry(own)])).as_deref(), Some(own));
-        assert_eq!(chosen(json!([entry("s390x")])).as_deref(), Some("s390x"));
+        assert_eq!(chosen(json!([entry("s390x")])), None, "what is for other machines");
+        let plain = json!({"mediaType": "m", "digest": "plain", "size": 1});
+        assert_eq!(chosen(json!([entry("s390x"), plain, entry(own)])).as_deref(), Some(own));
+        assert_eq!(chosen(json!([entry("s390x"), plain])).as_deref(), Some("plain"));
         assert_eq!(chosen(json!([])), None);
     }
 
@@ -184,5 +292,59 @@ mod tests {
             assert_eq!(Config::read(empty.as_bytes()).unwrap(), Config::default());
         }
         assert!(Config::read(b"7").is_err());
+    }
+
+    #[test]
+    fn the_nearest_variant_is_chosen() {
+        let entry = |os: &str, arch: &str, variant: &str| json!({"mediaType": "m", "digest": format!("{os}/{arch}/{variant}"), "size": 1, "platform": {"architecture": arch, "os": os, "variant": variant}});
+        let entries = json!([
+            entry("windows", "amd64", ""),
+            entry("linux", "amd64", "v3"),
+            entry("linux", "arm", "v5"),
+            entry("linux", "arm", "v6"),
+            entry("linux", "arm64", "v8"),
+            entry("linux", "arm", "v8"),
+            entry("linux", "amd64", ""),
+        ]);
+        let index: OciImageIndex = serde_json::from_value(json!({"schemaVersion": 2, "manifests": entries})).unwrap();
+        for (own, digest) in [("amd64", Some("linux/amd64/")), ("arm64", Some("linux/arm64/v8")), ("arm", Some("linux/arm/v6")), ("riscv64", None)] {
+            assert_eq!(choose_for(&index, own).map(|entry| &*entry.digest), digest, "{own}");
+        }
+    }
+
+    #[test]
+    fn what_is_two_things_at_once_is_refused() {
+        let parse = |text: Value| read(text.to_string().as_bytes());
+        let config = json!({"mediaType": "c", "digest": "sha256:1", "size": 2});
+        assert!(matches!(parse(json!({"schemaVersion": 2, "config": config, "layers": []})), Ok(OciManifest::Image(_))));
+        assert!(matches!(parse(json!({"schemaVersion": 2, "manifests": [], "mediaType": INDEXES[1]})), Ok(OciManifest::ImageIndex(_))));
+        assert!(parse(json!({"schemaVersion": 2, "config": config, "layers": [], "manifests": []})).unwrap_err().contains("both"));
+        assert!(parse(json!({"schemaVersion": 2, "config": config, "layers": [], "mediaType": INDEXES[0]})).unwrap_err().contains("is not"));
+        assert!(parse(json!({"schemaVersion": 1, "fsLayers": []})).unwrap_err().contains("neither"));
+    }
+
+    #[test]
+    fn wasm_or_container_by_platform_and_by_what_is_run() {
+        let of = |text: &str| nature(&Config::read(text.as_bytes()).unwrap());
+        for (text, what) in [
+            (r#"{"architecture":"wasm","os":"wasip1","config":{"Cmd":["/app"]}}"#, Nature::Component),
+            (r#"{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/app.wasm","x"]}}"#, Nature::Component),
+            (r#"{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/bin/sh"],"Cmd":["a.wasm"]}}"#, Nature::Container),
+            (r#"{"architecture":"amd64","os":"linux"}"#, Nature::Unclear),
+        ] {
+            assert_eq!(of(text), what, "{text}");
+        }
+        let foreign = Config::read(br#"{"architecture":"s390x","os":"linux"}"#).unwrap();
+        assert!(runs_here(&foreign, "i").unwrap_err().message.contains("s390x"));
+        assert!(runs_here(&Config::default(), "i").is_ok());
+    }
+
+    #[test]
+    fn sizes_are_added_up_and_bounded() {
+        let of = |sizes: [i64; 2]| manifest(sizes.map(|size| json!({"mediaType": "t", "digest": "d", "size": size})).as_slice().into());
+        assert_eq!(total(&of([3, 4]).layers, 7, "i").unwrap(), 7);
+        for sizes in [[3, 5], [i64::MAX, i64::MAX], [-1, 3]] {
+            assert!(total(&of(sizes).layers, 7, "i").unwrap_err().message.contains("together"));
+        }
     }
 }

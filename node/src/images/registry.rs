@@ -6,7 +6,7 @@
 use super::{Error, Options};
 use http::{
     HeaderValue, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, WWW_AUTHENTICATE},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, RANGE, WWW_AUTHENTICATE},
 };
 use oci_client::Reference;
 use parking_lot::Mutex;
@@ -83,6 +83,14 @@ pub struct Registry<'a> {
     denied: AtomicBool,
 }
 
+/// Why a request was not answered.
+pub struct Broken {
+    /// Why.
+    pub error: Error,
+    /// The connection, or the registry for the moment: to be asked again.
+    pub again: bool,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Token {
@@ -132,15 +140,39 @@ impl<'a> Registry<'a> {
 
     /// GET `<repository>/<rest>`, authorized as the registry wants it. `what` is the beginning of errors.
     pub async fn get(&self, what: &str, rest: &str, accept: &[&str]) -> Result<Response, Error> {
+        self.request(what, rest, accept, 0).await.map_err(|broken| broken.error)
+    }
+
+    /// A blob from the byte `from` on, and how many bytes of the answer come before that: registries may not know of ranges.
+    pub async fn blob(&self, what: &str, digest: &str, from: u64) -> Result<(Response, u64), Broken> {
+        let response = self.request(what, &format!("blobs/{digest}"), &[], from).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok((response, from));
+        }
+        let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
+        let start = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse::<u64>().ok());
+        match start {
+            Some(start) if start <= from => Ok((response, from - start)),
+            _ => {
+                let range: String = range.chars().filter(|c| !c.is_control()).take(100).collect();
+                let message = format!("{what}: registry {} was asked for bytes from {from} on and answered with range {range:?}", self.registry);
+                Err(Broken { error: failed(message), again: false })
+            }
+        }
+    }
+
+    async fn request(&self, what: &str, rest: &str, accept: &[&str], from: u64) -> Result<Response, Broken> {
         let url = format!("{}/{rest}", self.base);
-        let mut response = self.send(what, &url, accept).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && self.authorize(what, &response).await? {
-            response = self.send(what, &url, accept).await?;
+        let lost = |error| Broken { error, again: true };
+        let mut response = self.send(what, &url, accept, from).await.map_err(lost)?;
+        if response.status() == StatusCode::UNAUTHORIZED && self.authorize(what, &response).await.map_err(|error| Broken { error, again: false })? {
+            response = self.send(what, &url, accept, from).await.map_err(lost)?;
         }
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(self.complaint(what, response).await)
+        let again = response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS;
+        Err(Broken { error: self.complaint(what, response).await, again })
     }
 
     /// The next part of a body; none at its end.
@@ -170,8 +202,11 @@ impl<'a> Registry<'a> {
         }
     }
 
-    async fn send(&self, what: &str, url: &str, accept: &[&str]) -> Result<Response, Error> {
+    async fn send(&self, what: &str, url: &str, accept: &[&str], from: u64) -> Result<Response, Error> {
         let mut request = self.client.get(url);
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
         if !accept.is_empty() {
             request = request.header(ACCEPT, accept.join(", "));
         }

@@ -3,10 +3,10 @@
 //! Files come by rename after an fsync, so that a reader (the agent, or `coracle image` beside it) sees whole files or none, and no
 //! socket is needed between them. A lock file keeps the sweep from removing what is being named.
 
-use super::{Error, parse};
+use super::{Error, manifest::Config, parse};
 use coracle_runtime::{ImageConfig, ImageContent, LocalImage};
+use oci_client::manifest::OciImageManifest;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -32,15 +32,29 @@ pub struct Named {
     pub reference: String,
     /// Manifest digest.
     pub manifest: String,
-    /// Digest of the .wasm.
+    /// Digest of the .wasm; empty for a container image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub wasm: String,
-    /// Its bytes.
+    /// Chain ids of a container image's layers, the lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
+    /// It came from a file: its blobs are nowhere else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+    /// Bytes of the .wasm, or of the layers as they are in a registry.
     pub size: u64,
     /// From the image's config.
     #[serde(flatten)]
     pub config: ImageConfig,
     /// RFC 3339.
     pub created: String,
+}
+
+/// What of an image is stored where; see [`Named`].
+pub(super) struct Stored {
+    pub wasm: String,
+    pub layers: Vec<String>,
+    pub size: u64,
 }
 
 /// The store. Cheap to clone.
@@ -59,7 +73,7 @@ pub struct Incoming {
     limit: u64,
 }
 
-fn failed(what: &str, path: &Path, why: &io::Error) -> Error {
+pub(super) fn failed(what: &str, path: &Path, why: &io::Error) -> Error {
     let remedy = if why.kind() == io::ErrorKind::StorageFull { "; free some space" } else { "" };
     Error::new("ErrImagePull", format!("{what} {}: {why}{remedy}", path.display()))
 }
@@ -71,6 +85,7 @@ impl Store {
         for dir in [store.blobs(), store.names()] {
             fs::create_dir_all(&dir).map_err(|e| failed("make", &dir, &e))?;
         }
+        store.make_layers()?;
         // Private images are nobody else's; compiler and hosts get their content as descriptors.
         fs::set_permissions(&store.root, fs::Permissions::from_mode(0o700)).map_err(|e| failed("protect", &store.root, &e))?;
         Ok(store)
@@ -90,6 +105,15 @@ impl Store {
         Some(self.blobs().join(hex.to_ascii_lowercase()))
     }
 
+    pub(super) fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// The agent's directories of pods.
+    pub(super) fn pods(&self) -> PathBuf {
+        self.root.with_file_name("pods")
+    }
+
     fn name(&self, whole: &str) -> PathBuf {
         self.names().join(format!("{}.json", hex(&Sha256::digest(whole.as_bytes()))))
     }
@@ -100,6 +124,13 @@ impl Store {
         let file = fs::File::create(&path).map_err(|e| failed("open", &path, &e))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockShared).map_err(|e| failed("lock", &path, &e.into()))?;
         Ok(file)
+    }
+
+    /// The config of an image, from its blob.
+    pub fn config(&self, digest: &str, reference: &str) -> Result<Config, Error> {
+        let path = self.blob(digest).ok_or_else(|| Error::new("ErrImagePull", format!("the config of {reference} has no sha256 digest")))?;
+        let bytes = fs::read(&path).map_err(|e| failed("read", &path, &e))?;
+        Config::read(&bytes).map_err(|e| Error::new("ErrImagePull", format!("read the config of {reference}: {e}")))
     }
 
     /// Begins a blob of at most `limit` bytes.
@@ -150,14 +181,15 @@ impl Store {
 
     /// As runtimes take it; `None` when its file is gone.
     pub fn local(&self, reference: &str, named: &Named) -> Option<LocalImage> {
-        let path = self.blob(&named.wasm)?;
-        let whole = fs::metadata(&path).is_ok_and(|m| m.len() == named.size);
-        whole.then(|| LocalImage {
-            reference: reference.into(),
-            digest: named.manifest.clone(),
-            content: ImageContent::Wasm { path, digest: named.wasm.clone() },
-            config: named.config.clone(),
-        })
+        let content = if named.wasm.is_empty() {
+            let layers: Vec<PathBuf> = named.layers.iter().rev().map(|chain| self.layer(chain)).collect::<Option<_>>()?;
+            layers.iter().all(|layer| layer.is_dir()).then_some(ImageContent::Oci { layers })?
+        } else {
+            let path = self.blob(&named.wasm)?;
+            let whole = fs::metadata(&path).is_ok_and(|m| m.len() == named.size);
+            whole.then(|| ImageContent::Wasm { path, digest: named.wasm.clone() })?
+        };
+        Some(LocalImage { reference: reference.into(), digest: named.manifest.clone(), content, config: named.config.clone() })
     }
 
     /// All names, sorted.
@@ -178,38 +210,6 @@ impl Store {
         Ok(self.list()?.into_iter().flat_map(|n| [n.manifest, n.wasm]).collect())
     }
 
-    /// A .wasm file from this machine under a name, with the manifest that pushing it would have.
-    pub fn import(&self, file: &Path, name: &str) -> Result<Named, Error> {
-        let reference = parse(name)?;
-        if reference.digest().is_some() {
-            return Err(Error::new("InvalidImageName", format!("import {name}: name it NAME:TAG; its digest follows from its content")));
-        }
-        let _lock = self.lock()?;
-        let mut source = fs::File::open(file).map_err(|e| failed("open", file, &e))?;
-        let mut incoming = self.incoming(LARGEST)?;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let n = source.read(&mut buffer).map_err(|e| failed("read", file, &e))?;
-            if n == 0 {
-                break;
-            }
-            incoming.write_all(buffer.get(..n).unwrap_or_default()).map_err(|e| failed("import", file, &e))?;
-        }
-        let (wasm, size) = incoming.keep_wasm(&file.display().to_string())?;
-        let manifest = self.put(&manifest(&wasm, size, &self.put(CONFIG)?))?;
-        let named = Named {
-            version: 1,
-            reference: reference.whole(),
-            manifest,
-            wasm,
-            size,
-            config: ImageConfig::default(),
-            created: crate::pods::time::Time::now().rfc3339(),
-        };
-        self.record(&named)?;
-        Ok(named)
-    }
-
     /// Takes a name away and sweeps.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let whole = parse(name)?.whole();
@@ -221,23 +221,47 @@ impl Store {
             Err(e) => return Err(failed("remove", &path, &e)),
             Ok(()) => {}
         }
-        self.sweep()
+        self.sweep().map(|_| ())
     }
 
-    /// Removes blobs that nothing names, and names half written; does nothing while something is being stored.
-    pub fn sweep(&self) -> Result<(), Error> {
+    /// The image was wanted just now.
+    pub fn touch(&self, named: &Named) {
+        let path = self.name(&named.reference);
+        let touched = fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        if let Err(why) = touched {
+            tracing::debug!(%why, "note that an image is in use");
+        }
+    }
+
+    /// When it was last wanted.
+    pub fn used(&self, named: &Named) -> Option<std::time::SystemTime> {
+        fs::metadata(self.name(&named.reference)).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Changes with the list of names.
+    pub fn stamp(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(self.names()).and_then(|meta| meta.modified()).ok()
+    }
+
+    /// Removes blobs and layers that nothing names or holds, and names half written; does nothing, and says so, while something is being stored.
+    pub fn sweep(&self) -> Result<bool, Error> {
         let path = self.root.join("lock");
         let file = fs::File::create(&path).map_err(|e| failed("open", &path, &e))?;
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(());
+            return Ok(false);
         }
         let mut keep: HashSet<PathBuf> = HashSet::new();
+        let mut layers: HashSet<PathBuf> = self.held()?.layers.iter().map(|name| self.layers().join(name)).collect();
         for named in self.list()? {
             keep.extend(self.blob(&named.wasm));
-            if let Some(manifest) = self.blob(&named.manifest) {
-                let json: Option<serde_json::Value> = fs::read(&manifest).ok().and_then(|b| serde_json::from_slice(&b).ok());
-                keep.extend(json.as_ref().and_then(|j| j["config"]["digest"].as_str()).and_then(|d| self.blob(d)));
-                keep.insert(manifest);
+            layers.extend(named.layers.iter().filter_map(|chain| self.layer(chain)));
+            if let Some(path) = self.blob(&named.manifest) {
+                let manifest: Option<OciImageManifest> = fs::read(&path).ok().and_then(|b| serde_json::from_slice(&b).ok());
+                if let Some(manifest) = manifest {
+                    keep.extend(self.blob(&manifest.config.digest));
+                    keep.extend(manifest.layers.iter().filter(|_| named.imported).filter_map(|layer| self.blob(&layer.digest)));
+                }
+                keep.insert(path);
             }
         }
         let gone = |path: &Path| fs::remove_file(path).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
@@ -249,21 +273,12 @@ impl Store {
                 }
             }
         }
-        Ok(())
+        let doomed = self.doom_layers(&layers)?;
+        // Trees may be large; nobody waits for them.
+        drop(file);
+        Self::remove_layers(doomed)?;
+        Ok(true)
     }
-}
-
-/// The config of an imported component.
-const CONFIG: &[u8] = br#"{"architecture":"wasm","os":"wasip2"}"#;
-
-fn manifest(wasm: &str, size: u64, config: &str) -> Vec<u8> {
-    json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": { "mediaType": WASM_CONFIG, "digest": config, "size": CONFIG.len() },
-        "layers": [{ "mediaType": WASM_LAYER, "digest": wasm, "size": size }],
-    })
-    .to_string()
-    .into_bytes()
 }
 
 impl Incoming {

@@ -63,7 +63,7 @@ const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 fn import_names_lists_and_removes() {
     let dir = tempfile::tempdir().unwrap();
     let file = wasm_file(dir.path(), b"one");
-    let named = import(dir.path(), &file, "hello:v1").unwrap();
+    let named = import(dir.path(), &file, Some("hello:v1")).unwrap().remove(0);
     assert_eq!(named.reference, "docker.io/library/hello:v1");
     let images = Images::open(Options { data_dir: dir.path().into(), ..Options::default() }).unwrap();
     let image = images.lookup("hello:v1").unwrap().unwrap();
@@ -75,7 +75,7 @@ fn import_names_lists_and_removes() {
     assert!(images.lookup("hello:v2").unwrap().is_none());
 
     // The same content under two names stays until both are gone.
-    import(dir.path(), &file, "other:v1").unwrap();
+    import(dir.path(), &file, Some("other:v1")).unwrap();
     assert_eq!(list(dir.path()).unwrap().len(), 2);
     remove(dir.path(), "hello:v1").unwrap();
     assert!(images.lookup("other:v1").unwrap().is_some());
@@ -89,15 +89,15 @@ fn bad_names_and_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = wasm_file(dir.path(), b"");
     for name in ["UPPER:v1", "", "a b", "hello:v1 "] {
-        assert_eq!(import(dir.path(), &file, name).unwrap_err().reason, "InvalidImageName", "{name:?}");
+        assert_eq!(import(dir.path(), &file, Some(name)).unwrap_err().reason, "InvalidImageName", "{name:?}");
     }
     let text = dir.path().join("text");
     for content in [&b"#!/bin/sh"[..], b"", b"\0as"] {
         fs::write(&text, content).unwrap();
-        let error = import(dir.path(), &text, "x:v1").unwrap_err();
+        let error = import(dir.path(), &text, Some("x:v1")).unwrap_err();
         assert!(error.message.contains("is no WebAssembly file"), "{error}");
     }
-    assert!(import(dir.path(), &dir.path().join("none"), "x:v1").unwrap_err().message.contains("none"));
+    assert!(import(dir.path(), &dir.path().join("none"), Some("x:v1")).unwrap_err().message.contains("none"));
     assert!(list(dir.path()).unwrap().is_empty());
     let left = fs::read_dir(dir.path().join("images/blobs/sha256")).unwrap().count();
     assert_eq!(left, 0, "nothing half-written stays");
@@ -106,7 +106,7 @@ fn bad_names_and_files_are_refused() {
 #[test]
 fn a_cut_blob_is_no_image() {
     let dir = tempfile::tempdir().unwrap();
-    let named = import(dir.path(), &wasm_file(dir.path(), b"12345"), "hello:v1").unwrap();
+    let named = import(dir.path(), &wasm_file(dir.path(), b"12345"), Some("hello:v1")).unwrap().remove(0);
     let store = Store::open(dir.path()).unwrap();
     fs::write(store.blob(&named.wasm).unwrap(), b"\0asm").unwrap();
     assert!(store.lookup("hello:v1").unwrap().is_none());
@@ -191,7 +191,7 @@ fn long_names_count_and_are_bounded() {
 #[test]
 fn what_was_cut_off_is_swept() {
     let dir = tempfile::tempdir().unwrap();
-    let named = import(dir.path(), &wasm_file(dir.path(), b"one"), "hello:v1").unwrap();
+    let named = import(dir.path(), &wasm_file(dir.path(), b"one"), Some("hello:v1")).unwrap().remove(0);
     let store = Store::open(dir.path()).unwrap();
     let blobs = dir.path().join("images/blobs/sha256");
     let kept = fs::read_dir(&blobs).unwrap().count();

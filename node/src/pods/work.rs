@@ -348,8 +348,9 @@ impl Work {
             Err(message) => return again("CreateContainerError", message),
         };
         let image = match self.images.lookup(&container.image) {
-            Ok(Some(image)) => image,
-            Ok(None) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
+            // Under its name there may be another by now, which has to stay as well.
+            Ok(Some(image)) if self.images.hold(&self.directory(&pod.metadata.uid), &image).is_ok_and(|there| there) => image,
+            Ok(_) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
             Err(why) => return again("CreateContainerError", why.message),
         };
         let facts = self.facts(ip);

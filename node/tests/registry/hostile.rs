@@ -160,7 +160,7 @@ async fn what_is_not_what_was_promised_is_not_kept() {
     // An index that names a digest, and another manifest behind it.
     let wanted = digest(b"another");
     let index = serde_json::json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [{ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": wanted, "size": 7 }] });
+        "manifests": [{ "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": wanted, "size": 4096 }] });
     let swapped = serve(move |_, target, _| match target.ends_with("/v1") {
         true => found(index.to_string().into_bytes()),
         false => found(manifest(&[("application/wasm", &digest(WASM), WASM.len())])),

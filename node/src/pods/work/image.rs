@@ -32,7 +32,15 @@ impl Work {
                 return Event::ImageFailed { container: index, reason: why.reason, message: why.message };
             }
         }
-        Event::ImageReady { container: index, digest: image.digest }
+        // From here on it stays, whatever becomes of its name.
+        match self.images.hold(&self.directory(&pod.metadata.uid), &image) {
+            Ok(true) => Event::ImageReady { container: index, digest: image.digest },
+            Ok(false) => {
+                let message = format!("image {} was removed from this machine meanwhile", container.image);
+                Event::ImageFailed { container: index, reason: "ErrImagePull".into(), message }
+            }
+            Err(why) => Event::ImageFailed { container: index, reason: why.reason.into(), message: why.message },
+        }
     }
 
     async fn image(&self, pod: &Pod, index: usize, container: &Container) -> Result<LocalImage, Failure> {
@@ -65,7 +73,8 @@ impl Work {
         self.note(pod, Some(index), false, "Pulling", &format!("Pulling image \"{reference}\""));
         let began = Instant::now();
         let credentials = self.credentials(pod);
-        match self.images.pull(reference, credentials).await {
+        let say = |text: &str| self.note(pod, Some(index), false, "Pulling", &format!("Still pulling image \"{reference}\": {text}"));
+        match self.images.pull_saying(reference, credentials, say).await {
             Ok(pulled) => {
                 let (took, waited) = (go_duration(pulled.took), go_duration(began.elapsed()));
                 let message =
