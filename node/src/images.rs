@@ -84,12 +84,14 @@ pub struct Options {
 const SAY: Duration = Duration::from_secs(10);
 
 type Flight = Shared<BoxFuture<'static, Result<Pulled, Error>>>;
+/// By full reference and credentials.
+type Flights = HashMap<(String, u64), (Flight, Arc<Progress>)>;
 
 /// The images of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Images {
     context: Arc<pull::Context>,
-    flights: Arc<Mutex<HashMap<(String, u64), (Flight, Arc<Progress>)>>>,
+    flights: Arc<Mutex<Flights>>,
     gate: Arc<Semaphore>,
 }
 
