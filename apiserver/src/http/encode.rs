@@ -34,6 +34,10 @@ pub fn document(media: Media, json: impl Into<Bytes>) -> Option<Bytes> {
     }
 }
 
+fn list_head(kind: &str, api_version: &str, metadata: &Value) -> String {
+    format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
+}
+
 /// Writes objects of one resource.
 pub struct Encoder {
     accepted: Accepted,
@@ -125,38 +129,45 @@ impl Encoder {
     /// A page as one document, in pieces.
     pub fn page(self, page: Page) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
         use futures::{StreamExt, future::Either, stream};
-        match (self.accepted.media, self.accepted.shape) {
-            (Media::Json, Shape::Object) => Either::Left(stream::iter(page.chunks()).map(Ok)),
-            (Media::Protobuf, _) => Either::Right(Either::Left(self.messages(page))),
-            (Media::Json, _) => Either::Right(Either::Right(stream::iter([Ok(self.page_text(page).into())]))),
-            (Media::Yaml, _) => {
-                let text = document(Media::Yaml, self.page_text(page)).unwrap_or_default();
-                Either::Right(Either::Right(stream::iter([Ok(text)])))
+        match self.accepted.media {
+            Media::Protobuf => Either::Left(self.messages(page)),
+            Media::Json => Either::Right(Either::Left(stream::iter(self.pieces(page)).map(Ok))),
+            Media::Yaml => {
+                let whole = self.pieces(page).fold(BytesMut::new(), |mut whole, piece| {
+                    whole.extend_from_slice(&piece);
+                    whole
+                });
+                Either::Right(Either::Right(stream::iter([Ok(document(Media::Yaml, whole).unwrap_or_default())])))
             }
         }
     }
 
-    fn page_text(&self, page: Page) -> String {
+    /// The JSON of a page: head, items, tail. What a slow reader has not taken yet is not made yet, and stays shared with the store.
+    fn pieces(self, page: Page) -> impl Iterator<Item = Bytes> + Send + 'static {
         let metadata = list::list_metadata(page.revision, &page.next, page.remaining);
-        match (self.accepted.shape, &self.tables) {
-            (Shape::Table, Some(tables)) => {
-                let rows: Vec<String> = page.items.iter().map(|object| tables.row(object)).collect();
-                tables.around(&tables.definitions(), &metadata, &rows.join(","))
+        let head = match (self.accepted.shape, &self.tables) {
+            (Shape::Table, Some(tables)) => tables.head(&tables.definitions(), &metadata),
+            (Shape::Partial | Shape::PartialList, _) => list_head("PartialObjectMetadataList", self.accepted.meta, &metadata),
+            _ => list_head(&page.row.list_kind, &page.row.api_version(), &metadata),
+        };
+        let (mut items, mut buffer, mut separator, mut done) = (page.items.into_iter(), BytesMut::from(head.as_bytes()), "", false);
+        std::iter::from_fn(move || {
+            while buffer.len() < PIECE && !done {
+                let Some(object) = items.next() else {
+                    buffer.extend_from_slice(b"]}");
+                    done = true;
+                    break;
+                };
+                buffer.extend_from_slice(separator.as_bytes());
+                separator = ",";
+                match (self.accepted.shape, &self.tables) {
+                    (Shape::Table, Some(tables)) => buffer.extend_from_slice(tables.row(&object).as_bytes()),
+                    (Shape::Partial | Shape::PartialList, _) => buffer.extend_from_slice(table::partial(&object.json, self.accepted.meta).as_bytes()),
+                    _ => buffer.extend_from_slice(&object.json),
+                }
             }
-            (Shape::Partial | Shape::PartialList, _) => {
-                let items: Vec<String> = page.items.iter().map(|object| table::partial(&object.json, self.accepted.meta)).collect();
-                let meta = self.accepted.meta;
-                format!(
-                    "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{meta}\",\"metadata\":{metadata},\"items\":[{}]}}",
-                    items.join(",")
-                )
-            }
-            _ => {
-                let mut whole = BytesMut::new();
-                page.chunks().for_each(|chunk| whole.extend_from_slice(&chunk));
-                String::from_utf8_lossy(&whole).into_owned()
-            }
-        }
+            (!buffer.is_empty()).then(|| buffer.split().freeze())
+        })
     }
 
     /// A list in protobuf. It begins with its length, so messages are made twice where the store does not keep them: to be measured, and to

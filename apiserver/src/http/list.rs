@@ -4,7 +4,6 @@ pub mod options;
 mod token;
 
 use crate::pipeline::{Core, Request, handle, object};
-use bytes::{Bytes, BytesMut};
 use coracle_api::{
     registry::{Resource, ResourceRef},
     selector::{FieldSelector, Selector},
@@ -145,6 +144,8 @@ pub async fn page(core: &Arc<Core>, request: &Request) -> Result<Page, Status> {
     cut(core, &request.resource, &snapshot, namespace, after.as_ref(), &options).await
 }
 
+/// Objects looked at in one go.
+const TURN: usize = 1_024;
 /// Objects of a kind with several versions that are looked at together.
 const BATCH: usize = 500;
 
@@ -170,7 +171,15 @@ async fn cut(
         !more
     };
     if !row.converted() {
-        let _ = all.filter(|object| filter.matches(object)).all(take);
+        for (seen, object) in all.enumerate() {
+            if filter.matches(object) && !take(object) {
+                break;
+            }
+            // Every object is a cache miss or two: others get a turn before a long list is through.
+            if seen % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
     } else {
         // Fields are selected as the version shows them.
         loop {
@@ -198,20 +207,6 @@ async fn cut(
     Ok(Page { row: row.clone(), revision, next, remaining, items })
 }
 
-impl Page {
-    /// The list's JSON in pieces of some 64 KiB: head, the stored bytes of every item as they are, tail. Shared with the store, so that a slow reader costs no copy
-    /// of what is not sent yet.
-    pub fn chunks(self) -> impl Iterator<Item = Bytes> + Send {
-        let head = format!(
-            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            self.row.list_kind,
-            self.row.api_version(),
-            list_metadata(self.revision, &self.next, self.remaining)
-        );
-        Joined { items: self.items.into_iter(), started: false, buffer: BytesMut::from(head.as_bytes()), done: false }
-    }
-}
-
 /// `metadata` of any list.
 pub fn list_metadata(revision: u64, next: &str, remaining: Option<u64>) -> serde_json::Value {
     let mut metadata = serde_json::json!({"resourceVersion": revision.to_string()});
@@ -222,39 +217,4 @@ pub fn list_metadata(revision: u64, next: &str, remaining: Option<u64>) -> serde
         metadata["remainingItemCount"] = remaining.into();
     }
     metadata
-}
-
-const PIECE: usize = 64 * 1024;
-
-struct Joined {
-    items: std::vec::IntoIter<Arc<Object>>,
-    started: bool,
-    buffer: BytesMut,
-    done: bool,
-}
-
-impl Iterator for Joined {
-    type Item = Bytes;
-    fn next(&mut self) -> Option<Bytes> {
-        if self.done {
-            return None;
-        }
-        while self.buffer.len() < PIECE {
-            match self.items.next() {
-                Some(object) => {
-                    if self.started {
-                        self.buffer.extend_from_slice(b",");
-                    }
-                    self.started = true;
-                    self.buffer.extend_from_slice(&object.json);
-                }
-                None => {
-                    self.buffer.extend_from_slice(b"]}");
-                    self.done = true;
-                    break;
-                }
-            }
-        }
-        Some(self.buffer.split().freeze())
-    }
 }

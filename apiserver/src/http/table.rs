@@ -146,8 +146,13 @@ impl Tables {
 
     /// A table around rows.
     pub fn around(&self, definitions: &Value, metadata: &Value, rows: &str) -> String {
+        format!("{}{rows}]}}", self.head(definitions, metadata))
+    }
+
+    /// What stands before the rows of a table; `]}` stands after them.
+    pub fn head(&self, definitions: &Value, metadata: &Value) -> String {
         let meta = self.meta;
-        format!("{{\"kind\":\"Table\",\"apiVersion\":\"{meta}\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[{rows}]}}")
+        format!("{{\"kind\":\"Table\",\"apiVersion\":\"{meta}\",\"metadata\":{metadata},\"columnDefinitions\":{definitions},\"rows\":[")
     }
 
     /// Ages are told from this moment on.
