@@ -45,5 +45,27 @@ pub fn run(options: &Options) -> Result<()> {
         Some(name) => tests.arg("-p").arg(format!("coracle-{}", name.trim_end_matches('/'))),
     };
     tests.arg("--").args(&options.filter).env("CORACLE_GUESTS", components);
-    step::shown("test", &mut tests)
+    step::shown("test", &mut tests)?;
+    if options.only.is_none() && options.filter.is_empty() {
+        demo(cargo(&["xtask", "demo", "--check"]))?;
+    }
+    Ok(())
+}
+
+/// What a newcomer types first still works. As root in a network namespace of its own, as every test cluster.
+fn demo(command: Command) -> Result<()> {
+    if !packages::is_root() {
+        return step::shown("demo", &mut { command });
+    }
+    let name = format!("coracle-demo-{}", std::process::id());
+    let ip = |words: &[&str]| step::run(&format!("ip {}", words.join(" ")), Command::new("ip").args(words));
+    ip(&["netns", "add", &name])?;
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", &name]).arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        inside.current_dir(dir);
+    }
+    let done = ip(&["-n", &name, "link", "set", "lo", "up"]).and_then(|()| step::shown("demo", &mut inside));
+    ip(&["netns", "delete", &name])?;
+    done
 }
