@@ -49,6 +49,9 @@ pub fn raise_file_limit() -> Result<()> {
     Ok(())
 }
 
+/// The longest path of a data directory in which a socket may be as deep as `/run/wasm/control.sock` (sun_path holds 107 bytes and an end).
+const LONGEST_PATH: usize = 107 - "/run/wasm/control.sock".len();
+
 /// The right to use a data directory, held until it is dropped.
 pub struct DataDir {
     /// Absolute path.
@@ -65,6 +68,12 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("cannot make the data directory {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("cannot use the data directory {}", path.display()))?;
+        if path.as_os_str().len() > LONGEST_PATH {
+            bail!(
+                "the path of the data directory {} is too long: sockets are made in it, and the kernel allows {LONGEST_PATH} bytes here; give a shorter one with --data-dir",
+                path.display()
+            );
+        }
         let name = path.join("lock");
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
         let file = file.with_context(|| format!("cannot write in the data directory {}; give another one with --data-dir", path.display()))?;

@@ -6,7 +6,7 @@ use crate::{
     ready::Stages,
     settings,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use coracle_control::{Control, Options as ControlOptions, control::NODE_PREFIX};
 use coracle_link::{pki::Authority, quic};
@@ -96,6 +96,9 @@ fn node_range(cluster: &str) -> String {
 
 async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut stages = Stages::begin();
+    // From the beginning: whoever changes their mind before it is ready finds everything stopped in good order, too.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let root = machine::is_root();
     if !root {
         say(format_args!(
@@ -132,26 +135,39 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let (service, agent) = Agent::new(agent, connector, vec![wasm.clone()])?;
     let cancel = CancellationToken::new();
     let mut node = tokio::spawn(service.run(cancel.clone()));
-    control.node_ready(&options.node_name, READY_BOUND).await.map_err(|why| anyhow!("the node {} did not become ready: {why}", options.node_name))?;
-    stages.done("node");
-    say(format_args!("{stages}"));
-    say(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
-
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        ended = &mut node => bail!("the node agent ended by itself: {ended:?}"),
-    }
+    let up = async {
+        // What the API has stored of the node may be what it was before a restart.
+        let here = async {
+            agent.connected().await;
+            agent.adopted().await;
+        };
+        let known = tokio::time::timeout(READY_BOUND, here).await;
+        known.map_err(|_| anyhow!("the node {} did not reach its control plane within {} s", options.node_name, READY_BOUND.as_secs()))?;
+        control
+            .node_ready(&options.node_name, READY_BOUND)
+            .await
+            .map_err(|why| anyhow!("the node {} did not become ready: {why}", options.node_name))?;
+        stages.done("node");
+        say(format_args!("{stages}"));
+        say(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
+        std::future::pending::<Result<()>>().await
+    };
+    let ended = tokio::select! {
+        failed = up => failed,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        ended = &mut node => Err(anyhow!("the node agent ended by itself: {ended:?}")),
+    };
     say(format_args!("stopping: pods first, {} s at most; a second Ctrl-C ends it at once", STOP_BOUND.as_secs()));
     let stop = async {
         for late in agent.stop_pods(STOP_BOUND).await {
             complain(format_args!("late: pod {late} did not stop in time and was killed"));
         }
-        wasm.shutdown().await;
+        if tokio::time::timeout(LATE, wasm.shutdown()).await.is_err() {
+            complain(format_args!("late: the wasm hosts"));
+        }
         cancel.cancel();
-        if tokio::time::timeout(LATE, &mut node).await.is_err() {
+        if !node.is_finished() && tokio::time::timeout(LATE, &mut node).await.is_err() {
             complain(format_args!("late: the node agent"));
         }
         // Nothing of the cluster stays in the kernel.
@@ -168,5 +184,5 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         () = stop => {}
         _ = interrupt.recv() => complain(format_args!("ended at once")),
     }
-    Ok(())
+    ended
 }

@@ -75,6 +75,7 @@ struct Known {
     name: String,
     namespace: String,
     count: u32,
+    first: Time,
     used: Time,
 }
 
@@ -89,7 +90,7 @@ struct Ledger {
 enum Verdict {
     Drop,
     Create { name: String, namespace: String },
-    Count { name: String, namespace: String, count: u32 },
+    Count { name: String, namespace: String, count: u32, first: Time },
 }
 
 impl Ledger {
@@ -113,7 +114,7 @@ impl Ledger {
         if let Some(known) = self.known.get_mut(&key) {
             known.count += 1;
             known.used = record.at;
-            return Verdict::Count { name: known.name.clone(), namespace: known.namespace.clone(), count: known.count };
+            return Verdict::Count { name: known.name.clone(), namespace: known.namespace.clone(), count: known.count, first: known.first };
         }
         if self.known.len() >= KNOWN
             && let Some(oldest) = self.known.iter().min_by_key(|(_, k)| k.used).map(|(k, _)| k.clone())
@@ -124,7 +125,7 @@ impl Ledger {
         self.last = self.last.max(record.at.0.saturating_mul(1_000_000)).saturating_add(1);
         let name = format!("{}.{:x}", about.name, self.last);
         let namespace = if about.namespace.is_empty() { "default".to_string() } else { about.namespace.clone() };
-        self.known.insert(key, Known { name: name.clone(), namespace: namespace.clone(), count: 1, used: record.at });
+        self.known.insert(key, Known { name: name.clone(), namespace: namespace.clone(), count: 1, first: record.at, used: record.at });
         Verdict::Create { name, namespace }
     }
 }
@@ -144,14 +145,14 @@ impl Service {
                     None => return,
                 },
             };
-            let (method, path, body) = match ledger.judge(&record) {
+            let requests = match ledger.judge(&record) {
                 Verdict::Drop => continue,
-                Verdict::Create { name, namespace } => {
-                    ("POST", format!("/api/v1/namespaces/{namespace}/events"), body(&record, &name, &namespace, &self.node))
-                }
-                Verdict::Count { name, namespace, count } => {
+                Verdict::Create { name, namespace } => vec![create(&record, &name, &namespace, &self.node, (1, record.at))],
+                Verdict::Count { name, namespace, count, first } => {
                     let patch = json!({ "count": count, "lastTimestamp": record.at.rfc3339() });
-                    ("PATCH", format!("/api/v1/namespaces/{namespace}/events/{name}"), patch)
+                    let patch = ("PATCH", format!("/api/v1/namespaces/{namespace}/events/{name}"), patch);
+                    // Events live an hour: one that is gone is made anew, with its count.
+                    vec![patch, create(&record, &name, &namespace, &self.node, (count, first))]
                 }
             };
             let permit = tokio::select! {
@@ -164,18 +165,9 @@ impl Service {
             let link = self.link.clone();
             tasks.spawn(async move {
                 let _permit = permit;
-                let content = if method == "POST" { "application/json" } else { "application/merge-patch+json" };
-                let body = body.to_string().into_bytes();
-                // Twice, once a link is there: a node that was cut off tells what happened, but not for ever.
-                for _ in 0..2 {
-                    link.connected().await;
-                    match link.call(method, &path, content, body.clone()).await {
-                        Err(why) if why.transient() => {}
-                        Err(why) => {
-                            tracing::debug!(%why, "record an event");
-                            return;
-                        }
-                        Ok(_) => return,
+                for (method, path, body) in requests {
+                    if !send(&link, method, &path, &body).await {
+                        return;
                     }
                 }
             });
@@ -183,7 +175,31 @@ impl Service {
     }
 }
 
-fn body(record: &Record, name: &str, namespace: &str, node: &str) -> Value {
+/// Whether the request that stands in for this one is to be sent: what it speaks of is not there any more.
+async fn send(link: &Link, method: &'static str, path: &str, body: &Value) -> bool {
+    let content = if method == "POST" { "application/json" } else { "application/merge-patch+json" };
+    let body = body.to_string().into_bytes();
+    // Twice, once a link is there: a node that was cut off tells what happened, but not for ever.
+    for _ in 0..2 {
+        link.connected().await;
+        match link.call(method, path, content, body.clone()).await {
+            Err(why) if why.transient() => {}
+            Err(why) => {
+                tracing::debug!(%why, "record an event");
+                return why.code() == Some(404);
+            }
+            Ok(_) => return false,
+        }
+    }
+    false
+}
+
+/// The request that makes it; `seen` is how often it happened, and when first.
+fn create(record: &Record, name: &str, namespace: &str, node: &str, seen: (u32, Time)) -> (&'static str, String, Value) {
+    ("POST", format!("/api/v1/namespaces/{namespace}/events"), body(record, name, namespace, node, seen))
+}
+
+fn body(record: &Record, name: &str, namespace: &str, node: &str, (count, first): (u32, Time)) -> Value {
     let about = &record.about;
     let mut involved = json!({ "apiVersion": "v1", "kind": about.kind, "name": about.name, "uid": about.uid });
     if !about.namespace.is_empty() {
@@ -192,11 +208,10 @@ fn body(record: &Record, name: &str, namespace: &str, node: &str) -> Value {
     if !about.field_path.is_empty() {
         involved["fieldPath"] = json!(about.field_path);
     }
-    let at = record.at.rfc3339();
     json!({
         "apiVersion": "v1", "kind": "Event", "metadata": { "name": name, "namespace": namespace },
         "involvedObject": involved, "reason": record.reason, "message": record.message,
-        "type": if record.warning { "Warning" } else { "Normal" }, "count": 1, "firstTimestamp": at, "lastTimestamp": at,
+        "type": if record.warning { "Warning" } else { "Normal" }, "count": count, "firstTimestamp": first.rfc3339(), "lastTimestamp": record.at.rfc3339(),
         "source": { "component": "kubelet", "host": node }, "reportingComponent": "kubelet", "reportingInstance": node,
     })
 }
@@ -214,8 +229,8 @@ mod tests {
     fn repeated_events_count_up() {
         let mut ledger = Ledger::default();
         let Verdict::Create { name, .. } = ledger.judge(&record("a", 0)) else { panic!("the first is created") };
-        let Verdict::Count { name: same, count, .. } = ledger.judge(&record("a", 1)) else { panic!("the second counts") };
-        assert_eq!((same, count), (name, 2));
+        let Verdict::Count { name: same, count, first, .. } = ledger.judge(&record("a", 1)) else { panic!("the second counts") };
+        assert_eq!((same, count, first), (name, 2, Time(0)));
         assert!(matches!(ledger.judge(&record("b", 2)), Verdict::Create { .. }));
     }
 

@@ -427,7 +427,7 @@ impl Runtime for WasmRuntime {
         }
         for port in &ports {
             let address = SocketAddr::new(ip, *port);
-            fds.extend(listen::listeners(address, hosts).map_err(|why| Error::again("RunContainerError", why))?);
+            fds.extend(listen::listeners(address, hosts, "containerPort").map_err(|why| Error::again("RunContainerError", why))?);
         }
         // Before it runs, so that no event of it comes too early.
         self.shared.known.lock().insert(id.clone(), spec.clone());
@@ -491,11 +491,19 @@ impl Runtime for WasmRuntime {
 
     async fn set_service_listeners(&self, id: &SandboxId, wanted: Vec<(SocketAddr, u16)>) -> Result<(), Error> {
         let (_, hosts) = self.shared.connection().await?;
-        let mut fds = Vec::with_capacity(wanted.len() * hosts);
-        for (address, _) in &wanted {
-            fds.extend(listen::listeners(*address, hosts).map_err(|why| Error::again("ServiceListenError", why))?);
+        let (mut had, mut fds, mut refused) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len() * hosts), Vec::new());
+        for (address, port) in wanted {
+            match listen::listeners(address, hosts, "Service port") {
+                Ok(sockets) => {
+                    fds.extend(sockets);
+                    had.push((address, port));
+                }
+                Err(why) => refused.push(why),
+            }
         }
-        self.shared.ask(Ask::Listeners(id.clone(), wanted), fds).await.map(|_| ())
+        self.shared.ask(Ask::Listeners(id.clone(), had), fds).await?;
+        // One address that cannot be had is no reason to leave the others unheard.
+        if refused.is_empty() { Ok(()) } else { Err(Error::again("ServiceListenError", refused.join("; "))) }
     }
 
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {

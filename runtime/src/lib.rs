@@ -352,6 +352,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn next_event(&self) -> Event;
     /// Additional listening addresses for a sandbox: Service addresses when there is no kernel proxy (ordinary user).
     /// Replaces the previous set. Connections to `0` are served by what listens on the pod's port `1`.
+    ///
+    /// # Errors
+    /// Some of the addresses cannot be had; the others are listened on all the same.
     async fn set_service_listeners(&self, id: &SandboxId, listeners: Vec<(SocketAddr, u16)>) -> Result<(), Error>;
     /// Use of the machine by container name.
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error>;

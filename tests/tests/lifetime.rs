@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, process::ExitCode};
 const CASES: &[Alone] = &[
     ("kill_and_restart_adopts_running_pods", kill_and_restart_adopts_running_pods),
     ("stopping_ends_the_pods_and_starting_brings_them_back", stopping_ends_the_pods_and_starting_brings_them_back),
+    ("a_stop_before_it_is_ready_leaves_nothing", a_stop_before_it_is_ready_leaves_nothing),
+    ("a_kubeconfig_of_somebody_else_is_kept", a_kubeconfig_of_somebody_else_is_kept),
     ("no_acknowledged_write_is_lost", no_acknowledged_write_is_lost),
     ("a_second_up_is_refused", a_second_up_is_refused),
     ("cordon_keeps_new_pods_away", cordon_keeps_new_pods_away),
@@ -62,14 +64,50 @@ fn stopping_ends_the_pods_and_starting_brings_them_back() -> Result {
     let (code, lines) = cluster.terminate()?;
     ensure!(code == 0, "{code}: {lines:?}");
     cluster.host.get(&format!("http://{ip}:8080/")).expect_err("stopped with its cluster");
-    if is_root() {
-        let tables = cluster.host.run("nft", &["list", "tables"])?.ok()?;
-        let routes = cluster.host.run("ip", &["route", "show", "table", "all"])?.ok()?;
-        ensure!(!tables.contains("coracle") && !routes.contains("10.244."), "nothing stays in the kernel: {tables}{routes}");
-    }
+    nothing_stays_in_the_kernel(&cluster)?;
     cluster.up()?;
     let ip = ready_ip(&cluster, "back")?;
     eventually("it answers again", 20, || cluster.host.get(&format!("http://{ip}:8080/")))?;
+    cluster.stop()
+}
+
+fn nothing_stays_in_the_kernel(cluster: &Cluster) -> Result {
+    if is_root() {
+        let tables = cluster.host.run("nft", &["list", "tables"])?.ok()?;
+        let routes = cluster.host.run("ip", &["route", "show", "table", "all"])?.ok()?;
+        ensure!(!tables.contains("coracle") && !routes.contains("10.244."), "left in the kernel: {tables}{routes}");
+    }
+    Ok(())
+}
+
+fn a_stop_before_it_is_ready_leaves_nothing() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
+    cluster.apply(&web("early"))?;
+    let ip = ready_ip(&cluster, "early")?;
+    cluster.kill()?;
+    let mut process = Background::start(&mut cluster.up_command()?)?;
+    // The API listens some time before the node is ready.
+    let listening = "for i in $(seq 2000); do (echo > /dev/tcp/127.0.0.1/6443) 2> /dev/null && exit 0; sleep 0.005; done; exit 1";
+    cluster.host.run("bash", &["-c", listening])?.ok()?;
+    process.signal("TERM")?;
+    let code = process.wait(60)?;
+    ensure!(code == 0, "{code}: {:?}", process.lines());
+    cluster.host.get(&format!("http://{ip}:8080/")).expect_err("stopped with its cluster");
+    nothing_stays_in_the_kernel(&cluster)?;
+    cluster.up()?;
+    ready_ip(&cluster, "early")?;
+    cluster.stop()
+}
+
+fn a_kubeconfig_of_somebody_else_is_kept() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    let text = "apiVersion: v1\nkind: Config\nclusters: [{name: production, cluster: {server: 'https://192.0.2.1'}}]\n";
+    std::fs::write(cluster.kubeconfig(), text)?;
+    let said = Output::of(&mut cluster.up_command()?, "")?.err()?;
+    ensure!(said.contains(&*cluster.kubeconfig().to_string_lossy()) && said.contains("--kubeconfig"), "{said}");
+    ensure!(std::fs::read_to_string(cluster.kubeconfig())? == text);
+    std::fs::remove_file(cluster.kubeconfig())?;
+    cluster.up()?;
     cluster.stop()
 }
 

@@ -39,6 +39,9 @@ const PATIENCE: i64 = 150;
 /// Steps of one pod in a row; more would be a machine that does not come to rest.
 const ROUNDS: usize = 32;
 
+/// When a Service address could not be listened on, it is tried again after this time.
+const LISTEN_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What the set is told from outside.
 pub enum Input {
     /// The mirror changed.
@@ -76,7 +79,8 @@ struct Entry {
 /// What a task comes back with.
 enum Done {
     Event(Uid, Event),
-    Listening(Uid, Listeners),
+    /// None: not all of them could be had.
+    Listening(Uid, Option<Listeners>),
 }
 
 struct Stopping {
@@ -154,7 +158,7 @@ impl Set {
                     Ok(Done::Event(uid, event)) => self.event(&uid, event),
                     Ok(Done::Listening(uid, listeners)) => {
                         if let Some(entry) = self.pods.get_mut(&uid) {
-                            entry.held = listeners;
+                            entry.held = listeners.unwrap_or_default();
                             entry.listening = false;
                         }
                         self.listen(&uid);
@@ -550,8 +554,11 @@ impl Set {
         entry.listening = true;
         let (work, pod, uid, wanted) = (self.work.clone(), entry.pod.clone(), uid.clone(), entry.wanted.clone());
         self.tasks.spawn(async move {
-            work.listen(&pod, wanted.clone()).await;
-            Done::Listening(uid, wanted)
+            if work.listen(&pod, wanted.clone()).await {
+                return Done::Listening(uid, Some(wanted));
+            }
+            tokio::time::sleep(LISTEN_AGAIN).await;
+            Done::Listening(uid, None)
         });
     }
 

@@ -569,11 +569,15 @@ impl Work {
         });
     }
 
-    /// Tells a pod's host which Service addresses it listens on.
-    pub async fn listen(&self, pod: &Pod, listeners: Listeners) {
-        let Ok(runtime) = self.runtime(pod) else { return };
-        if let Err(why) = runtime.set_service_listeners(&pod.metadata.uid, listeners).await {
-            tracing::warn!(%why, pod = %pod.long_name(), "listen on service addresses");
+    /// Tells a pod's host which Service addresses it listens on. Whether it has them all; if not, an event says why, and it may be tried again.
+    pub async fn listen(&self, pod: &Pod, listeners: Listeners) -> bool {
+        let Ok(runtime) = self.runtime(pod) else { return true };
+        match runtime.set_service_listeners(&pod.metadata.uid, listeners).await {
+            Ok(()) => true,
+            Err(why) => {
+                self.note(pod, None, true, "ServiceListenError", &why.to_string());
+                false
+            }
         }
     }
 

@@ -21,15 +21,14 @@ fn open(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// `count` listeners on `address`; says why not, with the remedy.
-pub fn listeners(address: SocketAddr, count: usize) -> Result<Vec<Arc<OwnedFd>>, String> {
+/// `count` listeners on `address`; says why not, with the remedy. `what` names what the port was declared as (`containerPort`).
+pub fn listeners(address: SocketAddr, count: usize, what: &str) -> Result<Vec<Arc<OwnedFd>>, String> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
         let socket = open(address).map_err(|error| match error {
-            Errno::ADDRINUSE => format!("{address} is in use by another program; free it, or declare a different containerPort"),
+            Errno::ADDRINUSE => format!("{address} is in use by another program; free it, or declare a different {what}"),
             Errno::ACCESS => format!(
-                "{address} may not be listened on by an ordinary user (ports below {} are root's); declare a containerPort of 1024 or more, or run as root",
-                1024
+                "{address} may not be listened on by an ordinary user (ports below 1024 are root's); declare a {what} of 1024 or more, or run as root"
             ),
             Errno::ADDRNOTAVAIL => format!("{address} is not an address of this machine; the pod range is not routed to it"),
             Errno::MFILE | Errno::NFILE => format!("no descriptors left to listen on {address}; raise the limit (ulimit -n), or run fewer pods here"),
@@ -47,17 +46,17 @@ mod tests {
     #[test]
     fn why_an_address_cannot_be_listened_on_is_said() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let why = listeners(taken.local_addr().unwrap(), 2).unwrap_err();
+        let why = listeners(taken.local_addr().unwrap(), 2, "containerPort").unwrap_err();
         assert!(why.contains("in use"), "{why}");
-        let why = listeners("192.0.2.1:80".parse().unwrap(), 1).unwrap_err();
+        let why = listeners("192.0.2.1:80".parse().unwrap(), 1, "containerPort").unwrap_err();
         assert!(why.contains("not an address of this machine"), "{why}");
     }
 
     #[test]
     fn several_share_one_port() {
-        let one = listeners("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let one = listeners("127.0.0.1:0".parse().unwrap(), 1, "containerPort").unwrap();
         let at = rustix::net::getsockname(&one[0]).unwrap();
         let at = SocketAddr::try_from(at).unwrap();
-        assert_eq!(listeners(at, 3).unwrap().len(), 3);
+        assert_eq!(listeners(at, 3, "containerPort").unwrap().len(), 3);
     }
 }
