@@ -5,7 +5,7 @@ use redb::{Database, DatabaseError, StorageBackend, backends::FileBackend};
 use std::fs::TryLockError;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Free bytes below which writes are refused: what is in flight (16 MiB), one flush of the state, and the pages redb copies for it.
 pub(crate) const RESERVE: u64 = 32 << 20;
@@ -46,8 +46,17 @@ pub(crate) type FreeSpace = Arc<dyn Fn(&Path) -> std::io::Result<u64> + Send + S
 
 /// Asks the filesystem.
 pub(crate) fn free_space() -> FreeSpace {
-    Arc::new(|dir| {
-        let stat = rustix::fs::statvfs(dir)?;
+    // Opened once: every write asks, and the way to the directory costs more than the answer.
+    let opened = OnceLock::new();
+    Arc::new(move |dir| {
+        let dir = match opened.get() {
+            Some(dir) => dir,
+            None => {
+                let dir = std::fs::File::open(dir)?;
+                opened.get_or_init(|| dir)
+            }
+        };
+        let stat = rustix::fs::fstatvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     })
 }
