@@ -1,7 +1,7 @@
 //! Images: pulled from any OCI registry, or imported from a file, kept by digest under `<data-dir>/images`.
 //!
 //! An image is one .wasm (a wasm artifact's layer, or the one .wasm file of an OCI image, which [`component`] finds) or the stacked [`layer`]s of a container.
-//! [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`import`] from files; what is unpacked lies in `snapshots`.
+//! [`store`] keeps them, [`pull`] gets them through `registry` as a [`manifest`] tells, [`mod@import`] from files; what is unpacked lies in `snapshots`.
 
 pub mod collect;
 pub mod component;
