@@ -36,7 +36,8 @@ enum Command {
 
 fn main() -> ExitCode {
     // The workloads' own processes are this binary too; they must come up before anything else is set up.
-    if let Some(code) = coracle_runtime_wasm::hidden_command(std::env::args_os()) {
+    let hidden = coracle_runtime_wasm::hidden_command(std::env::args_os()).or_else(|| coracle_runtime_oci::hidden_command(std::env::args_os()));
+    if let Some(code) = hidden {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     let arguments = Arguments::parse();

@@ -14,6 +14,8 @@ use coracle_node::{
     Agent, Options as AgentOptions,
     network::{Network, kernel::Kernel},
 };
+use coracle_runtime::Runtime;
+use coracle_runtime_oci::OciRuntime;
 use coracle_runtime_wasm::WasmRuntime;
 use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
@@ -123,6 +125,13 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     stages.done("control plane");
 
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
+    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![wasm.clone()];
+    if root {
+        match OciRuntime::new(coracle_runtime_oci::Options::new(data.path.clone())?).await {
+            Ok(oci) => runtimes.push(Arc::new(oci)),
+            Err(why) => say(format_args!("wasm pods only: {why}")),
+        }
+    }
     let pods = node_range(&pods);
     let kernel = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
     let network = kernel.clone().map(|kernel| kernel as Arc<dyn Network>);
@@ -132,7 +141,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         AgentOptions { pod_cidr: pods, rootless: !root, network, api_server, ..AgentOptions::new(data.path.clone(), options.node_name.clone()) };
     let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;
     let connector = quic::connector(control.link_addr(), authority.ca_pem(), &certificate)?;
-    let (service, agent) = Agent::new(agent, connector, vec![wasm.clone()])?;
+    let (service, agent) = Agent::new(agent, connector, runtimes)?;
     let cancel = CancellationToken::new();
     let mut node = tokio::spawn(service.run(cancel.clone()));
     let up = async {

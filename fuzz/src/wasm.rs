@@ -1,9 +1,11 @@
-//! What the processes of the wasm runtime read: each other's messages, components, answers of name servers.
+//! What the processes of the runtimes read: each other's messages, components, answers of name servers.
 
+use coracle_runtime::wire::socket::Link;
+use coracle_runtime_oci::wire as shim;
 use coracle_runtime_wasm::{
     classify,
     host::resolve,
-    wire::{Answered, Order, Request, Said, VERSION, socket::Link},
+    wire::{Answered, Order, Request, Said, VERSION},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -51,6 +53,8 @@ pub fn control_socket(data: &[u8]) {
         again::<Answered>(data);
         again::<Order>(data);
         again::<Said>(data);
+        again::<shim::Request>(data);
+        again::<shim::Answered>(data);
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`loopback`] is what an ordinary user gets: addresses out of 127/8, nothing to configure in the kernel, Service addresses listened
 //! on by the hosts of the pods themselves. As root, AnyIP routes and nftables maps stand behind the same trait.
 
+mod bridge;
 pub mod kernel;
 pub mod loopback;
 mod nftables;
@@ -11,7 +12,10 @@ mod services;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 /// Why the network could not be had.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,6 +26,9 @@ pub enum Error {
     /// Every address is taken.
     #[error("no free address in {0}: {1} pods have one; delete some, or give this node a larger pod range")]
     Exhausted(String, usize),
+    /// This network has no namespaces.
+    #[error("containers have a network of their own, which only root can make; run the node as root")]
+    Rootless,
     /// The kernel refused.
     #[error("{0}")]
     Kernel(String),
@@ -35,6 +42,14 @@ pub type Listeners = Vec<(SocketAddr, u16)>;
 pub trait Network: Send + Sync + 'static {
     /// An address for the pod, ready to be bound: the one it has, `keep` if that is free (adoption), or a new one.
     async fn assign(&self, uid: &str, keep: Option<IpAddr>) -> Result<IpAddr, Error>;
+    /// An address for a pod with a network namespace of its own, likewise.
+    async fn assign_sandbox(&self, _uid: &str, _keep: Option<IpAddr>) -> Result<IpAddr, Error> {
+        Err(Error::Rootless)
+    }
+    /// Brings the address that [`assign_sandbox`](Self::assign_sandbox) gave into the pod's namespace.
+    async fn attach(&self, _uid: &str, _ip: IpAddr, _namespace: &Path) -> Result<(), Error> {
+        Err(Error::Rootless)
+    }
     /// The pod is gone.
     async fn release(&self, uid: &str);
     /// The Services and EndpointSlices (canonical JSON) that now hold. Returns, by pod uid, the Service addresses that pods on this

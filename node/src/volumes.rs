@@ -5,6 +5,7 @@
 //! Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
 
 pub mod atomic;
+mod host;
 pub mod limits;
 mod memory;
 pub mod paths;
@@ -86,6 +87,8 @@ pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objec
             if let Some(due) = writer.projected(projected, tokens).await? {
                 mounted.renewal = Some(mounted.renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
             }
+        } else if let Some(source) = volume.host_path.as_ref().filter(|_| facts.host_paths) {
+            host::check(source).map_err(|why| failed(volume, why))?;
         } else {
             writer.simple()?;
         }
@@ -162,7 +165,8 @@ impl Mounting<'_> {
         } else if let Some(source) = &volume.downward_api {
             self.downward(source, source.default_mode.unwrap_or(MODE), &mut payload)?;
         } else {
-            let kind = volume.other.keys().next().map_or("unknown", String::as_str);
+            let other = || volume.other.keys().next().map_or("unknown", String::as_str);
+            let kind = if volume.host_path.is_some() { "hostPath" } else { other() };
             return Err(Error::Unsupported(admit::unsupported_volume(&volume.name, kind)));
         }
         self.write(&payload)

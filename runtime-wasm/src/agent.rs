@@ -3,18 +3,16 @@
 //! It keeps little: containers that were created but not started. What runs is the supervisor's knowledge, asked for when needed, so that a
 //! restarted agent knows the same. The supervisor is started when first needed and whenever it is gone.
 
-pub mod connection;
 pub mod listen;
 
 use crate::{
     artifact::Artifacts,
     supervisor::SOCKET,
-    wire::{Answer, Ask, Happened, Kind, ListedSandbox, Refusal, Start, VERSION},
+    wire::{Answer, Ask, Happened, Kind, ListedSandbox, Start, VERSION},
 };
 use async_trait::async_trait;
-use connection::Connection;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
+    ContainerId, ContainerSpec, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats, log, wire,
 };
 use parking_lot::Mutex;
 use std::{
@@ -38,6 +36,8 @@ use tokio::sync::mpsc;
 const DEFAULT_PORT: u16 = 8080;
 /// A host has this much longer than its grace to say that a container ended.
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
+
+type Connection = wire::connection::Connection<Ask, Answer>;
 
 /// How to set the runtime up.
 #[derive(Clone, Debug)]
@@ -83,10 +83,6 @@ struct Shared {
 
 fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::again("RunContainerError", format!("{what} {} failed: {error}", path.display()))
-}
-
-fn refused(refusal: Refusal) -> Error {
-    Error { reason: refusal.reason, message: refusal.message, fatal: refusal.fatal }
 }
 
 impl WasmRuntime {
@@ -198,7 +194,7 @@ impl Shared {
                 }
                 Happened::LogFull(container) => {
                     let Some(spec) = self.known.lock().get(&container).cloned() else { continue };
-                    match rotate(&spec) {
+                    match log::rotate(&spec.log_path, spec.log_max_bytes, spec.log_max_files) {
                         Ok(file) => _ = connection.ask(Ask::Log(container), vec![Arc::new(file.into())]).await,
                         Err(error) => tracing::warn!(container, %error, "a log could not be rotated"),
                     }
@@ -275,7 +271,7 @@ impl Shared {
     async fn ask(self: &Arc<Self>, ask: Ask, fds: Vec<Arc<OwnedFd>>) -> Result<Answer, Error> {
         let (connection, _) = self.connection().await?;
         match connection.ask(ask, fds).await {
-            Some(answer) => answer.map_err(refused),
+            Some(answer) => answer.map_err(Error::from),
             None => Err(Error::again("RunContainerError", "the wasm supervisor cut the connection during a request; it is connected again, or started (if this stays, it may be out of descriptors: raise ulimit -n)".to_owned())),
         }
     }
@@ -296,35 +292,6 @@ fn not_wasm(image: &LocalImage) -> Error {
             image.reference
         ),
     )
-}
-
-fn open_log(spec: &ContainerSpec) -> Result<File, Error> {
-    if let Some(parent) = spec.log_path.parent() {
-        fs::create_dir_all(parent).map_err(|error| failed("making the log's folder", parent, &error))?;
-    }
-    File::options().create(true).append(true).open(&spec.log_path).map_err(|error| failed("opening log", &spec.log_path, &error))
-}
-
-/// Moves `0.log` to `0.log.1` and so on, and opens a fresh one. Two hosts may ask for the same rotation: the second finds a small file.
-fn rotate(spec: &ContainerSpec) -> Result<File, Error> {
-    let path = &spec.log_path;
-    let numbered = |number: u32| {
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".{number}"));
-        PathBuf::from(name)
-    };
-    if fs::metadata(path).is_ok_and(|meta| meta.len() >= spec.log_max_bytes) {
-        let keep = spec.log_max_files.max(2);
-        for number in (1..keep - 1).rev() {
-            if let Err(error) = fs::rename(numbered(number), numbered(number + 1))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(failed("rotating log", path, &error));
-            }
-        }
-        fs::rename(path, numbered(1)).map_err(|error| failed("rotating log", path, &error))?;
-    }
-    open_log(spec)
 }
 
 /// Follows no link: the path was resolved when it was checked, and what is one now was put there by a guest that writes the volume.
@@ -368,11 +335,11 @@ impl Runtime for WasmRuntime {
         self.shared.artifact(image).await.map(|_| ())
     }
 
-    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<(), Error> {
+    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
         let (uid, ip) = (spec.pod.uid.clone(), spec.ip);
         self.shared.ask(Ask::RunSandbox(Box::new(spec)), Vec::new()).await?;
         self.shared.sandboxes.lock().insert(uid, ip);
-        Ok(())
+        Ok(None)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
@@ -421,7 +388,8 @@ impl Runtime for WasmRuntime {
         let ip = ip.ok_or_else(|| Error::again("RunContainerError", format!("there is no sandbox {}; run it first", spec.sandbox)))?;
         let ports = ports(&spec, artifact.verdict.kind);
         let code = File::open(&artifact.path).map_err(|error| failed("opening artifact", &artifact.path, &error))?;
-        let mut fds: Vec<Arc<OwnedFd>> = vec![Arc::new(open_log(&spec)?.into()), Arc::new(code.into())];
+        let log = log::open(&spec.log_path).map_err(|error| failed("opening log", &spec.log_path, &error))?;
+        let mut fds: Vec<Arc<OwnedFd>> = vec![Arc::new(log.into()), Arc::new(code.into())];
         for mount in &spec.mounts {
             fds.push(open_volume(mount)?);
         }

@@ -20,12 +20,12 @@ pub mod sockets;
 use crate::{
     confine, engine,
     ledger::{Account, Ledger},
-    wire::{
-        Kind, Order, Refusal, Said, Start,
-        socket::{AsyncLink, Link},
-    },
+    wire::{Kind, Order, Refusal, Said, Start},
 };
-use coracle_runtime::SandboxSpec;
+use coracle_runtime::{
+    SandboxSpec,
+    wire::socket::{AsyncLink, Link},
+};
 use guest::{Pod, Preopen};
 use log::Log;
 use parking_lot::Mutex;

@@ -14,8 +14,9 @@ use crate::{
     confine,
     host::{self, Birth},
     ledger::Ledger,
-    wire::{Answer, Answered, Ask, Happened, Reply, Request, Said, socket::Link},
+    wire::{Answer, Answered, Ask, Happened, Reply, Request, Said},
 };
+use coracle_runtime::wire::socket::Link;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{

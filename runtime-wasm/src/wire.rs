@@ -1,14 +1,12 @@
 //! What the agent, the supervisor and the host processes say to each other: the messages, as plain data.
 //!
 //! Agent ↔ supervisor ↔ host, over Unix stream sockets. A frame is a fixed header (magic, version, length, number of descriptors) and a JSON body;
-//! descriptors travel beside it (`SCM_RIGHTS`). The framing is [`socket`]. The supervisor may be older than the agent (it survives upgrades), so
+//! descriptors travel beside it (`SCM_RIGHTS`). Envelope and framing are [`coracle_runtime::wire`]'s. The supervisor may be older than the agent (it survives upgrades), so
 //! unknown fields are ignored, fields are only ever added with a default, and the version is raised when that does not suffice.
 //!
 //! JSON rather than something denser because these are a few messages in a pod's life and one can read them with strace.
 
-pub mod socket;
-
-use coracle_runtime::{ContainerSpec, SandboxSpec, State};
+use coracle_runtime::{ContainerSpec, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,14 +28,14 @@ pub enum Kind {
     Module,
 }
 
-/// From the agent to the supervisor. Every request is answered by one [`Reply`] with its id.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Request {
-    /// Chosen by the agent.
-    pub id: u64,
-    /// What is wanted.
-    pub ask: Ask,
-}
+pub use coracle_runtime::wire::Refusal;
+
+/// From the agent to the supervisor.
+pub type Request = wire::Request<Ask>;
+/// From the supervisor to the agent.
+pub type Answered = wire::Answered<Answer, Happened>;
+/// To a [`Request`].
+pub type Reply = wire::Reply<Answer>;
 
 /// The body of a [`Request`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,24 +81,6 @@ pub struct Start {
     pub ports: Vec<u16>,
 }
 
-/// From the supervisor to the agent.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Answered {
-    /// To a request.
-    Reply(Reply),
-    /// Unasked.
-    Event(Happened),
-}
-
-/// The answer to the [`Request`] of the same id.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Reply {
-    /// Of the request.
-    pub id: u64,
-    /// What came of it.
-    pub result: Result<Answer, Refusal>,
-}
-
 /// A successful [`Reply`].
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
@@ -119,17 +99,6 @@ pub enum Answer {
     List(Vec<ListedSandbox>),
     /// To [`Ask::Stats`]: container name, CPU nanoseconds, bytes.
     Stats(Vec<(String, u64, u64)>),
-}
-
-/// Why a request failed; becomes a `coracle_runtime::Error`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// CamelCase.
-    pub reason: String,
-    /// For a human.
-    pub message: String,
-    /// Trying again is pointless.
-    pub fatal: bool,
 }
 
 /// A sandbox as the supervisor knows it.

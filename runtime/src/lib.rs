@@ -15,7 +15,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub mod linux;
+pub mod log;
 pub mod mock;
+pub mod wire;
+
+pub use linux::{LinuxSandbox, Qos, Seccomp, Security};
 
 /// A pod's identity; the sandbox id is its uid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +55,9 @@ pub struct SandboxSpec {
     pub annotations: BTreeMap<String, String>,
     /// `<data-dir>/pods/<uid>`; the runtime may keep its own files under `runtime/` there.
     pub dir: PathBuf,
+    /// What only pods of processes have.
+    #[serde(default)]
+    pub linux: LinuxSandbox,
 }
 
 /// The content of the pod's resolv.conf (resolv.conf(5)); no servers: the node's own resolver.
@@ -96,6 +104,9 @@ pub struct ContainerSpec {
     pub log_max_files: u32,
     /// Time-out of one request for components that serve HTTP.
     pub request_timeout: Duration,
+    /// What a process may do.
+    #[serde(default)]
+    pub security: Security,
 }
 
 impl ContainerSpec {
@@ -126,6 +137,9 @@ pub struct Resources {
     pub cpu_limit_millis: Option<u64>,
     /// Thousandths of a core.
     pub cpu_request_millis: Option<u64>,
+    /// What the kernel's out-of-memory killer adds to a process's badness, -1000 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: i32,
 }
 
 /// A volume, already there on this machine.
@@ -334,8 +348,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn supports(&self, image: &LocalImage) -> Result<(), Error>;
     /// Compile or unpack, once per digest; concurrent calls share the work.
     async fn prepare(&self, image: &LocalImage) -> Result<(), Error>;
-    /// Makes what the pod's containers share.
-    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<(), Error>;
+    /// Makes what the pod's containers share. Returns the network namespace that wants the pod's address, for a sandbox that has one of its own.
+    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error>;
     /// Kills what still runs and releases everything but the directory.
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error>;
     /// Readies a container: refuses at once what could never run.

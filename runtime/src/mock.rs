@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -217,12 +218,12 @@ impl Runtime for MockRuntime {
         self.call("prepare", &image.digest)
     }
 
-    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<(), Error> {
+    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
         self.call("run_sandbox", &spec.pod.uid)?;
         let mut machine = self.machine.lock();
         let fresh = Sandbox { spec: spec.clone(), containers: BTreeMap::new(), listeners: Vec::new() };
         machine.sandboxes.entry(spec.pod.uid).or_insert(fresh);
-        Ok(())
+        Ok(None)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {

@@ -4,11 +4,14 @@ use crate::step;
 use anyhow::{Result, bail};
 use std::{path::Path, process::Command};
 
-/// A program that must be on PATH (or under /usr/sbin) and the Debian package that brings it.
+/// A program that must be on PATH (or under /usr/sbin), or a file by its whole path, and the Debian package that brings it.
 pub struct Need {
     pub program: &'static str,
     pub package: &'static str,
 }
+
+/// What the program is linked with.
+pub const BUILD: &[Need] = &[Need { program: "/usr/include/seccomp.h", package: "libseccomp-dev" }];
 
 /// Service proxy, test hosts and the tests' registry.
 pub const SYSTEM: &[Need] = &[Need { program: "nft", package: "nftables" }, Need { program: "ip", package: "iproute2" }];

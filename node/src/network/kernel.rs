@@ -1,10 +1,11 @@
-//! Root's network: wasm pods by AnyIP (`local RANGE dev lo`: thousands of addresses, no device), Services by nftables.
+//! Root's network: wasm pods by AnyIP (`local RANGE dev lo`: thousands of addresses, no device), containers on a bridge, Services by nftables.
 //!
 //! The upper half of the node's pod range is for wasm pods; the lower half is left to sandboxes on a bridge, since the local table
 //! beats a bridge's route. The first address of the half is the node's own, from which it calls Services.
 
 use super::{
     Error, Listeners, Network,
+    bridge::Bridge,
     nftables::Proxy,
     pool::{Pool, Range},
     services,
@@ -16,7 +17,10 @@ use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::route::{RouteMessage, RouteScope, RouteType},
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 /// The kernel's routing table of addresses that are this machine's own.
 const LOCAL_TABLE: u32 = 255;
@@ -24,6 +28,10 @@ const LOCAL_TABLE: u32 = 255;
 /// See the module.
 pub struct Kernel {
     pool: Mutex<Pool>,
+    /// The lower half.
+    sandboxes: Mutex<Pool>,
+    lower: Range,
+    bridge: Bridge,
     routes: Routes,
     proxy: tokio::sync::Mutex<Proxy>,
 }
@@ -41,13 +49,20 @@ impl Kernel {
         routes.set().await?;
         let ends = |range: Range| (range.network, range.bits);
         let proxy = Proxy::start(table, ends(services), ends(whole), ends(half)).await.map_err(kernel)?;
-        Ok(Self { pool: Mutex::new(Pool::new(half)), routes, proxy: tokio::sync::Mutex::new(proxy) })
+        let lower = whole.lower_half();
+        let bridge = Bridge::new(lower);
+        let mut sandboxes = Pool::new(lower);
+        // No pod has that uid.
+        sandboxes.assign("", Some(bridge.gateway().into()))?;
+        let (pool, sandboxes) = (Mutex::new(Pool::new(half)), Mutex::new(sandboxes));
+        Ok(Self { pool, sandboxes, lower, bridge, routes, proxy: tokio::sync::Mutex::new(proxy) })
     }
 
     /// Takes down what was set up, for a machine that no pod runs on any more.
     pub async fn end(&self) -> Result<(), Error> {
         let rules = self.proxy.lock().await.end().await.map_err(kernel);
-        self.routes.remove().await.and(rules)
+        let bridge = self.bridge.end().await;
+        self.routes.remove().await.and(bridge).and(rules)
     }
 }
 
@@ -93,11 +108,28 @@ impl Routes {
 #[async_trait]
 impl Network for Kernel {
     async fn assign(&self, uid: &str, keep: Option<IpAddr>) -> Result<IpAddr, Error> {
-        self.pool.lock().assign(uid, keep)
+        // The address of an adopted sandbox says what it is.
+        match keep {
+            Some(IpAddr::V4(address)) if self.lower.contains(address) => self.assign_sandbox(uid, keep).await,
+            _ => self.pool.lock().assign(uid, keep),
+        }
+    }
+
+    async fn assign_sandbox(&self, uid: &str, keep: Option<IpAddr>) -> Result<IpAddr, Error> {
+        self.sandboxes.lock().assign(uid, keep)
+    }
+
+    async fn attach(&self, uid: &str, ip: IpAddr, namespace: &Path) -> Result<(), Error> {
+        let IpAddr::V4(address) = ip else { return Err(kernel("sandboxes have IPv4 addresses")) };
+        self.bridge.attach(uid, address, namespace).await
     }
 
     async fn release(&self, uid: &str) {
         self.pool.lock().release(uid);
+        if let Err(why) = self.bridge.detach(uid).await {
+            tracing::warn!(%why, uid, "a sandbox's device stays");
+        }
+        self.sandboxes.lock().release(uid);
     }
 
     async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>) -> Result<Vec<(String, Listeners)>, Error> {

@@ -86,6 +86,8 @@ async fn run(script: &str) -> Result<(), Error> {
 fn base(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8)) -> String {
     let (service, service_bits) = services;
     let (pod, pod_bits) = pods;
+    // Sandboxes' half (see `kernel`): beyond the pods' range nobody knows their addresses.
+    let sandbox_bits = pod_bits + 1;
     format!(
         "add table ip {name}
 delete table ip {name}
@@ -93,7 +95,7 @@ table ip {name} {{
   map services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; ip daddr . meta l4proto . th dport vmap @services; }}
   chain output {{ type nat hook output priority -100; policy accept; ip daddr . meta l4proto . th dport vmap @services; }}
-  chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; ip saddr {pod}/{pod_bits} ip daddr {pod}/{pod_bits} oifname != \"lo\" ct status dnat masquerade; }}
+  chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; ip saddr {pod}/{pod_bits} ip daddr {pod}/{pod_bits} oifname != \"lo\" ct status dnat masquerade; ip saddr {pod}/{sandbox_bits} ip daddr != {pod}/{pod_bits} oifname != \"lo\" masquerade; }}
   chain refuse {{ type filter hook output priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
   chain refuse-forwarded {{ type filter hook forward priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
 }}

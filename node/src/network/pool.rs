@@ -34,6 +34,16 @@ impl Range {
         1 << (32 - self.bits)
     }
 
+    /// The lower half, for sandboxes on the bridge.
+    pub fn lower_half(self) -> Self {
+        Self { network: self.network, bits: self.bits + 1 }
+    }
+
+    /// Whether the address is in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & !(self.size() - 1) == u32::from(self.network)
+    }
+
     /// The upper half; the lower one belongs to sandboxes on the bridge.
     pub fn upper_half(self) -> Self {
         Self { network: Ipv4Addr::from(u32::from(self.network) + self.size() / 2), bits: self.bits + 1 }
@@ -111,6 +121,10 @@ mod tests {
         let range = Range::parse("10.244.16.9/20").unwrap();
         assert_eq!(range, Range { network: Ipv4Addr::new(10, 244, 16, 0), bits: 20 });
         assert_eq!(range.upper_half(), Range { network: Ipv4Addr::new(10, 244, 24, 0), bits: 21 });
+        assert_eq!(range.lower_half(), Range { network: Ipv4Addr::new(10, 244, 16, 0), bits: 21 });
+        for (address, lower) in [([10, 244, 23, 255], true), ([10, 244, 24, 0], false), ([10, 244, 15, 255], false)] {
+            assert_eq!(range.lower_half().contains(address.into()), lower);
+        }
         for junk in ["10.0.0.0", "10.0.0.0/31", "x/9", "10.0.0.0/0", ""] {
             assert!(Range::parse(junk).is_err(), "{junk}");
         }

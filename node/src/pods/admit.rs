@@ -1,4 +1,4 @@
-//! What a wasm pod cannot have: found once, before anything is started, and refused with one clear reason and the remedy.
+//! What a pod cannot have from its runtime: found once, before anything is started, and refused with one clear reason and the remedy.
 
 use super::{
     machine::Verdict,
@@ -13,6 +13,11 @@ const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
 pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     let refuse = |message: String| Err(Verdict { reason: "UnsupportedByRuntime".into(), message });
     if runtime != "wasm" {
+        for container in pod.all_containers() {
+            if let Err(message) = process_can_run(container, pod.spec.host_network) {
+                return refuse(format!("container {}: {message}", container.name));
+            }
+        }
         return Ok(());
     }
     let spec = &pod.spec;
@@ -29,6 +34,32 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
         if let Err(message) = container_can_run(container) {
             return refuse(format!("container {}: {message}", container.name));
         }
+    }
+    Ok(())
+}
+
+/// What containers of processes will have and have not yet.
+fn process_can_run(container: &Container, host_network: bool) -> Result<(), String> {
+    for kind in Kind::ALL {
+        let Some(probe) = kind.of(container) else { continue };
+        if probe.exec.is_some() || probe.grpc.is_some() {
+            let title = kind.title().to_lowercase();
+            return Err(format!("exec and grpc {title} probes are not supported for containers yet; use an httpGet or tcpSocket probe"));
+        }
+    }
+    if let Some(lifecycle) = &container.lifecycle
+        && [&lifecycle.post_start, &lifecycle.pre_stop].into_iter().flatten().any(|hook| hook.exec.is_some())
+    {
+        return Err("lifecycle exec hooks are not supported for containers yet; use an httpGet or sleep hook".into());
+    }
+    if container.tty || container.stdin {
+        return Err("stdin and tty are not supported for containers yet; remove both fields".into());
+    }
+    if !container.volume_devices.is_empty() {
+        return Err("block devices are not supported on this node; remove volumeDevices".into());
+    }
+    if let Some(port) = container.ports.iter().find(|p| p.host_port != 0 && !host_network) {
+        return Err(format!("hostPort {} is not supported; use a Service", port.host_port));
     }
     Ok(())
 }

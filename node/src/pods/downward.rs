@@ -18,6 +18,8 @@ pub struct Facts {
     pub cpu_millis: i64,
     /// Allocatable memory, bytes.
     pub memory: i64,
+    /// Volumes may be paths of the machine.
+    pub host_paths: bool,
 }
 
 /// A field by its path, as `fieldRef` names it; `Err` says what is wrong with the path.
@@ -101,7 +103,14 @@ mod tests {
     use serde_json::json;
 
     fn facts() -> Facts {
-        Facts { node_name: "n1".into(), host_ip: [10, 0, 0, 1].into(), pod_ip: Some([10, 1, 0, 2].into()), cpu_millis: 2000, memory: 1 << 30 }
+        Facts {
+            node_name: "n1".into(),
+            host_ip: [10, 0, 0, 1].into(),
+            pod_ip: Some([10, 1, 0, 2].into()),
+            cpu_millis: 2000,
+            memory: 1 << 30,
+            host_paths: false,
+        }
     }
 
     fn pod() -> Pod {

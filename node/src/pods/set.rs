@@ -120,7 +120,7 @@ impl Set {
         for (_, json) in self.work.objects.list("pods", None) {
             let Some(pod) = self.ours(&json) else { continue };
             let sandbox = running.remove(&pod.metadata.uid);
-            if let Some(sandbox) = &sandbox {
+            if let Some(sandbox) = sandbox.as_ref().filter(|sandbox| !sandbox.spec.linux.host_network) {
                 // The address is taken before any new pod can have it.
                 if let Err(why) = self.work.network.assign(&pod.metadata.uid, Some(sandbox.spec.ip)).await {
                     tracing::warn!(pod = %pod.long_name(), %why, "keep the address of an adopted pod");

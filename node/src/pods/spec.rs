@@ -3,11 +3,13 @@
 //! Rejected: the typed `k8s_openapi` Pod, which carries every field of the API in memory and fails as a whole on one field it does not
 //! know. What is not named here is ignored; what matters but is not supported is named and refused in [`super::admit`].
 
+mod security;
 mod stored;
 mod volume;
 
+pub use security::{Capabilities, HostAlias, PodSecurityContext, SeccompProfile, SecurityContext, Sysctl};
 pub use stored::{StoredCondition, StoredContainer, StoredRunning, StoredState, StoredStatus, StoredTerminated};
-pub use volume::{ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, Item, Projected, Projection, SecretSource, TokenSource, Volume};
+pub use volume::{ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, HostPath, Item, Projected, Projection, SecretSource, TokenSource, Volume};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -91,14 +93,20 @@ pub struct PodSpec {
     pub enable_service_links: Option<bool>,
     /// Additional conditions of readiness.
     pub readiness_gates: Vec<ReadinessGate>,
-    /// Host namespaces, refused.
+    /// The machine's network.
     pub host_network: bool,
-    /// Host namespaces, refused.
+    /// The machine's processes.
     #[serde(rename = "hostPID")]
     pub host_pid: bool,
-    /// Host namespaces, refused.
+    /// The machine's IPC.
     #[serde(rename = "hostIPC")]
     pub host_ipc: bool,
+    /// Containers see each other's processes.
+    pub share_process_namespace: bool,
+    /// Names for /etc/hosts.
+    pub host_aliases: Vec<HostAlias>,
+    /// What all containers may do.
+    pub security_context: PodSecurityContext,
     /// `ClusterFirst`, `Default`, `None`.
     pub dns_policy: String,
     /// Pod's own resolver settings.
@@ -237,14 +245,6 @@ impl Container {
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy.as_deref() == Some("Always")
     }
-}
-
-/// `SecurityContext`, the parts that a runtime must not ignore silently.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct SecurityContext {
-    /// Full access to the host, refused.
-    pub privileged: Option<bool>,
 }
 
 /// `Lifecycle`.

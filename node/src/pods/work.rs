@@ -1,10 +1,11 @@
 //! Carrying out a pod's actions: the thin shell around the pure part. Each call ends in one event.
 
 mod image;
+mod linux;
 
 use super::{
     admit,
-    downward::{self, Facts},
+    downward::Facts,
     env,
     fit::Room,
     hook,
@@ -26,7 +27,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_api::amounts::Amounts;
-use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Resources, Runtime, SandboxSpec};
+use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Runtime, SandboxSpec};
 use serde_json::json;
 use std::{
     collections::HashSet,
@@ -138,7 +139,14 @@ impl Work {
             pod_ip: ip,
             cpu_millis: self.machine.cpus.saturating_mul(1000),
             memory: self.machine.allocatable_memory(),
+            host_paths: false,
         }
+    }
+
+    /// Only processes are given paths of the machine: who may make such a pod may do what it does.
+    fn facts_of_volumes(&self, pod: &Pod, ip: Option<IpAddr>) -> Facts {
+        let host_paths = self.runtime(pod).is_ok_and(|runtime| runtime.name() != "wasm");
+        Facts { host_paths, ..self.facts(ip) }
     }
 
     /// The runtime handler that the pod's RuntimeClass names.
@@ -174,11 +182,12 @@ impl Work {
 
     /// What can be refused before anything is done.
     pub fn admit(&self, pod: &Pod) -> Result<(), Verdict> {
-        let name = self.handler(pod).or_else(|| match self.runtimes.as_slice() {
-            [only] => Some(only.name().to_string()),
-            _ => None,
-        });
-        admit::admit(pod, name.as_deref().unwrap_or("wasm"))
+        match (self.handler(pod), self.runtimes.as_slice()) {
+            (Some(name), _) => admit::admit(pod, &name),
+            (None, [only]) => admit::admit(pod, only.name()),
+            // Its images will say; see `set_up`.
+            _ => Ok(()),
+        }
     }
 
     /// What this node has for pods.
@@ -244,7 +253,17 @@ impl Work {
             Ok(runtime) => runtime,
             Err(message) => return sandbox_failed(message, None),
         };
-        let ip = match self.network.assign(uid, ip).await {
+        // Only now is it certain which runtime that is.
+        if let Err(Verdict { reason, message }) = admit::admit(pod, runtime.name()) {
+            return Event::SetupFailed { reason, message, ip: None, fatal: true };
+        }
+        let sandboxed = runtime.name() != "wasm";
+        let assigned = match pod.spec.host_network {
+            true => Ok(self.options.node_ip),
+            false if sandboxed => self.network.assign_sandbox(uid, ip).await,
+            false => self.network.assign(uid, ip).await,
+        };
+        let ip = match assigned {
             Ok(ip) => ip,
             Err(why) => return sandbox_failed(why.to_string(), None),
         };
@@ -252,8 +271,13 @@ impl Work {
         if let Err(why) = volumes::paths::make(&dir, 0o755) {
             return sandbox_failed(format!("make {}: {why}", dir.display()), Some(ip));
         }
-        let facts = self.facts(Some(ip));
+        let facts = self.facts_of_volumes(pod, Some(ip));
         let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip)));
+        let sandbox = match sandbox {
+            Ok(Some(namespace)) => self.network.attach(uid, ip, &namespace).await.map_err(|why| why.to_string()),
+            Ok(None) => Ok(()),
+            Err(why) => Err(why.message),
+        };
         match (mounted, sandbox) {
             (Ok(mounted), Ok(())) => {
                 for volume in &mounted.on_disk {
@@ -267,7 +291,7 @@ impl Work {
                 let fatal = matches!(why, volumes::Error::Unsupported(_));
                 Event::SetupFailed { reason: "FailedMount".into(), message: why.to_string(), ip: Some(ip), fatal }
             }
-            (_, Err(why)) => sandbox_failed(why.message, Some(ip)),
+            (_, Err(why)) => sandbox_failed(why, Some(ip)),
         }
     }
 
@@ -293,6 +317,7 @@ impl Work {
             labels: meta.labels.clone(),
             annotations: meta.annotations.clone(),
             dir: self.directory(&meta.uid),
+            linux: linux::sandbox(pod),
         }
     }
 
@@ -324,7 +349,7 @@ impl Work {
 
     async fn refresh(&self, pod: &Pod, ip: Option<IpAddr>) -> Event {
         let dir = self.directory(&pod.metadata.uid);
-        match volumes::mount(pod, &dir, &self.facts(ip), &*self.objects, self).await {
+        match volumes::mount(pod, &dir, &self.facts_of_volumes(pod, ip), &*self.objects, self).await {
             Ok(mounted) => {
                 self.limits.watch(&pod.metadata.uid, mounted.limits);
                 Event::Refreshed(mounted.renewal)
@@ -417,7 +442,11 @@ impl Work {
         let expand = |list: &[String]| list.iter().map(|text| env::expand(text, lookup)).collect::<Vec<_>>();
         let mut mounts = Vec::with_capacity(container.volume_mounts.len());
         for mount in &container.volume_mounts {
-            let volume = volumes::directory(&dir).join(volumes::paths::name(&mount.name)?);
+            let of_host = pod.spec.volumes.iter().find(|v| v.name == mount.name).and_then(|v| v.host_path.as_ref());
+            let volume = match of_host {
+                Some(source) => PathBuf::from(&source.path),
+                None => volumes::directory(&dir).join(volumes::paths::name(&mount.name)?),
+            };
             let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, lookup) };
             // Without links either way: runtimes refuse to follow one, since it would be the pod's own.
             let host_path = match sub.as_str() {
@@ -425,16 +454,10 @@ impl Work {
                 sub => volumes::paths::sub_path(&volume, sub)?,
             };
             // What is written for the pod is not for the pod to write.
-            let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none());
+            let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
             mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
         }
-        let quantity = |value: Option<&serde_json::Value>| value.map(downward::parse).transpose();
-        let limits = &container.resources.limits;
-        let resources = Resources {
-            memory_limit: quantity(limits.get("memory"))?.and_then(|q| u64::try_from(q.units()).ok()),
-            cpu_limit_millis: quantity(limits.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
-            cpu_request_millis: quantity(container.resources.requests.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
-        };
+        let resources = linux::resources(pod, container, self.machine.allocatable_memory())?;
         let port = |p: &super::spec::ContainerPort| Port {
             name: p.name.clone(),
             port: p.container_port,
@@ -456,6 +479,7 @@ impl Work {
             log_max_files: LOG.1,
             request_timeout: self.options.request_timeout,
             env: variables,
+            security: linux::security(pod, container, &self.options.data_dir.join("seccomp"))?,
         })
     }
 

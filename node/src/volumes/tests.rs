@@ -43,7 +43,14 @@ impl Tokens for Issuer {
 }
 
 fn facts() -> Facts {
-    Facts { node_name: "n1".into(), host_ip: [10, 0, 0, 1].into(), pod_ip: Some([10, 1, 0, 2].into()), cpu_millis: 2000, memory: 1 << 30 }
+    Facts {
+        node_name: "n1".into(),
+        host_ip: [10, 0, 0, 1].into(),
+        pod_ip: Some([10, 1, 0, 2].into()),
+        cpu_millis: 2000,
+        memory: 1 << 30,
+        host_paths: false,
+    }
 }
 
 fn pod(volumes: Value) -> Pod {

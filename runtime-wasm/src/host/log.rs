@@ -7,6 +7,8 @@
 //! no agent is there to do it, the file may grow to four times its size; then lines are dropped and counted.
 
 use bytes::Bytes;
+pub use coracle_runtime::log::Stream;
+use coracle_runtime::log::{Lines, record};
 use parking_lot::Mutex;
 use std::{
     fs::File,
@@ -21,18 +23,7 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// The longest line that is written in one piece, as in containerd.
-const LINE: usize = 16 << 10;
 const SLACK: u64 = 4;
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
-}
 
 /// The file, shared by all instances of a container in this process.
 pub struct Log {
@@ -72,12 +63,7 @@ impl Log {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        let name = if stream == Stream::Out { "stdout" } else { "stderr" };
-        let mut line = Vec::with_capacity(text.len() + 48);
-        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ");
-        _ = write!(line, "{time} {name} {} ", if whole { 'F' } else { 'P' });
-        line.extend_from_slice(text);
-        line.push(b'\n');
+        let line = record(stream, whole, text);
         // A full disk must not end the guest; the line is lost as it would be with a broken terminal.
         if self.file.lock().write_all(&line).is_err() {
             self.dropped.fetch_add(1, Relaxed);
@@ -92,52 +78,30 @@ impl Log {
 
 /// One instance's stdout or stderr. Clones share the line buffer. What is left in it is written when the last clone goes.
 #[derive(Clone)]
-pub struct Writer(Arc<Lines>);
+pub struct Writer(Arc<Buffered>);
 
-struct Lines {
+struct Buffered {
     log: Arc<Log>,
     stream: Stream,
-    partial: Mutex<Vec<u8>>,
+    lines: Mutex<Lines>,
 }
 
-impl Drop for Lines {
+impl Drop for Buffered {
     fn drop(&mut self) {
-        let rest = self.partial.get_mut();
-        if !rest.is_empty() {
-            self.log.line(self.stream, true, rest);
-        }
+        self.lines.get_mut().finish(|rest| self.log.line(self.stream, true, rest));
     }
 }
 
 impl Writer {
     /// For one instance.
     pub fn new(log: Arc<Log>, stream: Stream) -> Self {
-        Self(Arc::new(Lines { log, stream, partial: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Buffered { log, stream, lines: Mutex::default() }))
     }
 
     /// Takes what the guest wrote.
     pub fn push(&self, bytes: &[u8]) {
-        let Lines { log, stream, partial } = &*self.0;
-        let mut partial = partial.lock();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ended) = match piece.split_last() {
-                Some((b'\n', text)) => (text, true),
-                _ => (piece, false),
-            };
-            let mut text = text;
-            while partial.len() + text.len() > LINE {
-                let (head, tail) = text.split_at(LINE - partial.len());
-                partial.extend_from_slice(head);
-                log.line(*stream, false, &partial);
-                partial.clear();
-                text = tail;
-            }
-            partial.extend_from_slice(text);
-            if ended {
-                log.line(*stream, true, &partial);
-                partial.clear();
-            }
-        }
+        let Buffered { log, stream, lines } = &*self.0;
+        lines.lock().push(bytes, |whole, text| log.line(*stream, whole, text));
     }
 }
 
@@ -196,6 +160,7 @@ impl tokio::io::AsyncWrite for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_runtime::log::LINE;
     use std::sync::atomic::AtomicUsize;
 
     /// Lines of the file without their times.

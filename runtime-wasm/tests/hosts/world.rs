@@ -102,6 +102,7 @@ impl World {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             dir: self.dir.path().join("pods").join(uid),
+            linux: coracle_runtime::LinuxSandbox::default(),
         }
     }
 
@@ -122,6 +123,7 @@ impl World {
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             request_timeout: Duration::from_secs(10),
+            security: coracle_runtime::Security::default(),
         }
     }
 

@@ -11,6 +11,7 @@ fn sandbox() -> SandboxSpec {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         dir: PathBuf::from("/nowhere"),
+        linux: crate::LinuxSandbox::default(),
     }
 }
 
@@ -36,6 +37,7 @@ fn container(reference: &str) -> ContainerSpec {
         log_max_bytes: 0,
         log_max_files: 0,
         request_timeout: Duration::from_secs(1),
+        security: crate::Security::default(),
     }
 }
 

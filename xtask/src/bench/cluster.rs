@@ -1,6 +1,6 @@
 //! A cluster of the release build, and an HTTP/2 client of its API.
 
-use crate::{guests, step};
+use crate::{guests, packages, step};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -129,6 +129,7 @@ pub fn release() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CORACLE_BIN") {
         return Ok(path.into());
     }
+    packages::ensure(packages::BUILD)?;
     let mut build = Command::new("cargo");
     build.current_dir(guests::root()).args(["build", "--release", "-p", "coracle"]);
     step::run("build the release binary", &mut build)?;

@@ -41,6 +41,7 @@ impl Drop for Running {
 /// Builds, starts, deploys, prints.
 pub fn run(options: &Options) -> Result<()> {
     let root = packages::is_root();
+    packages::ensure(packages::BUILD)?;
     packages::ensure(packages::KUBECTL)?;
     if root {
         packages::ensure(packages::SYSTEM)?;

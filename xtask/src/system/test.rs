@@ -18,6 +18,7 @@ pub struct Options {
 
 /// Runs everything, or what was asked for.
 pub fn run(options: &Options) -> Result<()> {
+    packages::ensure(packages::BUILD)?;
     packages::ensure(packages::SYSTEM)?;
     packages::ensure(packages::KUBECTL)?;
     packages::ensure(packages::TESTS)?;

@@ -22,6 +22,8 @@ pub struct Volume {
     /// The pod's own fields as files.
     #[serde(rename = "downwardAPI")]
     pub downward_api: Option<DownwardSource>,
+    /// A path of the machine.
+    pub host_path: Option<HostPath>,
     /// Any other source: refused by name.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -35,6 +37,17 @@ pub struct EmptyDir {
     pub medium: String,
     /// How large it may become.
     pub size_limit: Option<Value>,
+}
+
+/// `HostPathVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HostPath {
+    /// Absolute.
+    pub path: String,
+    /// What must be there, such as `DirectoryOrCreate`; anything when empty.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// `KeyToPath`.

@@ -13,6 +13,7 @@ fn sandbox() -> SandboxSpec {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         dir: PathBuf::new(),
+        linux: coracle_runtime::LinuxSandbox::default(),
     }
 }
 
@@ -39,6 +40,7 @@ fn start(name: &str, kind: Kind) -> Start {
         log_max_bytes: 0,
         log_max_files: 0,
         request_timeout: Duration::ZERO,
+        security: coracle_runtime::Security::default(),
     };
     let ports = if kind == Kind::Http { vec![80] } else { Vec::new() };
     Start { spec, kind, artifact: "a".into(), ports }

@@ -1,10 +1,11 @@
-//! The agent's end of the control socket: requests and their answers, events in between, and the supervisor's life.
+//! The agent's end of a control socket: requests and their answers, events in between, and the other side's life.
 
-use crate::wire::{
-    Answer, Answered, Ask, Happened, Refusal, Reply, Request,
+use super::{
+    Answered, Refusal, Reply, Request,
     socket::{AsyncLink, Link},
 };
 use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::HashMap,
     io,
@@ -17,22 +18,29 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-type Waiting = HashMap<u64, oneshot::Sender<Result<Answer, Refusal>>>;
-type Outgoing = (Request, Vec<Arc<OwnedFd>>);
+type Waiting<R> = HashMap<u64, oneshot::Sender<Result<R, Refusal>>>;
+type Outgoing<A> = (Request<A>, Vec<Arc<OwnedFd>>);
 
-/// A connection; calls may come from many tasks.
-pub struct Connection {
+/// A connection over which `A` is asked and answered with `R`, and which brings events; calls may come from many tasks.
+pub struct Connection<A, R> {
     next: AtomicU64,
-    waiting: Mutex<Waiting>,
-    outgoing: Mutex<Vec<Outgoing>>,
+    waiting: Mutex<Waiting<R>>,
+    outgoing: Mutex<Vec<Outgoing<A>>>,
     wake: Notify,
     lost: CancellationToken,
     dismissed: AtomicBool,
 }
 
-impl Connection {
-    /// Over a connected socket. Events go to `events`.
-    pub fn new(fd: OwnedFd, events: mpsc::UnboundedSender<Happened>) -> io::Result<Arc<Self>> {
+impl<A, R> Connection<A, R>
+where
+    A: Serialize + Send + Sync + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    /// Over a connected socket, within a tokio runtime. Events go to `events`, which ends with the connection.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    pub fn new<E: DeserializeOwned + Send + 'static>(fd: OwnedFd, events: mpsc::UnboundedSender<E>) -> io::Result<Arc<Self>> {
         let link = AsyncLink::new(Link::new(fd))?;
         let connection = Arc::new(Self {
             next: AtomicU64::new(1),
@@ -53,7 +61,7 @@ impl Connection {
         Ok(connection)
     }
 
-    async fn drive(&self, mut link: AsyncLink, events: mpsc::UnboundedSender<Happened>) -> io::Result<()> {
+    async fn drive<E: DeserializeOwned>(&self, mut link: AsyncLink, events: mpsc::UnboundedSender<E>) -> io::Result<()> {
         loop {
             tokio::select! {
                 () = self.wake.notified() => {
@@ -65,7 +73,7 @@ impl Connection {
                 }
                 turned = link.turn() => {
                     turned?;
-                    while let Some((answered, _)) = link.link().receive::<Answered>()? {
+                    while let Some((answered, _)) = link.link().receive::<Answered<R, E>>()? {
                         match answered {
                             Answered::Event(happened) => _ = events.send(happened),
                             Answered::Reply(Reply { id, result }) => {
@@ -83,8 +91,8 @@ impl Connection {
         }
     }
 
-    /// Asks, and waits for the answer. `None` when the supervisor is gone.
-    pub async fn ask(&self, ask: Ask, fds: Vec<Arc<OwnedFd>>) -> Option<Result<Answer, Refusal>> {
+    /// Asks, and waits for the answer. `None` when the other side is gone.
+    pub async fn ask(&self, ask: A, fds: Vec<Arc<OwnedFd>>) -> Option<Result<R, Refusal>> {
         let (sender, receiver) = oneshot::channel();
         let id = self.next.fetch_add(1, Relaxed);
         self.waiting.lock().insert(id, sender);

@@ -1,4 +1,4 @@
-//! Frames with descriptors over a non-blocking Unix stream socket, without a runtime: the supervisor has none, the others wrap this in `AsyncFd`.
+//! Frames with descriptors over a non-blocking Unix stream socket, without a runtime: small parents have none, the others wrap this in `AsyncFd`.
 //!
 //! The kernel hands descriptors over with the bytes they were sent with, or a little earlier (a read may cross from the end of one frame into the
 //! beginning of the next), never out of order, and never those of two frames in one read. So they are queued read by read, and each frame
@@ -21,6 +21,8 @@ use std::{
 use tokio::io::{Interest, Ready, unix::AsyncFd};
 
 const MAGIC: u32 = 0x0c0_7ac1e;
+/// Of the header; what is in the bodies has versions of its own.
+const FRAMING: u16 = 1;
 const HEADER: usize = 12;
 /// A pod's spec with a megabyte of environment fits, in JSON.
 const MAX_BODY: usize = 8 << 20;
@@ -69,7 +71,15 @@ impl Link {
         Self { fd, input: Vec::new(), fds: VecDeque::new(), output: VecDeque::new(), waiting: 0, closed: false }
     }
 
+    /// The socket itself, for a process that is started with it.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Two connected ends.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
     pub fn pair() -> io::Result<(Self, Self)> {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -78,6 +88,9 @@ impl Link {
     }
 
     /// Queues a message. Nothing is written before [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// It is too large, or the other end has not read for long.
     pub fn send<M: Serialize>(&mut self, message: &M, fds: Vec<Arc<OwnedFd>>) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
         if body.len() > MAX_BODY {
@@ -98,7 +111,7 @@ impl Link {
     fn queue(&mut self, body: &[u8], fds: Vec<Arc<OwnedFd>>) {
         let mut bytes = Vec::with_capacity(HEADER + body.len());
         bytes.extend_from_slice(&MAGIC.to_le_bytes());
-        bytes.extend_from_slice(&super::VERSION.to_le_bytes());
+        bytes.extend_from_slice(&FRAMING.to_le_bytes());
         bytes.extend_from_slice(&(fds.len() as u16).to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         bytes.extend_from_slice(body);
@@ -116,7 +129,10 @@ impl Link {
         self.closed
     }
 
-    /// Writes what the socket takes. `WouldBlock` when something is left.
+    /// Writes what the socket takes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when something is left; others end the connection.
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some(chunk) = self.output.front_mut() {
             let borrowed: Vec<BorrowedFd<'_>> = chunk.fds.iter().map(|fd| fd.as_fd()).collect();

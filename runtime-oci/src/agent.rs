@@ -1,0 +1,453 @@
+//! The runtime as the node agent sees it: [`OciRuntime`].
+//!
+//! It keeps little: containers that were created but not started. What runs is known by each pod's shim, asked when needed, so that a restarted agent knows
+//! the same. A shim's directory is `<pod's directory>/runtime/oci`.
+
+pub mod exe;
+mod files;
+mod remains;
+
+use crate::{
+    SHIM, cgroup,
+    cgroup::Trees,
+    config,
+    nursery::Birth,
+    shim::{SOCKET, STATE},
+    wire::{Answer, Ask, Happened, Pod, VERSION},
+    worker,
+};
+use async_trait::async_trait;
+use coracle_runtime::{
+    ContainerId, ContainerSpec, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
+    wire::{
+        connection,
+        socket::{AsyncLink, Link},
+    },
+};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    net::SocketAddr,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+type Connection = connection::Connection<Ask, Answer>;
+
+/// A shim answers at once, or makes a container meanwhile.
+const PATIENCE: Duration = Duration::from_secs(75);
+/// A shim has this much longer than the grace to say that a container ended.
+const BEYOND_GRACE: Duration = Duration::from_secs(20);
+
+/// How to set the runtime up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's data directory. Used: `run/oci/`, `pods/<uid>/runtime/oci/`.
+    pub data_dir: PathBuf,
+    /// The binary whose `main` calls [`crate::hidden_command`].
+    pub exe: PathBuf,
+}
+
+impl Options {
+    /// This binary.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn new(data_dir: PathBuf) -> io::Result<Self> {
+        Ok(Self { data_dir, exe: std::env::current_exe()? })
+    }
+}
+
+/// See the module.
+pub struct OciRuntime {
+    shared: Arc<Shared>,
+    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
+}
+
+struct Shared {
+    options: Options,
+    trees: Trees,
+    nursery: tokio::sync::Mutex<Option<AsyncLink>>,
+    /// Created, not started.
+    created: Mutex<HashMap<ContainerId, ContainerSpec>>,
+    shims: Mutex<HashMap<SandboxId, Shim>>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// A shim that is listened to.
+#[derive(Clone)]
+struct Shim {
+    connection: Arc<Connection>,
+    spec: Arc<SandboxSpec>,
+    /// The process, whose namespaces are the pod's.
+    pid: i32,
+    /// Started, as far as this agent has heard.
+    known: Arc<Mutex<HashMap<ContainerId, ContainerSpec>>>,
+}
+
+fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::again("FailedCreatePodSandBox", format!("{what} {} failed: {error}", path.display()))
+}
+
+/// A path to a socket in `dir`, however long the directory's name is (a socket's address takes 107 bytes). Valid while the descriptor is open.
+fn socket(dir: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+}
+
+fn connect(dir: &Path) -> io::Result<UnixStream> {
+    let dir = File::open(dir)?;
+    UnixStream::connect(socket(&dir))
+}
+
+impl OciRuntime {
+    /// Makes its folder, and finds out what control groups there are. Pods of an earlier agent are found by [`Runtime::list`].
+    ///
+    /// # Errors
+    /// No root, no control groups, or no folder.
+    pub async fn new(options: Options) -> Result<Self, Error> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::fatal(
+                "FailedCreatePodSandBox",
+                "containers need root: namespaces, mounts and control groups are the machine's".into(),
+            ));
+        }
+        let run_dir = options.data_dir.join("run/oci");
+        let made = fs::create_dir_all(run_dir.join("empty")).and_then(|()| fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700)));
+        made.map_err(|error| failed("making", &run_dir, &error))?;
+        let trees = Trees::find().map_err(|error| failed("looking at control groups below", Path::new("/sys/fs/cgroup"), &error))?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let shared =
+            Shared { options, trees, nursery: tokio::sync::Mutex::new(None), created: Mutex::default(), shims: Mutex::default(), events: sender };
+        Ok(Self { shared: Arc::new(shared), events: tokio::sync::Mutex::new(receiver) })
+    }
+}
+
+impl Drop for OciRuntime {
+    fn drop(&mut self) {
+        // Hang up, so that what listens to shims ends with us; what runs does not.
+        for (_, shim) in self.shared.shims.lock().drain() {
+            shim.connection.dismiss();
+        }
+    }
+}
+
+impl Shared {
+    fn dir(&self, spec: &SandboxSpec) -> PathBuf {
+        spec.dir.join("runtime/oci")
+    }
+
+    fn shim(&self, id: &str) -> Option<Shim> {
+        self.shims.lock().get(id).filter(|shim| !shim.connection.is_lost()).cloned()
+    }
+
+    fn shim_of(&self, container: &str) -> Result<Shim, Error> {
+        let pod = container.split('/').next().unwrap_or_default();
+        self.shim(pod).ok_or_else(|| Error::again("RunContainerError", format!("there is no sandbox {pod}; run it first")))
+    }
+
+    /// Has a shim born for the directory.
+    async fn birth(&self, dir: &Path) -> Result<UnixStream, Error> {
+        let wrong = |error: io::Error| failed("starting a shim in", dir, &error);
+        let held = File::open(dir).map_err(wrong)?;
+        if let Err(error) = fs::remove_file(dir.join(SOCKET))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(wrong(error));
+        }
+        let listener = UnixListener::bind(socket(&held)).map_err(wrong)?;
+        let log = File::options().create(true).append(true).open(dir.join("shim.log")).map_err(wrong)?;
+        let fds: Vec<Arc<OwnedFd>> = vec![Arc::new(listener.into()), Arc::new(log.into())];
+        let stream = UnixStream::connect(socket(&held)).map_err(wrong)?;
+        let mut nursery = self.nursery.lock().await;
+        for attempt in 0..2 {
+            if nursery.is_none() {
+                *nursery = Some(self.nursery().map_err(wrong)?);
+            }
+            let Some(link) = nursery.as_mut() else { continue };
+            let message = Birth { dir: dir.to_path_buf() };
+            let sent = link.link().send(&message, fds.clone()).and_then(|()| link.flush());
+            match sent {
+                Ok(()) => return Ok(stream),
+                // It was killed; another one serves as well.
+                Err(error) if attempt > 0 => return Err(wrong(error)),
+                Err(_) => *nursery = None,
+            }
+        }
+        Err(wrong(io::Error::other("no process to start it from")))
+    }
+
+    fn nursery(&self) -> io::Result<AsyncLink> {
+        let exe = exe::open(&self.options.exe, &self.options.data_dir.join("run/oci/empty"))?;
+        let (ours, theirs) = Link::pair()?;
+        let log = File::options().create(true).append(true).open(self.options.data_dir.join("run/oci/shims.log"))?;
+        let stdin = theirs.into_fd();
+        let mut command = tokio::process::Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()));
+        command.arg0("coracle").arg(SHIM).env_clear().stdin(Stdio::from(stdin)).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn()?;
+        drop(exe);
+        tokio::spawn(async move { child.wait().await });
+        AsyncLink::new(ours)
+    }
+
+    /// Greets a shim and listens to it from then on.
+    async fn greet(self: &Arc<Self>, stream: UnixStream, spec: Option<SandboxSpec>, dir: &Path) -> Result<Option<Pod>, Error> {
+        let wrong = |why: &dyn std::fmt::Display| failed("talking with the shim in", dir, why);
+        stream.set_nonblocking(true).map_err(|error| wrong(&error))?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let connection = Connection::new(stream.into(), sender).map_err(|error| wrong(&error))?;
+        let Answer::Hello { version, pid } = ask(&connection, Ask::Hello { version: VERSION }, PATIENCE).await? else {
+            return Err(wrong(&"it answered something else to a greeting"));
+        };
+        if version != VERSION {
+            return Err(wrong(&format!("it is of version {version}, this agent of version {VERSION}")));
+        }
+        let pod = match spec {
+            Some(spec) => {
+                ask(&connection, Ask::RunSandbox(Box::new(spec.clone())), PATIENCE).await?;
+                Some(Pod { spec, containers: Vec::new() })
+            }
+            None => match ask(&connection, Ask::List, PATIENCE).await? {
+                Answer::Pod(pod) => pod.map(|pod| *pod),
+                _ => return Err(wrong(&"it answered something else to a list")),
+            },
+        };
+        if let Some(pod) = &pod {
+            let known = pod.containers.iter().map(|(spec, ..)| (spec.id(), spec.clone())).collect();
+            let shim = Shim { connection, spec: Arc::new(pod.spec.clone()), pid, known: Arc::new(Mutex::new(known)) };
+            self.shims.lock().insert(pod.spec.pod.uid.clone(), shim.clone());
+            tokio::spawn(self.clone().follow(shim, receiver));
+        }
+        Ok(pod)
+    }
+
+    /// Turns what a shim says into events, until it is gone.
+    async fn follow(self: Arc<Self>, shim: Shim, mut happened: mpsc::UnboundedReceiver<Happened>) {
+        let sandbox = &shim.spec.pod.uid;
+        while let Some(happened) = happened.recv().await {
+            match happened {
+                Happened::Superseded => return,
+                Happened::State { container, state } => {
+                    let Some(spec) = shim.known.lock().get(&container).cloned() else { continue };
+                    _ = self.events.send(Event::Container { sandbox: sandbox.clone(), status: spec.status(state) });
+                }
+            }
+        }
+        let ours = self.shims.lock().get(sandbox).is_some_and(|known| Arc::ptr_eq(&known.connection, &shim.connection));
+        if shim.connection.is_dismissed() || !ours {
+            return;
+        }
+        // It was killed. What it was the parent of has no one to tell its end, so it ends now.
+        self.shims.lock().remove(sandbox);
+        if let Err(why) = self.clear(&shim.spec).await {
+            tracing::warn!(%why, sandbox, "clean up after a shim");
+        }
+        let message = "the pod's shim process ended, and its containers were killed".to_owned();
+        _ = self.events.send(Event::SandboxLost { sandbox: sandbox.clone(), message });
+    }
+
+    /// Kills and removes what is left of a pod whose shim is not there.
+    async fn clear(&self, spec: &SandboxSpec) -> Result<(), Error> {
+        let (trees, dir) = (self.trees.clone(), self.dir(spec));
+        let group = cgroup::of_pod(&spec.pod.uid, spec.linux.qos);
+        blocking(move || remains::remove(&trees, &group, &dir)).await
+    }
+}
+
+async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), Error> {
+    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    done.map_err(|error| Error::again("KillPodSandboxError", error.to_string()))
+}
+
+async fn ask(connection: &Connection, ask: Ask, patience: Duration) -> Result<Answer, Error> {
+    match tokio::time::timeout(patience, connection.ask(ask, Vec::new())).await {
+        Ok(Some(answer)) => answer.map_err(Error::from),
+        Ok(None) => Err(Error::again("RunContainerError", "the pod's shim process ended".into())),
+        Err(_) => Err(Error::again("RunContainerError", format!("the pod's shim process did not answer within {patience:?}"))),
+    }
+}
+
+#[async_trait]
+impl Runtime for OciRuntime {
+    fn name(&self) -> &'static str {
+        "oci"
+    }
+
+    fn supports(&self, image: &LocalImage) -> Result<(), Error> {
+        match &image.content {
+            ImageContent::Oci { .. } => Ok(()),
+            ImageContent::Wasm { .. } => Err(Error::fatal(
+                "InvalidImage",
+                format!("image {} is a WebAssembly component, which runtimeClassName oci cannot run; use wasm, or none", image.reference),
+            )),
+        }
+    }
+
+    async fn prepare(&self, image: &LocalImage) -> Result<(), Error> {
+        self.supports(image)
+    }
+
+    async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
+        let shared = &self.shared;
+        let namespace = |pid: i32| (!spec.linux.host_network).then(|| PathBuf::from(format!("/proc/{pid}/ns/net")));
+        if let Some(shim) = shared.shim(&spec.pod.uid) {
+            return Ok(namespace(shim.pid));
+        }
+        let dir = shared.dir(&spec);
+        // What an agent or a shim that was killed left there.
+        shared.clear(&spec).await?;
+        files::write(&spec, &dir).map_err(|error| failed("writing the pod's files in", &dir, &error))?;
+        let stream = shared.birth(&dir).await?;
+        if let Err(why) = shared.greet(stream, Some(spec.clone()), &dir).await {
+            // A shim that could not make the sandbox ends with its directory.
+            shared.clear(&spec).await?;
+            return Err(why);
+        }
+        Ok(shared.shim(&spec.pod.uid).and_then(|shim| namespace(shim.pid)))
+    }
+
+    async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
+        let shared = &self.shared;
+        shared.created.lock().retain(|_, spec| spec.sandbox != *id);
+        let shim = shared.shims.lock().remove(id);
+        let spec = match &shim {
+            Some(shim) => SandboxSpec::clone(&shim.spec),
+            None => match remains::read(&shared.options.data_dir.join("pods").join(id).join("runtime/oci").join(STATE)) {
+                Some(pod) => pod.spec,
+                None => return Ok(()),
+            },
+        };
+        if let Some(shim) = shim {
+            // One that does not answer is removed like one that was killed.
+            if let Err(why) = ask(&shim.connection, Ask::Remove, BEYOND_GRACE).await {
+                tracing::debug!(%why, sandbox = %id, "a shim did not end by itself");
+                remains::kill_shim(shim.pid);
+            }
+            shim.connection.dismiss();
+        }
+        shared.clear(&spec).await
+    }
+
+    async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error> {
+        self.supports(&spec.image)?;
+        let id = spec.id();
+        self.shared.created.lock().insert(id.clone(), spec);
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
+        let shim = self.shared.shim_of(id)?;
+        let Some(spec) = self.shared.created.lock().get(id).cloned() else {
+            // Started already, by us or by an agent before us.
+            return if shim.known.lock().contains_key(id) {
+                Ok(())
+            } else {
+                Err(Error::again("RunContainerError", format!("there is no container {id}; create it first")))
+            };
+        };
+        // Before it runs, so that no event of it comes too early.
+        shim.known.lock().insert(id.clone(), spec.clone());
+        let (dir, group) = (self.shared.dir(&shim.spec), config::group(&spec, &shim.spec));
+        let bundle = worker::bundle(&dir, &spec);
+        let result = ask(&shim.connection, Ask::Start(Box::new(spec.clone())), PATIENCE).await;
+        self.shared.created.lock().remove(id);
+        if result.is_err() {
+            shim.known.lock().remove(id);
+            let trees = self.shared.trees.clone();
+            _ = blocking(move || remains::remove_container(&trees, &group, &dir, &bundle)).await;
+        }
+        result.map(|_| ())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+        let Ok(shim) = self.shared.shim_of(id) else { return Ok(()) };
+        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let stopped = ask(&shim.connection, Ask::Stop(id.clone(), millis), grace + BEYOND_GRACE).await;
+        stopped.map(|_| ()).map_err(|why| Error::again("KillContainerError", why.message))
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
+        self.stop_container(id, Duration::ZERO).await?;
+        self.shared.created.lock().remove(id);
+        let Ok(shim) = self.shared.shim_of(id) else { return Ok(()) };
+        ask(&shim.connection, Ask::RemoveContainer(id.clone()), PATIENCE).await?;
+        let Some(spec) = shim.known.lock().remove(id) else { return Ok(()) };
+        let (trees, dir, group) = (self.shared.trees.clone(), self.shared.dir(&shim.spec), config::group(&spec, &shim.spec));
+        blocking(move || remains::remove_container(&trees, &group, &dir, &worker::bundle(&dir, &spec))).await
+    }
+
+    async fn list(&self) -> Result<Vec<SandboxStatus>, Error> {
+        let shared = &self.shared;
+        let mut list = Vec::new();
+        for (dir, left) in remains::pods(&shared.options.data_dir) {
+            let uid = left.spec.pod.uid.clone();
+            let pod = match shared.shim(&uid) {
+                Some(shim) => match ask(&shim.connection, Ask::List, PATIENCE).await? {
+                    Answer::Pod(pod) => pod.map(|pod| *pod),
+                    _ => None,
+                },
+                None => match connect(&dir) {
+                    Ok(stream) => shared.greet(stream, None, &dir).await.unwrap_or_else(|why| {
+                        tracing::warn!(%why, dir = %dir.display(), "a shim is not understood; its pod starts anew");
+                        None
+                    }),
+                    Err(_) => None,
+                },
+            };
+            match pod {
+                Some(Pod { spec, containers }) => {
+                    let mut containers: Vec<_> = containers.into_iter().map(|(spec, state, _)| spec.status(state)).collect();
+                    let created = shared.created.lock();
+                    containers.extend(created.values().filter(|spec| spec.sandbox == uid).map(|spec| spec.status(State::Created)));
+                    list.push(SandboxStatus { spec, ready: true, containers });
+                }
+                // Its shim was killed while no agent was there to see it, or the machine was.
+                None => {
+                    if let Err(why) = shared.clear(&left.spec).await {
+                        tracing::warn!(%why, dir = %dir.display(), "clean up after a shim");
+                    }
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    async fn next_event(&self) -> Event {
+        match self.events.lock().await.recv().await {
+            Some(event) => event,
+            // The sender lives in `shared`.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn set_service_listeners(&self, _: &SandboxId, _: Vec<(SocketAddr, u16)>) -> Result<(), Error> {
+        // As root the kernel serves Services; and only root has containers.
+        Ok(())
+    }
+
+    async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
+        let Some(shim) = self.shared.shim(id) else { return Ok(Vec::new()) };
+        let known: Vec<ContainerSpec> = shim.known.lock().values().cloned().collect();
+        let usage = |spec: ContainerSpec| {
+            let (cpu_nanos, memory_bytes) = self.shared.trees.usage(&config::group(&spec, &shim.spec))?;
+            Some((spec.name, Stats { cpu_nanos, memory_bytes }))
+        };
+        Ok(known.into_iter().filter_map(usage).collect())
+    }
+
+    async fn collect_garbage(&self, _: &[String]) -> Result<(), Error> {
+        // Layers belong to the images module; what containers wrote goes with them.
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! What is left of pods on disk and in the kernel: found after a restart, removed at the end.
+
+use crate::{cgroup::Trees, shim::STATE, wire::Pod};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// What a shim wrote down.
+pub fn read(state: &Path) -> Option<Pod> {
+    serde_json::from_slice(&fs::read(state).ok()?).ok()
+}
+
+/// Every pod that has or had a shim, with the shim's directory.
+pub fn pods(data_dir: &Path) -> Vec<(PathBuf, Pod)> {
+    let entries = fs::read_dir(data_dir.join("pods")).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let dir = entry.path().join("runtime/oci");
+            read(&dir.join(STATE)).map(|pod| (dir, pod))
+        })
+        .collect()
+}
+
+/// A shim that does not end when it is asked to.
+pub fn kill_shim(pid: i32) {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    // The number may have been given away since.
+    if name.trim() == "coracle-shim" {
+        _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Everything of a pod. Mounts, namespaces and devices were its processes' own and go with them. Blocks.
+///
+/// # Errors
+/// A process that cannot be killed, or the file system's.
+pub fn remove(trees: &Trees, group: &Path, dir: &Path) -> io::Result<()> {
+    trees.end(group)?;
+    gone(fs::remove_dir_all(dir))
+}
+
+/// Everything of a container but its log. Blocks.
+///
+/// # Errors
+/// As for [`remove`].
+pub fn remove_container(trees: &Trees, group: &Path, dir: &Path, bundle: &Path) -> io::Result<()> {
+    trees.end(group)?;
+    if let Some(name) = bundle.file_name() {
+        gone(fs::remove_dir_all(dir.join("libcontainer").join(name)))?;
+    }
+    gone(fs::remove_dir_all(bundle))
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

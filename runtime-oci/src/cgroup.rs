@@ -1,0 +1,307 @@
+//! Control groups of pods, both layouts: version 2 as one tree, version 1 as one tree for each controller.
+//!
+//! `/coracle/<class>/pod<uid>/<container>`, as kubelet's own are (class left out for Guaranteed). Containers' groups are made by libcontainer; this is the pod's level, and what
+//! is read and ended at either.
+
+use coracle_runtime::{Qos, Resources};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// Kernel's period of CPU quotas, microseconds.
+pub const PERIOD: u64 = 100_000;
+/// The smallest weight the kernel takes, which is what a container without a request has.
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+/// The kernel takes no quota below a millisecond.
+const LEAST_QUOTA: u64 = 1000;
+
+/// A pod's group below the root of each tree.
+pub fn of_pod(uid: &str, qos: Qos) -> PathBuf {
+    let base = Path::new("/coracle");
+    let class = match qos {
+        Qos::Guaranteed => base.to_path_buf(),
+        Qos::Burstable => base.join("burstable"),
+        Qos::BestEffort => base.join("besteffort"),
+    };
+    class.join(format!("pod{uid}"))
+}
+
+/// CPU shares of a request: 1,024 for a core.
+pub fn shares(millis: Option<u64>) -> u64 {
+    (millis.unwrap_or(0).saturating_mul(1024) / 1000).clamp(LEAST_SHARES, MOST_SHARES)
+}
+
+/// CPU quota of a limit, microseconds in each [`PERIOD`].
+pub fn quota(millis: u64) -> u64 {
+    (millis.saturating_mul(PERIOD) / 1000).max(LEAST_QUOTA)
+}
+
+/// Version 2's weight for version 1's shares, by the formula of KEP-2254.
+fn weight(shares: u64) -> u64 {
+    1 + shares.saturating_sub(2) * 9999 / 262_142
+}
+
+/// The machine's trees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trees {
+    /// One tree for each controller (some have two).
+    V1(Vec<PathBuf>),
+    /// One tree.
+    V2(PathBuf),
+}
+
+impl Trees {
+    /// Looks at what is mounted.
+    ///
+    /// # Errors
+    /// Control groups are not mounted at `/sys/fs/cgroup`.
+    pub fn find() -> io::Result<Self> {
+        let root = PathBuf::from(ROOT);
+        if statfs(&root)?.filesystem_type() == CGROUP2_SUPER_MAGIC {
+            return Ok(Self::V2(root));
+        }
+        let mut trees = BTreeSet::new();
+        for entry in fs::read_dir(&root)?.flatten() {
+            // Names such as cpu are links where controllers share a tree.
+            let Ok(path) = entry.path().canonicalize() else { continue };
+            if path.join("cgroup.procs").exists() && statfs(&path).is_ok_and(|fs| fs.filesystem_type() != CGROUP2_SUPER_MAGIC) {
+                trees.insert(path);
+            }
+        }
+        if trees.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("no control groups are mounted below {ROOT}")));
+        }
+        Ok(Self::V1(trees.into_iter().collect()))
+    }
+
+    fn paths(&self, group: &Path) -> Vec<PathBuf> {
+        let below = group.strip_prefix("/").unwrap_or(group);
+        match self {
+            Self::V1(trees) => trees.iter().map(|tree| tree.join(below)).collect(),
+            Self::V2(root) => vec![root.join(below)],
+        }
+    }
+
+    /// The file of that name, in the tree whose controller has it.
+    fn file(&self, group: &Path, name: &str) -> Option<PathBuf> {
+        self.paths(group).into_iter().map(|path| path.join(name)).find(|path| path.exists())
+    }
+
+    fn read(&self, group: &Path, name: &str) -> Option<String> {
+        fs::read_to_string(self.file(group, name)?).ok()
+    }
+
+    /// Writes where the controller is there; what it refuses is an error.
+    fn set(&self, group: &Path, name: &str, value: impl ToString) -> io::Result<()> {
+        match self.file(group, name) {
+            Some(path) => {
+                let value = value.to_string();
+                fs::write(&path, &value).map_err(|error| io::Error::new(error.kind(), format!("write {value} to {}: {error}", path.display())))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a pod's group with what the pod as a whole may use. `limited`: every container has the limit, so that the sums mean something.
+    ///
+    /// # Errors
+    /// The kernel refuses the group or a value.
+    pub fn make(&self, group: &Path, resources: &Resources, pids: Option<u64>) -> io::Result<()> {
+        for path in self.paths(group) {
+            fs::create_dir_all(&path).map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", path.display())))?;
+        }
+        if let Self::V1(trees) = self {
+            for tree in trees {
+                inherit_cpuset(tree, group)?;
+            }
+        }
+        if let Self::V2(root) = self {
+            enable(root, group)?;
+            self.set(group, "cpu.weight", weight(shares(resources.cpu_request_millis)))?;
+            if let Some(millis) = resources.cpu_limit_millis {
+                self.set(group, "cpu.max", format!("{} {PERIOD}", quota(millis)))?;
+            }
+            if let Some(bytes) = resources.memory_limit {
+                self.set(group, "memory.max", bytes)?;
+            }
+        } else {
+            self.set(group, "cpu.shares", shares(resources.cpu_request_millis))?;
+            if let Some(millis) = resources.cpu_limit_millis {
+                self.set(group, "cpu.cfs_period_us", PERIOD)?;
+                self.set(group, "cpu.cfs_quota_us", quota(millis))?;
+            }
+            if let Some(bytes) = resources.memory_limit {
+                self.set(group, "memory.limit_in_bytes", bytes)?;
+            }
+        }
+        match pids {
+            Some(pids) => self.set(group, "pids.max", pids),
+            None => Ok(()),
+        }
+    }
+
+    /// Processes in the group and in those below.
+    fn processes(&self, group: &Path) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        for path in self.paths(group) {
+            collect(&path, &mut found);
+        }
+        found
+    }
+
+    /// Kills everything in the group and below; returns whether it is empty. What was killed may take a moment to be gone.
+    pub fn kill(&self, group: &Path) -> bool {
+        if let Self::V2(_) = self {
+            // Since Linux 5.14; nothing can fork away from it.
+            _ = self.set(group, "cgroup.kill", 1);
+        }
+        let found = self.processes(group);
+        for pid in &found {
+            _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        found.is_empty()
+    }
+
+    /// Kills everything and removes the group and those below. Blocks for some seconds at the most.
+    ///
+    /// # Errors
+    /// Something could not be killed, or a group could not be removed.
+    pub fn end(&self, group: &Path) -> io::Result<()> {
+        // From a millisecond to half a second: what was killed goes at once, mostly.
+        for step in 0..10 {
+            if self.kill(group) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1 << step));
+        }
+        for path in self.paths(group) {
+            let tries = (0..8).map(|step| {
+                let removed = remove(&path);
+                if removed.is_err() {
+                    std::thread::sleep(Duration::from_millis(1 << step));
+                }
+                removed
+            });
+            let mut last = Ok(());
+            for removed in tries {
+                last = removed;
+                if last.is_ok() {
+                    break;
+                }
+            }
+            last?;
+        }
+        Ok(())
+    }
+
+    /// How often the out-of-memory killer struck in that group alone.
+    pub fn oom_kills(&self, group: &Path) -> u64 {
+        let name = if let Self::V2(_) = self { "memory.events" } else { "memory.oom_control" };
+        let text = self.read(group, name).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// CPU time in nanoseconds and memory in use without what could be dropped at once, as kubelet counts it (the working set).
+    pub fn usage(&self, group: &Path) -> Option<(u64, u64)> {
+        let number = |name: &str| self.read(group, name)?.trim().parse::<u64>().ok();
+        let line = |file: &str, key: &str| -> Option<u64> {
+            let text = self.read(group, file)?;
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        };
+        if let Self::V2(_) = self {
+            let cpu = line("cpu.stat", "usage_usec")?.saturating_mul(1000);
+            return Some((cpu, number("memory.current")?.saturating_sub(line("memory.stat", "inactive_file").unwrap_or(0))));
+        }
+        let cpu = number("cpuacct.usage")?;
+        Some((cpu, number("memory.usage_in_bytes")?.saturating_sub(line("memory.stat", "total_inactive_file").unwrap_or(0))))
+    }
+}
+
+fn collect(dir: &Path, found: &mut BTreeSet<i32>) {
+    if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
+        found.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
+    }
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), found);
+        }
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io::Error::new(error.kind(), format!("remove {}: {error}", dir.display()))),
+        _ => Ok(()),
+    }
+}
+
+/// Version 1's cpuset begins with no processor and no memory at all.
+fn inherit_cpuset(tree: &Path, group: &Path) -> io::Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        if !tree.join(name).exists() {
+            return Ok(());
+        }
+        let mut path = tree.to_path_buf();
+        let mut value = fs::read_to_string(path.join(name))?;
+        for part in group.strip_prefix("/").unwrap_or(group) {
+            path.push(part);
+            let own = fs::read_to_string(path.join(name))?;
+            if own.trim().is_empty() {
+                fs::write(path.join(name), value.trim())?;
+            } else {
+                value = own;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Version 2 wants each controller switched on at every level above.
+fn enable(root: &Path, group: &Path) -> io::Result<()> {
+    let mut path = root.to_path_buf();
+    for part in group.strip_prefix("/").unwrap_or(group) {
+        let controllers = fs::read_to_string(path.join("cgroup.controllers"))?;
+        for controller in controllers.split_whitespace() {
+            // One by one: a controller that cannot be had here must not keep the others away.
+            _ = fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+        path.push(part);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_quota_and_weight_are_as_kubelet_has_them() {
+        assert_eq!([shares(None), shares(Some(1)), shares(Some(250)), shares(Some(2000))], [2, 2, 256, 2048]);
+        assert_eq!([quota(1), quota(500), quota(2500)], [1000, 50_000, 250_000]);
+        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+        assert_eq!(of_pod("u", Qos::Guaranteed), Path::new("/coracle/podu"));
+        assert_eq!(of_pod("u", Qos::BestEffort), Path::new("/coracle/besteffort/podu"));
+    }
+}

@@ -1,0 +1,234 @@
+//! A container as the OCI runtime specification has it: pure, from the container's spec, its image and who it runs as.
+//!
+//! It is built as JSON, which is what the specification defines and what libcontainer reads; defaults are those of containerd, so that images behave as elsewhere.
+
+pub mod capabilities;
+pub mod seccomp;
+
+use crate::{cgroup, image, user::User};
+use coracle_runtime::{ContainerSpec, ImageConfig, SandboxSpec};
+use serde_json::{Value, json};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Of the kernel, not of the pod: hidden.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Of the kernel, not of the pod: not for writing.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A path of this machine that the container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Here.
+    pub source: PathBuf,
+    /// There.
+    pub target: String,
+    /// Writes are refused.
+    pub read_only: bool,
+}
+
+/// A device of this machine, for privileged containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its path, the same inside.
+    pub path: PathBuf,
+    /// Block or character.
+    pub block: bool,
+    /// Numbers.
+    pub number: (u64, u64),
+    /// Permissions, uid, gid.
+    pub access: (u32, u32, u32),
+}
+
+/// What a container is made of.
+pub struct Input<'a> {
+    /// The container.
+    pub spec: &'a ContainerSpec,
+    /// Its pod.
+    pub sandbox: &'a SandboxSpec,
+    /// Who it runs as.
+    pub user: &'a User,
+    /// Where its root file system is mounted.
+    pub root: &'a Path,
+    /// The pod's own files and the container's volumes.
+    pub binds: &'a [Bind],
+    /// The machine's devices, for a privileged container.
+    pub devices: &'a [Device],
+    /// The PID namespace that the pod's containers share, if they do.
+    pub processes: Option<&'a Path>,
+    /// Control groups are of version 2.
+    pub unified: bool,
+    /// Capabilities that this process has itself and may give away.
+    pub have: &'a HashSet<String>,
+    /// The filter of system calls (`linux.seccomp`).
+    pub seccomp: Option<Value>,
+}
+
+/// The control group of a container.
+pub fn group(spec: &ContainerSpec, sandbox: &SandboxSpec) -> PathBuf {
+    cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos).join(name(spec))
+}
+
+/// A container's name in its pod's directory and control group.
+pub fn name(spec: &ContainerSpec) -> String {
+    format!("{}-{}", spec.name, spec.attempt)
+}
+
+/// `config.json`.
+///
+/// # Errors
+/// The container has no command line.
+pub fn config(input: &Input<'_>) -> Result<Value, String> {
+    let Input { spec, user, .. } = input;
+    let image = &spec.image.config;
+    let security = &spec.security;
+    let args = image::command_line(image, &spec.command, &spec.args)?;
+    let cwd = match spec.working_dir.as_deref().filter(|dir| !dir.is_empty()).unwrap_or(&image.working_dir) {
+        "" => "/",
+        dir => dir,
+    };
+    let capabilities = capabilities::of(security, input.unified, input.have);
+    let mut process = json!({
+        "terminal": false,
+        "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
+        "args": args,
+        "env": environment(spec, image, user),
+        "cwd": cwd,
+        "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities, "inheritable": [], "ambient": [] },
+    });
+    // Present and false would have libcontainer load the filter after it gave up the right to.
+    if security.allow_privilege_escalation == Some(false) {
+        process["noNewPrivileges"] = json!(true);
+    }
+    Ok(json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": input.root, "readonly": security.read_only_root },
+        "process": process,
+        "mounts": mounts(input),
+        "linux": linux(input),
+    }))
+}
+
+/// The image's variables, then the container's.
+fn environment(spec: &ContainerSpec, image: &ImageConfig, user: &User) -> Vec<String> {
+    let mut variables: Vec<(&str, &str)> = vec![("PATH", DEFAULT_PATH), ("HOME", user.home.as_deref().unwrap_or("/"))];
+    for (name, value) in image.env.iter().chain(&spec.env) {
+        match variables.iter_mut().find(|(known, _)| *known == name) {
+            Some(entry) => entry.1 = value,
+            None => variables.push((name, value)),
+        }
+    }
+    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn mounts(input: &Input<'_>) -> Vec<Value> {
+    let privileged = input.spec.security.privileged;
+    let kernel = |rw: bool| if rw { "rw" } else { "ro" };
+    let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": source, "options": options });
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", kernel(privileged)]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", kernel(privileged)]),
+    ];
+    // What is mounted over another mount comes after it.
+    let mut binds: Vec<&Bind> = input.binds.iter().collect();
+    binds.sort_by_key(|bind| Path::new(&bind.target).components().count());
+    mounts.retain(|mount| !binds.iter().any(|bind| mount["destination"] == bind.target.as_str()));
+    mounts.extend(binds.into_iter().map(|bind| {
+        json!({ "destination": bind.target, "type": "bind", "source": bind.source, "options": ["rbind", "rprivate", kernel(!bind.read_only)] })
+    }));
+    mounts
+}
+
+fn linux(input: &Input<'_>) -> Value {
+    let Input { spec, sandbox, .. } = input;
+    let security = &spec.security;
+    // Network, IPC and host name are those of the shim, which is in the pod's.
+    let mut namespaces = vec![json!({ "type": "mount" })];
+    match input.processes {
+        _ if sandbox.linux.host_pid => {}
+        Some(path) => namespaces.push(json!({ "type": "pid", "path": path })),
+        None => namespaces.push(json!({ "type": "pid" })),
+    }
+    if input.unified && !security.privileged {
+        namespaces.push(json!({ "type": "cgroup" }));
+    }
+    let resources = &spec.resources;
+    let mut cpu = json!({ "shares": cgroup::shares(resources.cpu_request_millis) });
+    if let Some(millis) = resources.cpu_limit_millis {
+        cpu["period"] = json!(cgroup::PERIOD);
+        cpu["quota"] = json!(cgroup::quota(millis));
+    }
+    let mut linux = json!({
+        "namespaces": namespaces,
+        "cgroupsPath": group(spec, sandbox),
+        "resources": { "devices": device_rules(security.privileged), "cpu": cpu },
+    });
+    if let Some(bytes) = resources.memory_limit {
+        linux["resources"]["memory"] = json!({ "limit": bytes });
+    }
+    if !security.privileged && !security.unmasked_proc {
+        linux["maskedPaths"] = json!(MASKED);
+        linux["readonlyPaths"] = json!(READ_ONLY);
+    }
+    if security.privileged {
+        linux["devices"] = input.devices.iter().map(device).collect();
+    }
+    if let Some(filter) = &input.seccomp {
+        linux["seccomp"] = filter.clone();
+    }
+    linux
+}
+
+fn device(device: &Device) -> Value {
+    let ((major, minor), (mode, uid, gid)) = (device.number, device.access);
+    json!({
+        "path": device.path, "type": if device.block { "b" } else { "c" },
+        "major": major, "minor": minor, "fileMode": mode, "uid": uid, "gid": gid,
+    })
+}
+
+/// What may be opened: all, or nothing but what every program expects (and devices may be made, not used).
+fn device_rules(privileged: bool) -> Vec<Value> {
+    if privileged {
+        return vec![json!({ "allow": true, "access": "rwm" })];
+    }
+    let mut rules = vec![
+        json!({ "allow": false, "access": "rwm" }),
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    // null, zero, full, random, urandom, tty, console, ptmx, pts.
+    for (major, minor) in
+        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(1)), (5, Some(2)), (136, None)]
+    {
+        let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
+        if let Some(minor) = minor {
+            rule["minor"] = json!(minor);
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests;

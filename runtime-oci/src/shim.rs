@@ -1,0 +1,456 @@
+//! The shim: the small process that a pod's containers are children of. It holds their standard streams, writes their logs, and knows how they ended.
+//!
+//! One thread, no async runtime, a fork of the [nursery](crate::nursery), in a session of its own. Agents connect to its socket, one at a time, the newest wins; without
+//! any it goes on as before. It never calls libcontainer: each container is made by a fork of it (the [worker](crate::worker)), so nothing that hangs or
+//! leaks there stays. What it knows is on disk too (`state.json`), for whoever cleans up after it when it is killed.
+#![allow(unsafe_code, reason = "fork and _exit")]
+
+pub mod containers;
+pub mod pause;
+pub mod sandbox;
+
+use crate::{
+    cgroup::{self, Trees},
+    wire::{Answer, Answered, Ask, Happened, Pod, Reply, Request, VERSION},
+    worker::{self, Order, Outcome},
+};
+use containers::{Container, Containers, reason};
+use coracle_runtime::{
+    ContainerSpec, SandboxSpec,
+    wire::{Refusal, socket::Link},
+};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        inotify::{AddWatchFlags, InitFlags, Inotify},
+        prctl,
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, fork, pipe2, setsid},
+};
+use rustix::fs::OFlags;
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// The name of the socket in the shim's directory.
+pub const SOCKET: &str = "shim.sock";
+/// What the shim knows, as JSON of [`Pod`].
+pub const STATE: &str = "state.json";
+/// A worker that has not made its container by then is killed.
+const WORKER: Duration = Duration::from_secs(60);
+/// Read from a container at a time; all of them share the buffer.
+const BUFFER: usize = 16 << 10;
+
+/// A worker under way.
+struct Worker {
+    pid: Pid,
+    result: File,
+    said: Vec<u8>,
+    due: Instant,
+    /// The request it answers.
+    id: u64,
+    container: Box<Container>,
+}
+
+struct Shim {
+    dir: PathBuf,
+    control: OwnedFd,
+    signals: SignalFd,
+    gone: Inotify,
+    agent: Option<Link>,
+    trees: Trees,
+    sandbox: Option<Sandbox>,
+    containers: Containers,
+    workers: Vec<Worker>,
+    /// Processes that ended before it was known whose they are.
+    ended: HashMap<Pid, i32>,
+    removing: Option<u64>,
+    buffer: Vec<u8>,
+}
+
+struct Sandbox {
+    spec: SandboxSpec,
+    mounts: OwnedFd,
+    processes: Option<Pid>,
+}
+
+/// The process; `control` is the listening socket in `dir`. Returns its exit code.
+pub fn main(dir: &Path, control: OwnedFd) -> i32 {
+    match Shim::new(dir, control).and_then(Shim::run) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("coracle shim of {}: {error}", dir.display());
+            1
+        }
+    }
+}
+
+impl Shim {
+    fn new(dir: &Path, control: OwnedFd) -> io::Result<Self> {
+        _ = setsid();
+        _ = prctl::set_name(c"coracle-shim");
+        std::env::set_current_dir("/")?;
+        prctl::set_child_subreaper(true)?;
+        let gone = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        // The directory itself is held by what is mounted below it: its end would be seen too late.
+        gone.add_watch(dir, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF)?;
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
+            // SAFETY: ignoring runs no code. What the pod outlives, its shim outlives; it ends when it is asked to, or killed.
+            unsafe { sigaction(signal, &ignore) }?;
+        }
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        rustix::io::ioctl_fionbio(&control, true)?;
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            control,
+            signals,
+            gone,
+            agent: None,
+            trees: Trees::find()?,
+            sandbox: None,
+            containers: Containers::default(),
+            workers: Vec::new(),
+            ended: HashMap::new(),
+            removing: None,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        while !self.turn()? {}
+        Ok(())
+    }
+
+    /// Waits for something, and sees to it. Whether everything is over.
+    fn turn(&mut self) -> io::Result<bool> {
+        let streams = self.containers.streams();
+        let mut fds: Vec<PollFd<'_>> = vec![readable(self.signals.as_fd()), readable(self.gone.as_fd()), readable(self.control.as_fd())];
+        fds.extend(self.workers.iter().map(|worker| readable(worker.result.as_fd())));
+        let first_stream = fds.len();
+        fds.extend(streams.iter().filter_map(|(id, which)| self.containers.stream(id, *which)).map(readable));
+        if let Some(agent) = &self.agent {
+            let write = if agent.pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(agent.as_fd(), PollFlags::POLLIN | write));
+        }
+        let due = self.containers.due().into_iter().chain(self.workers.iter().map(|worker| worker.due)).min();
+        let wait = due.map_or(PollTimeout::NONE, |due| {
+            let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, wait) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
+        drop(fds);
+        let is = |at: usize| ready.get(at).copied().unwrap_or(false);
+        // Before anybody's end, so that the last lines are there when it is told.
+        for (number, (id, which)) in streams.iter().enumerate() {
+            if is(first_stream + number) {
+                self.containers.read(id, *which, &mut self.buffer);
+            }
+        }
+        if is(0) {
+            self.reap()?;
+        }
+        self.finish_workers();
+        if is(1) && self.gone.read_events().is_ok() && !self.dir.join(SOCKET).exists() {
+            // Nobody could ever ask for this pod again.
+            if let Some(sandbox) = &self.sandbox {
+                _ = self.trees.end(&cgroup::of_pod(&sandbox.spec.pod.uid, sandbox.spec.linux.qos));
+            }
+            return Ok(true);
+        }
+        if is(2) {
+            self.accept();
+        }
+        self.containers.enforce(&self.trees, self.sandbox.as_ref().map(|sandbox| &sandbox.spec));
+        self.listen();
+        self.over()
+    }
+
+    /// Whether it was asked to end, and nothing runs any more.
+    fn over(&mut self) -> io::Result<bool> {
+        let Some(id) = self.removing else { return Ok(false) };
+        if self.containers.alive() || !self.workers.is_empty() {
+            return Ok(false);
+        }
+        if let Some(pid) = self.sandbox.as_ref().and_then(|sandbox| sandbox.processes) {
+            _ = kill(pid, Signal::SIGKILL);
+        }
+        self.answer(id, Ok(Answer::Done));
+        if let Some(agent) = &mut self.agent {
+            // A dozen bytes: the socket takes them at once, or the agent is gone.
+            _ = agent.flush();
+        }
+        Ok(true)
+    }
+
+    fn accept(&mut self) {
+        use rustix::net::{SocketFlags, accept_with};
+        let Ok(fd) = accept_with(&self.control, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        if let Some(mut before) = self.agent.replace(Link::new(fd)) {
+            _ = before.send(&Answered::Event(Happened::Superseded), Vec::new());
+            _ = before.flush();
+        }
+    }
+
+    /// Takes what the agent asks.
+    fn listen(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let mut asked = Vec::new();
+        let broken = loop {
+            match agent.fill() {
+                Ok(()) if agent.closed() => break true,
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
+                Err(_) => break true,
+            }
+        };
+        let unread = loop {
+            match agent.receive::<Request>() {
+                Ok(Some((request, _))) => asked.push(request),
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        for Request { id, ask } in asked {
+            self.asked(id, ask);
+        }
+        let stuck = match &mut self.agent {
+            Some(agent) if agent.pending() => matches!(agent.flush(), Err(error) if error.kind() != io::ErrorKind::WouldBlock),
+            _ => false,
+        };
+        if broken || unread || stuck {
+            self.agent = None;
+        }
+    }
+
+    fn tell(&mut self, message: &Answered) {
+        if let Some(agent) = &mut self.agent
+            && agent.send(message, Vec::new()).is_err()
+        {
+            self.agent = None;
+        }
+    }
+
+    fn answer(&mut self, id: u64, result: Result<Answer, Refusal>) {
+        self.tell(&Answered::Reply(Reply { id, result }));
+    }
+
+    fn asked(&mut self, id: u64, ask: Ask) {
+        match ask {
+            Ask::Hello { .. } => self.answer(id, Ok(Answer::Hello { version: VERSION, pid: nix::unistd::getpid().as_raw() })),
+            Ask::RunSandbox(spec) => {
+                let done = self.run_sandbox(*spec);
+                self.answer(id, done.map(|()| Answer::Done).map_err(|error| refusal("FailedCreatePodSandBox", error.to_string())));
+            }
+            Ask::Start(spec) => self.start(id, *spec),
+            Ask::Stop(name, grace) => {
+                if self.containers.stop(&name, id, Duration::from_millis(grace)) {
+                    self.answer(id, Ok(Answer::Done));
+                }
+            }
+            Ask::RemoveContainer(name) => {
+                let done = if self.containers.remove(&name) {
+                    Ok(Answer::Done)
+                } else {
+                    Err(refusal("RemoveContainerError", format!("container {name} still runs; stop it first")))
+                };
+                self.save();
+                self.answer(id, done);
+            }
+            Ask::List => {
+                let pod = self.pod().map(Box::new);
+                self.answer(id, Ok(Answer::Pod(pod)));
+            }
+            Ask::Remove => {
+                self.removing = Some(id);
+                for worker in &self.workers {
+                    _ = kill(worker.pid, Signal::SIGKILL);
+                }
+                if let Some(sandbox) = &self.sandbox {
+                    self.trees.kill(&cgroup::of_pod(&sandbox.spec.pod.uid, sandbox.spec.linux.qos));
+                }
+            }
+        }
+    }
+
+    fn run_sandbox(&mut self, spec: SandboxSpec) -> io::Result<()> {
+        if self.sandbox.is_some() {
+            return Ok(());
+        }
+        let linux = &spec.linux;
+        let group = cgroup::of_pod(&spec.pod.uid, linux.qos);
+        self.trees.make(&group, &linux.resources, linux.pids_limit)?;
+        let mounts = sandbox::enter(&spec, &self.dir)?;
+        let processes = if linux.share_processes && !linux.host_pid { Some(pause::start()?) } else { None };
+        self.sandbox = Some(Sandbox { spec, mounts, processes });
+        self.save();
+        Ok(())
+    }
+
+    fn start(&mut self, id: u64, spec: ContainerSpec) {
+        let name = spec.id();
+        if self.containers.has(&name) {
+            self.answer(id, Ok(Answer::Done));
+        } else if self.workers.iter().any(|worker| worker.container.spec.id() == name) {
+            self.answer(id, Err(refusal("RunContainerError", format!("container {name} is being started"))));
+        } else if let Err(error) = self.work(id, spec) {
+            self.answer(id, Err(refusal("RunContainerError", error.to_string())));
+        }
+    }
+
+    /// Forks a worker.
+    fn work(&mut self, id: u64, spec: ContainerSpec) -> io::Result<()> {
+        let Some(sandbox) = self.sandbox.as_ref().filter(|_| self.removing.is_none()) else {
+            return Err(io::Error::other(format!("container {} has no sandbox; run it first", spec.id())));
+        };
+        let open = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from);
+        let ((result, said), (out, stdout), (err, stderr)) = (open()?, open()?, open()?);
+        for fd in [&result, &out, &err] {
+            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)?;
+        }
+        // SAFETY: this process has one thread, so the child may do anything.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                let order = Order {
+                    spec: &spec,
+                    sandbox: &sandbox.spec,
+                    dir: &self.dir,
+                    mounts: &sandbox.mounts,
+                    processes: sandbox.processes.map(|pid| format!("/proc/{pid}/ns/pid").into()),
+                    unified: matches!(self.trees, Trees::V2(_)),
+                    output: [stdout, stderr],
+                };
+                let outcome = worker::run(order);
+                _ = serde_json::to_vec(&outcome).map(|text| File::from(said).write_all(&text));
+                // SAFETY: ends the fork without running what the shim registered.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                let container = Box::new(Container::new(spec, [out, err])?);
+                self.workers.push(Worker { pid: child, result: File::from(result), said: Vec::new(), due: Instant::now() + WORKER, id, container });
+                Ok(())
+            }
+        }
+    }
+
+    /// Workers that have said something, or were too slow.
+    fn finish_workers(&mut self) {
+        let mut at = 0;
+        while let Some(worker) = self.workers.get_mut(at) {
+            if worker.due <= Instant::now() {
+                _ = kill(worker.pid, Signal::SIGKILL);
+            }
+            let ended = match worker.result.read_to_end(&mut worker.said) {
+                Ok(_) => true,
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            };
+            if ended {
+                let worker = self.workers.swap_remove(at);
+                self.made(worker);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn made(&mut self, worker: Worker) {
+        let Worker { said, id, mut container, .. } = worker;
+        let killed =
+            || Outcome::Failed("RunContainerError".into(), "the process that makes the container ended or hung; see shim.log of the pod".into());
+        match serde_json::from_slice::<Outcome>(&said).unwrap_or_else(|_| killed()) {
+            Outcome::Started(pid) => {
+                let pid = Pid::from_raw(pid);
+                container.started(pid);
+                self.tell(&Answered::Event(container.happened()));
+                self.containers.add(*container);
+                self.answer(id, Ok(Answer::Done));
+                if let Some(code) = self.ended.remove(&pid) {
+                    self.exited(pid, code);
+                }
+            }
+            Outcome::Failed(reason, message) => {
+                // Its group may hold what libcontainer left when it was killed.
+                if let Some(sandbox) = &self.sandbox {
+                    _ = self.trees.end(&crate::config::group(&container.spec, &sandbox.spec));
+                }
+                self.answer(id, Err(refusal(&reason, message)));
+            }
+        }
+        if self.workers.is_empty() {
+            self.ended.clear();
+        }
+        self.save();
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while self.signals.read_signal()?.is_some() {}
+        loop {
+            let (pid, code) = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if !self.exited(pid, code) && !self.workers.is_empty() {
+                self.ended.insert(pid, code);
+            }
+        }
+    }
+
+    /// Whether it was a container's.
+    fn exited(&mut self, pid: Pid, code: i32) -> bool {
+        let Some(sandbox) = &self.sandbox else { return false };
+        let Some(container) = self.containers.by_pid(pid) else { return false };
+        let group = crate::config::group(&container.spec, &sandbox.spec);
+        // In a PID namespace of its own everything has ended with it already; elsewhere it has not.
+        self.trees.kill(&group);
+        container.drain(&mut self.buffer);
+        let waiting = container.ended(code, reason(code, self.trees.oom_kills(&group)));
+        let happened = container.happened();
+        self.save();
+        self.tell(&Answered::Event(happened));
+        for id in waiting {
+            self.answer(id, Ok(Answer::Done));
+        }
+        true
+    }
+
+    fn pod(&self) -> Option<Pod> {
+        self.sandbox.as_ref().map(|sandbox| Pod { spec: sandbox.spec.clone(), containers: self.containers.list() })
+    }
+
+    /// Writes what is known, all or nothing.
+    fn save(&self) {
+        let Some(pod) = self.pod() else { return };
+        let (path, next) = (self.dir.join(STATE), self.dir.join("state.json.next"));
+        let written =
+            serde_json::to_vec(&pod).map_err(io::Error::from).and_then(|text| fs::write(&next, text)).and_then(|()| fs::rename(&next, &path));
+        if let Err(error) = written {
+            eprintln!("coracle shim: write {}: {error}", path.display());
+        }
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::new(fd, PollFlags::POLLIN)
+}
+
+fn refusal(reason: &str, message: String) -> Refusal {
+    Refusal { reason: reason.into(), message, fatal: false }
+}

@@ -1,0 +1,262 @@
+//! The containers of a shim: their streams, their state, and how they are stopped.
+
+use crate::{cgroup::Trees, config, wire::Happened};
+use coracle_runtime::{
+    ContainerSpec, SandboxSpec, State,
+    log::{self, Lines, Stream},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Buffers read from a container that has ended before its pipes are closed: somebody else may hold them and write without end.
+const LAST: usize = 256;
+
+/// Why it is over, as Kubernetes writes it.
+pub fn reason(code: i32, oom_kills: u64) -> &'static str {
+    match code {
+        0 => "Completed",
+        _ if oom_kills > 0 => "OOMKilled",
+        _ => "Error",
+    }
+}
+
+/// A pipe, and the line that has begun in it.
+struct Output {
+    pipe: Option<File>,
+    lines: Lines,
+}
+
+/// The log file and what is known of its size.
+struct Log {
+    file: Option<File>,
+    size: u64,
+}
+
+impl Log {
+    fn write(&mut self, spec: &ContainerSpec, stream: Stream, whole: bool, text: &[u8]) {
+        if spec.log_max_bytes > 0 && self.size >= spec.log_max_bytes {
+            match log::rotate(&spec.log_path, spec.log_max_bytes, spec.log_max_files) {
+                Ok(file) => (self.file, self.size) = (Some(file), 0),
+                Err(error) => eprintln!("coracle shim: rotate {}: {error}", spec.log_path.display()),
+            }
+        }
+        let line = log::record(stream, whole, text);
+        // A full disk must not stop the container; the line is lost.
+        if let Some(file) = &mut self.file
+            && file.write_all(&line).is_ok()
+        {
+            self.size += line.len() as u64;
+        }
+    }
+}
+
+/// One container.
+pub struct Container {
+    /// As it was given.
+    pub spec: ContainerSpec,
+    state: State,
+    pid: Option<Pid>,
+    outputs: [Output; 2],
+    log: Log,
+    /// Requests that wait for its end.
+    waiting: Vec<u64>,
+    kill_at: Option<Instant>,
+}
+
+impl Container {
+    /// Before it runs; `pipes` are the reading ends of its standard output and error.
+    ///
+    /// # Errors
+    /// Its log cannot be opened.
+    pub fn new(spec: ContainerSpec, pipes: [OwnedFd; 2]) -> io::Result<Self> {
+        let file = log::open(&spec.log_path)?;
+        let size = file.metadata()?.len();
+        let outputs = pipes.map(|pipe| Output { pipe: Some(pipe.into()), lines: Lines::default() });
+        let log = Log { file: Some(file), size };
+        Ok(Self { spec, state: State::Created, pid: None, outputs, log, waiting: Vec::new(), kill_at: None })
+    }
+
+    /// It runs.
+    pub fn started(&mut self, pid: Pid) {
+        self.pid = Some(pid);
+        self.state = State::Running { started: SystemTime::now() };
+    }
+
+    /// It is over; the requests that waited for that.
+    pub fn ended(&mut self, code: i32, reason: &str) -> Vec<u64> {
+        let started = if let State::Running { started } = self.state { Some(started) } else { None };
+        let (reason, message) = (reason.to_owned(), String::new());
+        self.state = State::Exited { code, reason, message, started, finished: SystemTime::now() };
+        (self.pid, self.kill_at, self.log.file) = (None, None, None);
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// What to tell of it.
+    pub fn happened(&self) -> Happened {
+        Happened::State { container: self.spec.id(), state: self.state.clone() }
+    }
+
+    /// Reads once; whether there may be more.
+    fn read(&mut self, which: usize, buffer: &mut [u8]) -> bool {
+        let Some(output) = self.outputs.get_mut(which) else { return false };
+        let Some(pipe) = &mut output.pipe else { return false };
+        let stream = if which == 0 { Stream::Out } else { Stream::Err };
+        let (spec, log) = (&self.spec, &mut self.log);
+        match pipe.read(buffer) {
+            Ok(0) => {}
+            Ok(count) => {
+                output.lines.push(buffer.get(..count).unwrap_or_default(), |whole, text| log.write(spec, stream, whole, text));
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(_) => {}
+        }
+        output.pipe = None;
+        output.lines.finish(|rest| log.write(spec, stream, true, rest));
+        false
+    }
+
+    /// The last of its output, when it has ended.
+    pub fn drain(&mut self, buffer: &mut [u8]) {
+        for which in 0..2 {
+            for _ in 0..LAST {
+                if !self.read(which, buffer) {
+                    break;
+                }
+            }
+            if let Some(output) = self.outputs.get_mut(which) {
+                output.pipe = None;
+                let stream = if which == 0 { Stream::Out } else { Stream::Err };
+                output.lines.finish(|rest| self.log.write(&self.spec, stream, true, rest));
+            }
+        }
+    }
+}
+
+/// All of them, ended ones included until they are removed.
+#[derive(Default)]
+pub struct Containers(Vec<Container>);
+
+impl Containers {
+    fn find(&mut self, id: &str) -> Option<&mut Container> {
+        self.0.iter_mut().find(|container| container.spec.id() == id)
+    }
+
+    /// Takes one that runs.
+    pub fn add(&mut self, container: Container) {
+        self.0.push(container);
+    }
+
+    /// Is it known?
+    pub fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|container| container.spec.id() == id)
+    }
+
+    /// Whose process that is.
+    pub fn by_pid(&mut self, pid: Pid) -> Option<&mut Container> {
+        self.0.iter_mut().find(|container| container.pid == Some(pid))
+    }
+
+    /// Does one still run?
+    pub fn alive(&self) -> bool {
+        self.0.iter().any(|container| container.pid.is_some())
+    }
+
+    /// Every pipe that is open, by container and number.
+    pub fn streams(&self) -> Vec<(String, usize)> {
+        let open = |container: &Container| {
+            (0..2).filter(|which| container.outputs[*which].pipe.is_some()).map(|which| (container.spec.id(), which)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(open).collect()
+    }
+
+    /// A pipe to wait for.
+    pub fn stream(&self, id: &str, which: usize) -> Option<BorrowedFd<'_>> {
+        let container = self.0.iter().find(|container| container.spec.id() == id)?;
+        container.outputs.get(which)?.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what a container wrote, once, so that one that writes without end does not keep the others waiting.
+    pub fn read(&mut self, id: &str, which: usize, buffer: &mut [u8]) {
+        if let Some(container) = self.find(id) {
+            container.read(which, buffer);
+        }
+    }
+
+    /// Asks one to stop, for request `request`. Whether it is over already.
+    pub fn stop(&mut self, id: &str, request: u64, grace: Duration) -> bool {
+        let Some(container) = self.find(id) else { return true };
+        let Some(pid) = container.pid else { return true };
+        container.waiting.push(request);
+        let deadline = Instant::now() + grace;
+        // A later request may only shorten what an earlier one gave. Without any grace it is killed at once.
+        if container.kill_at.is_none() && !grace.is_zero() {
+            _ = kill(pid, stop_signal(&container.spec));
+        }
+        container.kill_at = Some(container.kill_at.map_or(deadline, |before| before.min(deadline)));
+        false
+    }
+
+    /// Kills those whose grace is over.
+    pub fn enforce(&mut self, trees: &Trees, sandbox: Option<&SandboxSpec>) {
+        for container in &mut self.0 {
+            if let (Some(pid), Some(due), Some(sandbox)) = (container.pid, container.kill_at, sandbox)
+                && due <= Instant::now()
+            {
+                _ = kill(pid, Signal::SIGKILL);
+                trees.kill(&config::group(&container.spec, sandbox));
+                // Once more if that did not do it: a process that could not be seen yet.
+                container.kill_at = Some(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// When [`enforce`](Self::enforce) has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|container| container.kill_at).min()
+    }
+
+    /// Forgets one; whether it could, since it does not run.
+    pub fn remove(&mut self, id: &str) -> bool {
+        if self.find(id).is_some_and(|container| container.pid.is_some()) {
+            return false;
+        }
+        self.0.retain(|container| container.spec.id() != id);
+        true
+    }
+
+    /// For the agent and the disk.
+    pub fn list(&self) -> Vec<(ContainerSpec, State, Option<i32>)> {
+        self.0.iter().map(|container| (container.spec.clone(), container.state.clone(), container.pid.map(Pid::as_raw))).collect()
+    }
+}
+
+/// What asks a container to end: its image's `StopSignal`, else SIGTERM.
+fn stop_signal(spec: &ContainerSpec) -> Signal {
+    let name = spec.image.config.stop_signal.to_ascii_uppercase();
+    let by_number = || name.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
+    let by_name = || name.parse().or_else(|_| format!("SIG{name}").parse()).ok();
+    by_number().or_else(by_name).unwrap_or(Signal::SIGTERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_kubernetes_own() {
+        assert_eq!(
+            [reason(0, 0), reason(0, 1), reason(137, 1), reason(137, 0), reason(1, 0)],
+            ["Completed", "Completed", "OOMKilled", "Error", "Error"]
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! The fork of a shim that makes one container with libcontainer and goes: whatever hangs, is leaked or is changed for the whole process by that goes with it.
+//!
+//! It begins with a copy of the machine's mounts as they are now, in which the container's file system is put together; the copy goes with the worker, and what
+//! the container uses of it lives in the container's own mount namespace. Nothing is ever mounted where the machine sees it.
+
+mod payload;
+
+use crate::{
+    config::{self, Bind, Input},
+    rootfs, user,
+};
+use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp};
+use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+use nix::{
+    sys::{
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
+        stat::{Mode, umask},
+        wait::waitpid,
+    },
+    unistd::{Pid, pipe},
+};
+use payload::Payload;
+use rustix::{
+    mount::{MountPropagationFlags, mount_change},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+/// How long an error message may be that crosses from a container's first process.
+const MESSAGE: u64 = 4096;
+
+/// What a worker is told.
+pub struct Order<'a> {
+    /// The container.
+    pub spec: &'a ContainerSpec,
+    /// Its pod.
+    pub sandbox: &'a SandboxSpec,
+    /// The shim's directory.
+    pub dir: &'a Path,
+    /// The machine's mount namespace.
+    pub mounts: &'a OwnedFd,
+    /// The PID namespace that containers share, if they do.
+    pub processes: Option<PathBuf>,
+    /// Control groups are of version 2.
+    pub unified: bool,
+    /// Standard output and error of the container.
+    pub output: [OwnedFd; 2],
+}
+
+/// What a worker says at its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The program runs.
+    Started(i32),
+    /// It does not: reason (CamelCase) and message.
+    Failed(String, String),
+}
+
+fn config_error(message: String) -> Outcome {
+    Outcome::Failed("CreateContainerConfigError".into(), message)
+}
+
+fn create_error(message: impl ToString) -> Outcome {
+    Outcome::Failed("CreateContainerError".into(), message.to_string())
+}
+
+/// In kubelet's and containerd's terms it was created and could not be started.
+fn start_error(message: &str) -> Outcome {
+    Outcome::Failed("StartError".into(), format!("unable to start container process: {message}"))
+}
+
+/// Where a container's files are in its shim's directory.
+pub fn bundle(dir: &Path, spec: &ContainerSpec) -> PathBuf {
+    dir.join("containers").join(config::name(spec))
+}
+
+/// Makes and starts the container. In a process with one thread that ends afterwards.
+pub fn run(order: Order<'_>) -> Outcome {
+    match make(order) {
+        Ok(pid) => Outcome::Started(pid),
+        Err(failed) => failed,
+    }
+}
+
+fn make(order: Order<'_>) -> Result<i32, Outcome> {
+    let Order { spec, sandbox, dir, .. } = order;
+    reset();
+    let ImageContent::Oci { layers } = &spec.image.content else {
+        return Err(create_error("the image is a WebAssembly component; it cannot run as a process"));
+    };
+    let bundle = bundle(dir, spec);
+    let root = bundle.join("rootfs");
+    for part in ["upper", "work", "rootfs"] {
+        fs::create_dir_all(bundle.join(part)).map_err(create_error)?;
+    }
+
+    rootfs::like_root(layers, &bundle.join("upper")).map_err(create_error)?;
+
+    // The pod's shared memory is mounted in the shim's namespace only.
+    let shm = if sandbox.linux.host_ipc { None } else { Some(rootfs::clone_mount(&dir.join("shm")).map_err(create_error)?) };
+    enter_mounts(order.mounts).map_err(|error| create_error(format!("copy the machine's mounts: {error}")))?;
+    rootfs::overlay(layers, &bundle.join("upper"), &bundle.join("work"), &root).map_err(create_error)?;
+    let mut binds = own_files(dir, spec);
+    let shm = match shm {
+        Some(shm) => {
+            rootfs::attach(&shm, &dir.join("shm")).map_err(create_error)?;
+            dir.join("shm")
+        }
+        None => "/dev/shm".into(),
+    };
+    binds.push(Bind { source: shm, target: "/dev/shm".into(), read_only: false });
+    let volumes = rootfs::volumes(&spec.mounts, &bundle.join("volumes")).map_err(|error| config_error(error.to_string()))?;
+    binds.retain(|own| !volumes.iter().any(|volume| Path::new(&volume.target) == Path::new(&own.target)));
+    binds.extend(volumes);
+
+    let user = user::resolve(
+        &spec.security,
+        &spec.image.config.user,
+        &user::database(&root, "/etc/passwd"),
+        &user::database(&root, "/etc/group"),
+        &spec.name,
+    )
+    .map_err(config_error)?;
+    let capabilities = config::capabilities::own();
+    let privileged = spec.security.privileged;
+    let input = Input {
+        spec,
+        sandbox,
+        user: &user,
+        root: &root,
+        binds: &binds,
+        devices: &if privileged { rootfs::devices() } else { Vec::new() },
+        processes: order.processes.as_deref(),
+        unified: order.unified,
+        have: &capabilities,
+        seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
+    };
+    let config = config::config(&input).map_err(create_error)?;
+    // As runc does; what is wrong with it is said when it is entered.
+    _ = rootfs::make_directory(&root, Path::new(config["process"]["cwd"].as_str().unwrap_or("/")));
+    fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
+    // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
+    _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
+    start(spec, dir, &bundle, order.output)
+}
+
+/// As for any program that has just been started: the container inherits this.
+#[allow(unsafe_code, reason = "sigaction")]
+fn reset() {
+    _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default disposition runs no code of ours.
+        _ = unsafe { sigaction(signal, &default) };
+    }
+    umask(Mode::from_bits_truncate(0o022));
+}
+
+/// A copy of the machine's mounts. What is mounted there later comes in, nothing of ours goes out.
+fn enter_mounts(machine: &OwnedFd) -> std::io::Result<()> {
+    move_into_link_name_space(machine.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    crate::shim::sandbox::unshare(UnshareFlags::NEWNS)?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    Ok(())
+}
+
+/// /etc/hosts and so on, which the agent wrote.
+fn own_files(dir: &Path, spec: &ContainerSpec) -> Vec<Bind> {
+    let file = |name: &str| Bind { source: dir.join("etc").join(name), target: format!("/etc/{name}"), read_only: spec.security.read_only_root };
+    ["hosts", "hostname", "resolv.conf"].into_iter().map(file).collect()
+}
+
+fn filter(profile: &Seccomp, spec: &ContainerSpec) -> Result<Option<serde_json::Value>, String> {
+    let mut filter = match profile {
+        Seccomp::Unconfined => return Ok(None),
+        Seccomp::RuntimeDefault => config::seccomp::default(&spec.security),
+        Seccomp::Localhost(path) => {
+            let text = fs::read(path).map_err(|error| format!("seccomp profile {}: {error}", path.display()))?;
+            serde_json::from_slice(&text).map_err(|error| format!("seccomp profile {}: {error}", path.display()))?
+        }
+    };
+    config::seccomp::for_libcontainer(&mut filter);
+    Ok(Some(filter))
+}
+
+/// Error and all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, output: [OwnedFd; 2]) -> Result<i32, Outcome> {
+    let (mut error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
+    let state = dir.join("libcontainer");
+    let id = config::name(spec);
+    // What an attempt that was cut off left.
+    _ = fs::remove_dir_all(state.join(&id));
+    fs::create_dir_all(&state).map_err(create_error)?;
+    let null = File::open("/dev/null").map_err(create_error)?;
+    let [stdout, stderr] = output;
+    let payload = Payload(Rc::new(word));
+    let made = ContainerBuilder::new(id, SyscallType::default())
+        .with_executor(payload)
+        .with_root_path(&state)
+        .map_err(|error| start_error(&chain(&error)))?
+        .with_stdin(null)
+        .with_stdout(stdout)
+        .with_stderr(stderr)
+        .as_init(bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build();
+    // The builder is gone, and our end of the word's pipe with it.
+    let mut container = made.map_err(|error| start_error(&chain(&error)))?;
+    let pid = container.pid().ok_or_else(|| start_error("libcontainer gave no process id"))?.as_raw();
+    let started = container.start().map_err(|error| chain(&error)).and_then(|()| {
+        // Ends when the program is executed, since the pipe closes then.
+        let mut text = String::new();
+        match error.by_ref().take(MESSAGE).read_to_string(&mut text) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(text),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    started.map(|()| pid).map_err(|why| {
+        _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        _ = waitpid(Pid::from_raw(pid), None);
+        start_error(&why)
+    })
+}

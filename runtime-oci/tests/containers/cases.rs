@@ -1,0 +1,53 @@
+//! The tests, by what they are about.
+
+mod isolation;
+mod life;
+mod resources;
+mod start;
+mod survival;
+mod volumes;
+
+use std::pin::Pin;
+
+type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
+macro_rules! cases {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        /// All of them.
+        pub fn all() -> Vec<(&'static str, Case)> {
+            vec![$((stringify!($name), (|| Box::pin($module::$name())) as Case)),*]
+        }
+    };
+}
+
+cases![
+    life::a_container_prints_and_exits,
+    life::nothing_is_left_of_a_pod,
+    life::containers_are_stopped_with_grace_and_without,
+    life::a_container_is_made_again_after_its_end,
+    life::logs_are_cut_and_rotated,
+    start::what_cannot_be_executed_says_why,
+    start::image_and_pod_say_who_and_where,
+    start::root_is_refused_where_it_must_not_be,
+    isolation::namespaces_are_the_pods_own,
+    isolation::the_machines_namespaces_where_asked_for,
+    isolation::processes_are_shared_where_asked_for,
+    isolation::capabilities_and_hidden_paths,
+    isolation::privileged_sees_the_machine,
+    isolation::system_calls_are_filtered,
+    isolation::kernel_parameters_are_the_pods,
+    isolation::the_binary_is_out_of_reach,
+    isolation::no_descriptor_of_the_shim_comes_along,
+    resources::memory_has_a_limit,
+    resources::processes_have_a_limit,
+    resources::processor_time_has_a_limit,
+    resources::an_idle_shim_is_small,
+    survival::containers_outlive_the_agent,
+    survival::a_killed_shim_takes_its_pod_with_it,
+    survival::a_shim_killed_while_nobody_looks_is_cleaned_up,
+    survival::a_removed_directory_ends_the_shim,
+    survival::a_killed_parent_of_shims_is_replaced,
+    volumes::volumes_are_seen_and_kept_read_only,
+    volumes::a_link_in_a_volume_is_not_followed,
+    volumes::what_a_container_writes_stays_its_own,
+];

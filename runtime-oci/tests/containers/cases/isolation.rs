@@ -1,0 +1,180 @@
+use crate::world::{World, lines, until};
+use coracle_runtime::{Runtime, Seccomp};
+use std::fs;
+
+fn own(namespace: &str) -> String {
+    fs::read_link(format!("/proc/self/ns/{namespace}")).unwrap().display().to_string()
+}
+
+const NAMESPACES: &str = "for n in net ipc uts pid mnt; do readlink /proc/self/ns/$n; done";
+
+pub async fn namespaces_are_the_pods_own() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        // Both at once: the numbers of namespaces are used again.
+        let spec = world.container(&sandbox, &["sh", "-c", &format!("{NAMESPACES}; sleep 1000")]);
+        world.start(&spec).await.unwrap();
+        until("its namespaces", || lines(&spec.log_path).len() == 5).await;
+        seen.push(lines(&spec.log_path));
+    }
+    for (number, namespace) in ["net", "ipc", "uts", "pid", "mnt"].iter().enumerate() {
+        assert!(!seen[0][number].ends_with(&own(namespace)), "{namespace} is the machine's: {seen:?}");
+        assert_eq!(seen[0][number] == seen[1][number], number < 3, "{namespace} of two containers: {seen:?}");
+    }
+    let first = world.container(&sandbox, &["sh", "-c", "echo shared > /dev/shm/x"]);
+    assert_eq!(world.finish(&first).await.0, 0);
+    let second = world.container(&sandbox, &["sh", "-c", "cat /dev/shm/x; hostname; grep -c . /etc/hosts; cat /etc/resolv.conf; echo $$"]);
+    let (_, _, lines) = world.finish(&second).await;
+    let texts: Vec<&str> = lines.iter().map(|line| &line[9..]).collect();
+    assert_eq!(texts, ["shared", "the-pod", "8", "search svc.cluster.local", "nameserver 10.96.0.10", "options ndots:5", "1"]);
+    let left = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!left.contains(&sandbox.pod.uid), "nothing is mounted where the machine sees it");
+}
+
+pub async fn the_machines_namespaces_where_asked_for() {
+    let world = World::new().await;
+    let host = |sandbox: &mut coracle_runtime::SandboxSpec| {
+        (sandbox.linux.host_network, sandbox.linux.host_ipc, sandbox.linux.host_pid) = (true, true, true);
+    };
+    let sandbox = world.pod(host).await;
+    assert_eq!(world.runtime.run_sandbox(sandbox.clone()).await.unwrap(), None, "no network to set up");
+    let spec = world.container(&sandbox, &["sh", "-c", NAMESPACES]);
+    let (_, _, lines) = world.finish(&spec).await;
+    for (number, namespace) in ["net", "ipc", "uts", "pid"].iter().enumerate() {
+        assert!(lines[number].ends_with(&own(namespace)), "{namespace}: {lines:?}");
+    }
+    assert!(!lines[4].ends_with(&own("mnt")));
+}
+
+pub async fn processes_are_shared_where_asked_for() {
+    let world = World::new().await;
+    let sandbox = world.pod(|sandbox| sandbox.linux.share_processes = true).await;
+    let sleeper = world.container(&sandbox, &["sleep", "987"]);
+    world.start(&sleeper).await.unwrap();
+    let spec = world.container(&sandbox, &["sh", "-c", "echo $$; ps -o args; cat /proc/1/comm"]);
+    let (_, _, lines) = world.finish(&spec).await;
+    assert_ne!(lines[0], "stdout F 1");
+    assert!(lines.iter().any(|line| line.contains("sleep 987")), "{lines:?}");
+    assert_eq!(lines.last().map(String::as_str), Some("stdout F pause"));
+    world.runtime.stop_container(&sleeper.id(), std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(world.exit(&sleeper.id()).await.0, 137);
+}
+
+const STATUS: &str = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /new && echo written; ls /sys/firmware | wc -l; cat /proc/interrupts | wc -c; echo x > /proc/sys/kernel/hostname; cat /proc/self/oom_score_adj";
+
+pub async fn capabilities_and_hidden_paths() {
+    let world = World::new().await;
+    let out = world.shell(STATUS, |_| ()).await;
+    assert!(out.contains("CapEff:\t00000000a80425fb"), "containerd's defaults: {out}");
+    assert!(out.contains("NoNewPrivs:\t0") && out.contains("Seccomp:\t0") && out.contains("written"), "{out}");
+    assert!(
+        out.contains("\n0\n0\n") && out.contains("Read-only file system") && out.contains("\n1000"),
+        "the kernel's files are hidden, /proc/sys for reading: {out}"
+    );
+    let out = world
+        .shell(STATUS, |spec| {
+            spec.security.drop = vec!["ALL".into()];
+            spec.security.add = vec!["NET_BIND_SERVICE".into()];
+            spec.security.allow_privilege_escalation = Some(false);
+            spec.security.read_only_root = true;
+        })
+        .await;
+    assert!(out.contains("CapEff:\t0000000000000400") && out.contains("NoNewPrivs:\t1") && !out.contains("written"), "{out}");
+    let out = world.shell("grep -E 'CapEff|CapPrm' /proc/self/status", |spec| spec.security.run_as_user = Some(7)).await;
+    assert!(out.contains("CapEff:\t0000000000000000"), "another user than root has none: {out}");
+    let out = world.shell("mknod /disk b 254 0 && cat /disk | wc -c; echo over", |_| ()).await;
+    assert!(out.contains("not permitted") || out.contains("can't open"), "no device but the usual ones: {out}");
+}
+
+pub async fn privileged_sees_the_machine() {
+    let world = World::new().await;
+    let out = world
+        .shell("grep CapEff /proc/self/status; ls /dev | wc -l; mount -t tmpfs x /tmp && echo mounted; cat /proc/interrupts | wc -c", |spec| {
+            spec.security.privileged = true
+        })
+        .await;
+    assert!(out.contains("mounted") && !out.contains("\n0\n") && !out.ends_with("\n0"), "{out}");
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let capabilities = own.lines().find(|line| line.starts_with("CapPrm")).unwrap().split('\t').nth(1).unwrap().to_owned();
+    assert!(out.contains(&capabilities), "all that we have ({capabilities}): {out}");
+}
+
+pub async fn system_calls_are_filtered() {
+    let world = World::new().await;
+    // A fork, a pipe and a socket work; a namespace of its own does not, whatever the capabilities say.
+    let script = "grep Seccomp: /proc/self/status; echo piped | cat; unshare -U true || echo refused";
+    let out = world.shell(script, |spec| spec.security.seccomp = Seccomp::RuntimeDefault).await;
+    assert_eq!(out.lines().filter(|line| !line.contains("unshare")).collect::<Vec<_>>(), ["Seccomp:\t2", "piped", "refused"], "{out}");
+    let out = world
+        .shell(script, |spec| {
+            spec.security.seccomp = Seccomp::RuntimeDefault;
+            spec.security.allow_privilege_escalation = Some(false);
+        })
+        .await;
+    assert!(out.contains("Seccomp:\t2") && out.contains("piped"), "{out}");
+    let profile = world.path("profile.json");
+    fs::write(&profile, r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}"#).unwrap();
+    let out = world.shell("busybox mkdir /x || echo refused", |spec| spec.security.seccomp = Seccomp::Localhost(profile)).await;
+    assert!(out.contains("refused"), "{out}");
+    let sandbox = world.pod(|_| ()).await;
+    let mut spec = world.container(&sandbox, &["true"]);
+    spec.security.seccomp = Seccomp::Localhost(world.path("none.json"));
+    assert_eq!(world.start(&spec).await.unwrap_err().reason, "CreateContainerConfigError", "never silently without");
+}
+
+pub async fn kernel_parameters_are_the_pods() {
+    let world = World::new().await;
+    let sandbox = world.pod(|sandbox| _ = sandbox.linux.sysctls.insert("net.ipv4.ip_local_port_range".into(), "20000 20100".into())).await;
+    let spec = world.container(&sandbox, &["sh", "-c", "cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_unprivileged_port_start"]);
+    let (_, _, lines) = world.finish(&spec).await;
+    assert_eq!(lines, ["stdout F 20000\t20100", "stdout F 0"]);
+    assert!(!fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap().starts_with("20000\t20100"));
+    let mut sandbox = world.sandbox();
+    sandbox.linux.sysctls.insert("kernel.panic".into(), "1".into());
+    let why = world.runtime.run_sandbox(sandbox.clone()).await.unwrap_err();
+    assert!(why.message.contains("kernel.panic"), "{}", why.message);
+    until("nothing left", || crate::world::left(&sandbox).is_empty()).await;
+}
+
+/// CVE-2019-5736: a container that is `/proc/self/exe` gets our binary to run, and must not get it to write.
+pub async fn the_binary_is_out_of_reach() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let exe = std::env::current_exe().unwrap();
+    let before = fs::metadata(&exe).unwrap().len();
+    let script = "for p in /proc/[0-9]*; do echo gone > $p/exe; done; for p in /proc/[0-9]*; do readlink $p/exe; done";
+    let mut spec = world.container(&sandbox, &["sh", "-c", script]);
+    spec.security.privileged = true;
+    world.finish(&spec).await;
+    // A program that is the runtime's own first process: it runs, as something with nothing to do, and cannot be opened for writing.
+    let mut spec = world.container(&sandbox, &["/proc/self/exe", "--list"]);
+    spec.security.privileged = true;
+    let started = world.start(&spec).await;
+    if started.is_ok() {
+        world.exit(&spec.id()).await;
+    }
+    assert_eq!(fs::metadata(&exe).unwrap().len(), before);
+    let shim = crate::world::shims(&sandbox)[0];
+    let write = fs::File::options().write(true).open(format!("/proc/{shim}/exe"));
+    assert!(write.is_err(), "even for the machine's root");
+}
+
+/// CVE-2024-21626: a working directory or a descriptor that leads out of the container.
+pub async fn no_descriptor_of_the_shim_comes_along() {
+    let world = World::new().await;
+    let out = world.shell("ls /proc/self/fd | wc -l; cat /proc/self/fd/3 2>/dev/null | wc -c", |_| ()).await;
+    // 0, 1, 2 and the directory that ls reads.
+    assert_eq!(out.lines().next(), Some("4"), "{out}");
+    let sandbox = world.pod(|_| ()).await;
+    for number in 3..20 {
+        let mut spec = world.container(&sandbox, &["pwd"]);
+        spec.working_dir = Some(format!("/proc/self/fd/{number}"));
+        if world.start(&spec).await.is_ok() {
+            world.exit(&spec.id()).await;
+            let lines = crate::world::lines(&spec.log_path);
+            assert!(lines.iter().all(|line| line.starts_with("stdout F /") && !line.contains("..") && !line.contains("unreachable")), "{lines:?}");
+        }
+    }
+}

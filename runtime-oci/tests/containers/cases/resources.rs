@@ -1,0 +1,53 @@
+use crate::world::{World, shims, until};
+use coracle_runtime::Runtime;
+use std::fs;
+
+pub async fn memory_has_a_limit() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    // tail keeps the line it reads, which never ends.
+    let mut spec = world.container(&sandbox, &["tail", "/dev/zero"]);
+    spec.resources.memory_limit = Some(24 << 20);
+    let (code, reason, _) = world.finish(&spec).await;
+    assert_eq!((code, reason.as_str()), (137, "OOMKilled"));
+    assert_eq!(world.finish(&world.container(&sandbox, &["true"])).await.0, 0, "its neighbours do not notice");
+}
+
+pub async fn processes_have_a_limit() {
+    let world = World::new().await;
+    let sandbox = world.pod(|sandbox| sandbox.linux.pids_limit = Some(20)).await;
+    let spec = world.container(&sandbox, &["sh", "-c", "for i in $(seq 1 60); do sleep 100 & done; echo done"]);
+    let (_, _, lines) = world.finish(&spec).await;
+    assert!(lines.iter().any(|line| line.contains("fork") || line.contains("unavailable")), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.ends_with(" done")), "{lines:?}");
+}
+
+pub async fn processor_time_has_a_limit() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let mut spec = world.container(&sandbox, &["sleep", "1000"]);
+    (spec.resources.cpu_limit_millis, spec.resources.cpu_request_millis) = (Some(250), Some(100));
+    world.start(&spec).await.unwrap();
+    let group = coracle_runtime_oci::config::group(&spec, &sandbox);
+    let read =
+        |tree: &str, name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{tree}{}/{name}", group.display())).unwrap_or_default().trim().to_owned();
+    if fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok() {
+        assert_eq!(read("", "cpu.max"), "25000 100000");
+    } else {
+        assert_eq!((read("cpu", "cpu.cfs_quota_us"), read("cpu", "cpu.shares")), ("25000".into(), "102".into()));
+    }
+    let stats = world.runtime.stats(&sandbox.pod.uid).await.unwrap();
+    assert!(stats.iter().any(|(name, stats)| *name == spec.name && stats.memory_bytes > 0 && stats.cpu_nanos > 0), "{stats:?}");
+}
+
+pub async fn an_idle_shim_is_small() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    world.start(&world.container(&sandbox, &["sleep", "1000"])).await.unwrap();
+    until("a shim", || !shims(&sandbox).is_empty()).await;
+    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shims(&sandbox)[0])).unwrap();
+    let field = |name: &str| -> u64 { rollup.lines().find_map(|line| line.strip_prefix(name)?.trim().trim_end_matches(" kB").parse().ok()).unwrap() };
+    let private = field("Private_Dirty:") + field("Private_Clean:");
+    println!("an idle shim: {private} kB private, {} kB resident, {} kB proportional", field("Rss:"), field("Pss:"));
+    assert!(private <= 1536, "{rollup}");
+}
