@@ -137,6 +137,11 @@ async fn patches(admin: &mut Peer) {
     assert_eq!(nothing.body["metadata"]["resourceVersion"], strategic.body["metadata"]["resourceVersion"]);
     let uid = admin.send("PATCH", path, &patch("merge-patch"), json!({"metadata": {"uid": "other"}}).to_string()).await;
     assert_eq!((uid.code, uid.reason()), (409, "Conflict"), "{}", uid.body);
+    for kind in ["merge-patch", "json-patch", "strategic-merge-patch"] {
+        let nothing = admin.send("PATCH", &format!("{path}-not-there"), &patch(kind), "{".into()).await;
+        assert_eq!((nothing.code, nothing.reason()), (404, "NotFound"), "{kind}: {}", nothing.body);
+        assert_eq!(admin.send("PATCH", path, &patch(kind), "{".into()).await.code, 400, "{kind}");
+    }
     let renamed = admin.send("PATCH", path, &patch("merge-patch"), json!({"metadata": {"name": "b"}}).to_string()).await;
     assert_eq!(renamed.code, 400, "{}", renamed.body);
     let many: Vec<Value> = (0..=10_000).map(|_| json!({"op": "test", "path": "/data/l", "value": "1"})).collect();

@@ -2,6 +2,10 @@
 //!
 //! A file is a file of `test/e2e` upstream, a function a spec of it. What the operations of every kind have in common is proven by `operations`.
 
+#[path = "conformance/accounts.rs"]
+mod accounts;
+#[path = "conformance/applying.rs"]
+mod applying;
 #[path = "conformance/budgets.rs"]
 mod budgets;
 #[path = "api/cluster.rs"]
@@ -18,16 +22,22 @@ mod deployments;
 mod jobs;
 #[path = "conformance/namespaces.rs"]
 mod namespaces;
+#[path = "conformance/network.rs"]
+mod network;
 #[path = "conformance/openapi.rs"]
 mod openapi;
 #[path = "conformance/owners.rs"]
 mod owners;
 #[path = "conformance/played.rs"]
 mod played;
+#[path = "conformance/pods.rs"]
+mod pods;
 #[path = "conformance/reading.rs"]
 mod reading;
 #[path = "conformance/replica_sets.rs"]
 mod replica_sets;
+#[path = "conformance/scheduling.rs"]
+mod scheduling;
 #[path = "conformance/stateful_sets.rs"]
 mod stateful_sets;
 
@@ -50,6 +60,14 @@ async fn kinds_of_ones_own() {
     let mut admin = cluster.admin().await;
     definitions::all(&mut admin).await;
     openapi::all(&mut admin).await;
+    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_and_what_is_around_them() {
+    let cluster = Cluster::start().await;
+    played::node(&cluster, "n1", json!({}), json!([])).await;
+    tokio::join!(pods::all(&cluster), network::all(&cluster), accounts::all(&cluster), scheduling::all(&cluster), applying::all(&cluster));
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 

@@ -2,7 +2,7 @@
 
 use super::{accept, discovery, openapi, respond};
 use crate::{
-    auth::{Attributes, User},
+    auth::{Attributes, User, oidc},
     pipeline::{Core, handle},
 };
 use accept::Media;
@@ -75,7 +75,7 @@ pub async fn serve(
         [".well-known", "openid-configuration"] => {
             Ok(respond::value(200, Media::Json, &core.auth.openid_configuration(&core.config.api_addr.to_string())))
         }
-        ["openid", "v1", "jwks"] => Ok(respond::value(200, Media::Json, &core.auth.jwks())),
+        ["openid", "v1", "jwks"] => Ok(respond::document(oidc::JWKS_TYPE, core.auth.jwks().to_string())),
         ["openapi", rest @ ..] => openapi::serve(core, rest, raw_query, accept_header, text(header::IF_NONE_MATCH)),
         _ => Err(handle::no_such_path()),
     }

@@ -77,6 +77,11 @@ pub fn tagged(mut response: Response<Body>, hash: &str, if_none_match: Option<&s
     response
 }
 
+/// A document of a media type of its own.
+pub fn document(media: &'static str, text: String) -> Response<Body> {
+    response(200, media, Body::from(text))
+}
+
 /// Text, as health checks answer.
 pub fn text(code: u16, text: impl Into<String>) -> Response<Body> {
     response(code, "text/plain; charset=utf-8", Body::from(text.into()))

@@ -3,7 +3,7 @@
 //! Each attempt starts from the current object: a patch is applied again, an update compared again, until the compare-and-set holds.
 
 use super::{
-    Answer, Core, Request,
+    Answer, Body, Core, PatchKind, Request,
     change::{Wanted, keep_what_is_not_theirs, warn},
     handle, metadata, object, scale,
 };
@@ -17,7 +17,14 @@ pub(super) const MODIFIED: &str = "the object has been modified; please apply yo
 
 impl Core {
     pub(super) async fn update(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut wanted, mut warnings) = self.wanted(request)?;
+        let (mut wanted, mut warnings) = match self.wanted(request) {
+            // A patch is looked at once there is something to patch; what is applied may make it.
+            Err(wrong) if matches!(&request.body, Body::Patch { kind, .. } if *kind != PatchKind::Apply) => {
+                let there = self.fresh().await?.get(&handle::key(request)).is_some();
+                return Err(if there { wrong } else { handle::missing(request) });
+            }
+            wanted => wanted?,
+        };
         let mut request = Cow::Borrowed(request);
         let until = Instant::now() + handle::DEADLINE;
         loop {

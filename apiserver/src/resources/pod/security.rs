@@ -2,6 +2,7 @@
 
 use crate::resources::rules::{At, Causes};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const MAX_ID: i64 = i32::MAX as i64;
 
@@ -38,6 +39,7 @@ pub fn of_pod(spec: &At<'_, '_>, causes: &mut Causes) {
     if shared.is_true() && spec.field("hostPID").is_true() {
         shared.invalid(causes, "ShareProcessNamespace and HostPID cannot both be enabled");
     }
+    sysctls(&context, causes);
     seccomp(&context.field("seccompProfile"), causes);
     app_armor(&context.field("appArmorProfile"), causes);
     if spec.value["hostUsers"] == Value::Bool(false) {
@@ -47,6 +49,34 @@ pub fn of_pod(spec: &At<'_, '_>, causes: &mut Causes) {
             }
         }
     }
+}
+
+/// Kernel parameters by name; which of them a node allows is the node's business.
+fn sysctls(context: &At<'_, '_>, causes: &mut Causes) {
+    let mut seen = BTreeSet::new();
+    for sysctl in context.field("sysctls").items() {
+        let name = sysctl.field("name");
+        if name.text().is_empty() {
+            name.missing(causes, "");
+        } else if !is_sysctl(name.text()) {
+            name.invalid(
+                causes,
+                r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
+            );
+        } else if !seen.insert(name.text()) {
+            name.duplicate(causes);
+        }
+    }
+}
+
+/// Segments between dots or slashes that begin and end with a letter or digit.
+fn is_sysctl(name: &str) -> bool {
+    let plain = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let segment = |segment: &str| {
+        let inner = segment.bytes().all(|c| plain(Some(c)) || matches!(c, b'-' | b'_'));
+        inner && plain(segment.bytes().next()) && plain(segment.bytes().last())
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(segment)
 }
 
 /// Profiles of both kinds: a type, and a name exactly when the type is `Localhost`.
@@ -88,6 +118,25 @@ mod tests {
     use super::*;
     use crate::resources::rules::lines;
     use serde_json::json;
+
+    #[test]
+    fn sysctls_have_names() {
+        let of = |name: &str| json!({"name": name, "value": "1"});
+        let names = ["foo-", "kernel.shmmax", "safe-and-unsafe", "bar..", "net/ipv4/ip_forward", "kernel.shmmax", "", "A"];
+        let mut causes = Vec::new();
+        of_pod(&At::root(&json!({"securityContext": {"sysctls": names.map(of)}})), &mut causes);
+        let wrong = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+        assert_eq!(
+            lines(&causes),
+            [
+                format!("securityContext.sysctls[0].name: Invalid value: \"foo-\": {wrong}"),
+                format!("securityContext.sysctls[3].name: Invalid value: \"bar..\": {wrong}"),
+                "securityContext.sysctls[5].name: Duplicate value: \"kernel.shmmax\"".to_owned(),
+                "securityContext.sysctls[6].name: Required value".to_owned(),
+                format!("securityContext.sysctls[7].name: Invalid value: \"A\": {wrong}"),
+            ]
+        );
+    }
 
     #[test]
     fn contradictions_are_refused() {
