@@ -8,15 +8,16 @@ pub mod listen;
 use crate::{
     artifact::Artifacts,
     supervisor::SOCKET,
-    wire::{Answer, Ask, Happened, Kind, ListedSandbox, Start, VERSION},
+    wire::{Answer, Ask, Happened, Kind, Listed, ListedContainer, Page, Start, VERSION, bounds},
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats, log, wire,
+    ContainerId, ContainerSpec, ContainerStatus, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State,
+    Stats, log, wire,
 };
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File, Permissions},
     io,
     net::{IpAddr, SocketAddr},
@@ -37,7 +38,11 @@ const DEFAULT_PORT: u16 = 8080;
 /// A host has this much longer than its grace to say that a container ended.
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
 
-type Connection = wire::connection::Connection<Ask, Answer>;
+/// To the supervisor.
+pub type Connection = wire::connection::Connection<Ask, Answer>;
+/// Before connecting again to a supervisor that cut us off, or did not answer; doubled each time.
+const RECONNECT: Duration = Duration::from_millis(500);
+const RECONNECT_AT_MOST: Duration = Duration::from_secs(30);
 
 /// How to set the runtime up.
 #[derive(Clone, Debug)]
@@ -74,7 +79,7 @@ struct Shared {
     /// Created, not started.
     created: Mutex<HashMap<ContainerId, ContainerSpec>>,
     /// Started, as far as this agent has heard: for events and rotation.
-    known: Mutex<HashMap<ContainerId, ContainerSpec>>,
+    known: Mutex<HashMap<ContainerId, ListedContainer>>,
     /// Sandboxes that are there, with their addresses.
     sandboxes: Mutex<HashMap<SandboxId, IpAddr>>,
     connection: tokio::sync::Mutex<Option<(Arc<Connection>, usize)>>,
@@ -131,17 +136,30 @@ impl Drop for WasmRuntime {
     }
 }
 
+/// Everything that is there, page by page. `None` when the supervisor is gone, or is not understood.
+pub async fn list(connection: &Connection) -> Option<Vec<Listed>> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let Ok(Answer::List(Page { items, next })) = connection.ask(Ask::List(after), Vec::new()).await? else { return None };
+        all.extend(items);
+        after = Some(match next {
+            Some(next) => next,
+            None => return Some(all),
+        });
+    }
+}
+
 impl Shared {
-    /// Takes over a running supervisor; what it runs. Nothing when another task has connected meanwhile.
-    async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<Vec<ListedSandbox>, Error> {
+    /// Takes over a running supervisor, unless another task has connected meanwhile; what it runs. None: there is none that could be talked with.
+    async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<Option<Vec<Listed>>, Error> {
         let mut held = self.connection.lock().await;
         if held.as_ref().is_none_or(|(connection, _)| connection.is_lost()) {
             *held = self.greet(stream).await?;
         }
-        let Some((connection, _)) = &*held else { return Ok(Vec::new()) };
-        match connection.ask(Ask::List, Vec::new()).await {
-            Some(Ok(Answer::List(list))) => Ok(list),
-            _ => Ok(Vec::new()),
+        match &*held {
+            Some((connection, _)) => self.learn(connection).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -151,26 +169,42 @@ impl Shared {
         let (sender, receiver) = mpsc::unbounded_channel();
         let connection = Connection::new(stream.into(), sender).map_err(|error| failed("using", &self.run_dir, &error))?;
         let hello = connection.ask(Ask::Hello { version: VERSION }, Vec::new()).await;
-        let Some(Ok(Answer::Hello { version, hosts, pid })) = hello else { return Ok(None) };
-        if version != VERSION {
-            tracing::warn!(pid, version, "a wasm supervisor of another version is ended, its pods start anew");
+        let Some(Ok(Answer::Hello { version, hosts, pid, engine })) = hello else { return Ok(None) };
+        let ours = self.artifacts.engine();
+        if (version, engine.as_str()) != (VERSION, ours) {
+            // Its hosts could load nothing that is compiled from now on: no pod of theirs could be restarted, and none be added.
+            tracing::warn!(
+                pid,
+                version,
+                engine,
+                ours,
+                "the wasm supervisor found here is of another build, with another protocol or engine: it is ended, its pods start anew"
+            );
             _ = connection.ask(Ask::Shutdown, Vec::new()).await;
             return Ok(None);
         }
-        if let Some(Ok(Answer::List(list))) = connection.ask(Ask::List, Vec::new()).await {
-            self.learn(&list);
-        }
+        self.learn(&connection).await.inspect_err(|_| connection.dismiss())?;
         tokio::spawn(self.clone().follow(connection.clone(), receiver));
         Ok(Some((connection, hosts)))
     }
 
-    fn learn(&self, list: &[ListedSandbox]) {
+    /// Asks what is there, and remembers it.
+    async fn learn(&self, connection: &Connection) -> Result<Vec<Listed>, Error> {
+        let list = list(connection).await.ok_or_else(|| {
+            Error::again(
+                "ListError",
+                "the wasm supervisor cut the connection instead of listing its pods; see supervisor.log in its run directory".to_owned(),
+            )
+        })?;
         let mut known = self.known.lock();
         let mut sandboxes = self.sandboxes.lock();
-        for sandbox in list {
-            sandboxes.insert(sandbox.spec.pod.uid.clone(), sandbox.spec.ip);
-            known.extend(sandbox.containers.iter().map(|(spec, _)| (spec.id(), spec.clone())));
+        for item in &list {
+            match item {
+                Listed::Sandbox(spec) => _ = sandboxes.insert(spec.pod.uid.clone(), spec.ip),
+                Listed::Container(container) => _ = known.insert(container.status.id.clone(), (**container).clone()),
+            }
         }
+        Ok(list)
     }
 
     /// Turns what the supervisor says into events, until it is gone.
@@ -180,21 +214,22 @@ impl Shared {
     }
 
     async fn follow_on(self: Arc<Self>, connection: Arc<Connection>, mut happened: mpsc::UnboundedReceiver<Happened>) {
+        let began = tokio::time::Instant::now();
         while let Some(happened) = happened.recv().await {
             match happened {
                 Happened::Superseded => return,
                 Happened::State { container, state } => {
-                    let Some(spec) = self.known.lock().get(&container).cloned() else { continue };
-                    _ = self.events.send(Event::Container { sandbox: spec.sandbox.clone(), status: spec.status(state) });
+                    let Some(ListedContainer { sandbox, status, .. }) = self.known.lock().get(&container).cloned() else { continue };
+                    _ = self.events.send(Event::Container { sandbox, status: ContainerStatus { state, ..status } });
                 }
                 Happened::Notice { container, warning, reason, message } => {
-                    let Some(spec) = self.known.lock().get(&container).cloned() else { continue };
+                    let Some(ListedContainer { sandbox, status, .. }) = self.known.lock().get(&container).cloned() else { continue };
                     let kind = if warning { "Warning" } else { "Normal" };
-                    _ = self.events.send(Event::Notice { sandbox: spec.sandbox, container: spec.name, kind, reason, message });
+                    _ = self.events.send(Event::Notice { sandbox, container: status.name, kind, reason, message });
                 }
                 Happened::LogFull(container) => {
-                    let Some(spec) = self.known.lock().get(&container).cloned() else { continue };
-                    match log::rotate(&spec.log_path, spec.log_max_bytes, spec.log_max_files) {
+                    let Some(ListedContainer { log, .. }) = self.known.lock().get(&container).cloned() else { continue };
+                    match log::rotate(&log.path, log.max_bytes, log.max_files) {
                         Ok(file) => _ = connection.ask(Ask::Log(container), vec![Arc::new(file.into())]).await,
                         Err(error) => tracing::warn!(container, %error, "a log could not be rotated"),
                     }
@@ -206,17 +241,35 @@ impl Shared {
             return;
         }
         // Either it cut us off (out of descriptors, most likely) and goes on, or it is gone with everything that ran.
-        let before: Vec<SandboxId> = self.sandboxes.lock().drain().map(|(id, _)| id).collect();
-        self.known.lock().clear();
-        let found = match UnixStream::connect(self.run_dir.join(SOCKET)) {
-            Ok(stream) => self.clone().adopt(stream).await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        };
-        // What was said meanwhile is lost: the states are told again.
-        for (spec, state) in found.iter().flat_map(|sandbox| &sandbox.containers) {
-            _ = self.events.send(Event::Container { sandbox: spec.sandbox.clone(), status: spec.status(state.clone()) });
+        let mut pause = RECONNECT;
+        if began.elapsed() < RECONNECT * 4 {
+            // Connecting again at once would only be cut off again.
+            tokio::time::sleep(pause).await;
         }
-        for sandbox in before.into_iter().filter(|id| !found.iter().any(|found| found.spec.pod.uid == *id)) {
+        let before: Vec<SandboxId> = self.sandboxes.lock().keys().cloned().collect();
+        self.known.lock().clear();
+        let found = loop {
+            let Ok(stream) = UnixStream::connect(self.run_dir.join(SOCKET)) else { break Vec::new() };
+            match self.clone().adopt(stream).await {
+                Ok(found) => break found.unwrap_or_default(),
+                // It is there and runs its pods: they are not said to be lost because it cannot be heard just now.
+                Err(error) => tracing::warn!(%error, ?pause, "the wasm supervisor is there but does not answer; it is asked again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT_AT_MOST);
+        };
+        let mut there = HashSet::new();
+        for item in &found {
+            match item {
+                Listed::Sandbox(spec) => _ = there.insert(spec.pod.uid.as_str()),
+                // What was said meanwhile is lost: the states are told again.
+                Listed::Container(container) => {
+                    _ = self.events.send(Event::Container { sandbox: container.sandbox.clone(), status: container.status.clone() });
+                }
+            }
+        }
+        for sandbox in before.into_iter().filter(|id| !there.contains(id.as_str())) {
+            self.sandboxes.lock().remove(&sandbox);
             let message = "the wasm supervisor process ended and its pods with it".to_owned();
             _ = self.events.send(Event::SandboxLost { sandbox, message });
         }
@@ -257,7 +310,7 @@ impl Shared {
         let file = File::create(&log).map_err(|error| failed("writing", &log, &error))?;
         let errors = file.try_clone().map_err(|error| failed("writing", &log, &error))?;
         let mut command = tokio::process::Command::new(&self.options.exe);
-        command.arg(crate::SUPERVISOR).arg(&self.run_dir).arg(self.options.hosts.to_string());
+        command.arg(crate::SUPERVISOR).arg(&self.run_dir).arg(self.options.hosts.to_string()).arg(self.artifacts.engine());
         if let Some((uid, gid)) = self.options.drop_to {
             command.args([uid.to_string(), gid.to_string()]);
         }
@@ -336,6 +389,7 @@ impl Runtime for WasmRuntime {
     }
 
     async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
+        let spec = bounds::sandbox(spec)?;
         let (uid, ip) = (spec.pod.uid.clone(), spec.ip);
         self.shared.ask(Ask::RunSandbox(Box::new(spec)), Vec::new()).await?;
         self.shared.sandboxes.lock().insert(uid, ip);
@@ -351,6 +405,7 @@ impl Runtime for WasmRuntime {
     }
 
     async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error> {
+        bounds::container(&spec)?;
         let artifact = self.shared.artifact(&spec.image).await?;
         if let Some(limit) = spec.resources.memory_limit
             && artifact.verdict.memory > limit
@@ -387,6 +442,7 @@ impl Runtime for WasmRuntime {
         let ip = self.shared.sandboxes.lock().get(&spec.sandbox).copied();
         let ip = ip.ok_or_else(|| Error::again("RunContainerError", format!("there is no sandbox {}; run it first", spec.sandbox)))?;
         let ports = ports(&spec, artifact.verdict.kind);
+        bounds::descriptors(&spec, 2 + spec.mounts.len() + ports.len() * hosts)?;
         let code = File::open(&artifact.path).map_err(|error| failed("opening artifact", &artifact.path, &error))?;
         let log = log::open(&spec.log_path).map_err(|error| failed("opening log", &spec.log_path, &error))?;
         let mut fds: Vec<Arc<OwnedFd>> = vec![Arc::new(log.into()), Arc::new(code.into())];
@@ -398,7 +454,7 @@ impl Runtime for WasmRuntime {
             fds.extend(listen::listeners(address, hosts, "containerPort").map_err(|why| Error::again("RunContainerError", why))?);
         }
         // Before it runs, so that no event of it comes too early.
-        self.shared.known.lock().insert(id.clone(), spec.clone());
+        self.shared.known.lock().insert(id.clone(), ListedContainer::new(&spec, State::Created));
         let patience = spec.request_timeout + BEYOND_GRACE;
         let start = Start { spec, kind: artifact.verdict.kind, artifact: artifact.key, ports };
         let result = match tokio::time::timeout(patience, self.shared.ask(Ask::Start(Box::new(start)), fds)).await {
@@ -434,19 +490,26 @@ impl Runtime for WasmRuntime {
     }
 
     async fn list(&self) -> Result<Vec<SandboxStatus>, Error> {
-        let list = match self.shared.ask(Ask::List, Vec::new()).await? {
-            Answer::List(list) => list,
-            other => return Err(Error::again("ListError", format!("the wasm supervisor answered {other:?} to a list; this is a bug"))),
-        };
-        self.shared.learn(&list);
+        let (connection, _) = self.shared.connection().await?;
+        let list = self.shared.learn(&connection).await?;
+        let mut sandboxes: Vec<SandboxStatus> = Vec::new();
+        for item in list {
+            match item {
+                Listed::Sandbox(spec) => sandboxes.push(SandboxStatus { spec: *spec, ready: true, containers: Vec::new() }),
+                // Those of a sandbox that went between two pages are gone as well.
+                Listed::Container(container) => {
+                    if let Some(sandbox) = sandboxes.last_mut().filter(|sandbox| sandbox.spec.pod.uid == container.sandbox) {
+                        sandbox.containers.push(container.status);
+                    }
+                }
+            }
+        }
         let created = self.shared.created.lock();
-        let status = |sandbox: ListedSandbox| {
-            let mut containers: Vec<_> = sandbox.containers.iter().map(|(spec, state)| spec.status(state.clone())).collect();
+        for sandbox in &mut sandboxes {
             let waiting = created.values().filter(|spec| spec.sandbox == sandbox.spec.pod.uid);
-            containers.extend(waiting.map(|spec| spec.status(State::Created)));
-            SandboxStatus { spec: sandbox.spec, ready: true, containers }
-        };
-        Ok(list.into_iter().map(status).collect())
+            sandbox.containers.extend(waiting.map(|spec| spec.status(State::Created)));
+        }
+        Ok(sandboxes)
     }
 
     async fn next_event(&self) -> Event {

@@ -86,6 +86,11 @@ impl Artifacts {
         Ok(Self { dir, exe, engine, drop_to, compiling: Mutex::default(), refused: Mutex::default(), room: Semaphore::new(at_once.max(1)) })
     }
 
+    /// The key of the engine that artifacts are compiled for.
+    pub fn engine(&self) -> &str {
+        &self.engine
+    }
+
     fn key(&self, digest: &str) -> Result<String, Error> {
         let hex = digest.strip_prefix("sha256:").unwrap_or_default();
         if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -37,8 +37,9 @@ pub fn hidden_command(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
     let drop_to = |at: usize| number(at).zip(number(at + 1));
     match name {
         SUPERVISOR => {
-            let (Some(run_dir), Some(hosts)) = (args.get(1), number(2)) else { return Some(2) };
-            Some(supervisor::main(supervisor::Setup { run_dir: PathBuf::from(run_dir), hosts: hosts.max(1) as usize, drop_to: drop_to(3) }))
+            let (Some(run_dir), Some(hosts), Some(engine)) = (args.get(1), number(2), args.get(3)) else { return Some(2) };
+            let (run_dir, engine) = (PathBuf::from(run_dir), engine.to_string_lossy().into_owned());
+            Some(supervisor::main(supervisor::Setup { run_dir, hosts: hosts.max(1) as usize, engine, drop_to: drop_to(4) }))
         }
         COMPILER => Some(compile::main(drop_to(1))),
         _ => None,

@@ -13,8 +13,8 @@ pub mod state;
 use crate::{
     confine,
     host::{self, Birth},
-    ledger::Ledger,
-    wire::{Answer, Answered, Ask, Happened, Reply, Request, Said},
+    ledger::{Ledger, SLOTS},
+    wire::{Answer, Answered, Ask, Happened, Order, Refusal, Reply, Request, Said},
 };
 use coracle_runtime::wire::socket::Link;
 use nix::{
@@ -27,8 +27,9 @@ use nix::{
     },
     unistd::{ForkResult, Pid, fork, setsid},
 };
-use state::{Command, Supervision};
+use state::{Command, Due, Supervision};
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
@@ -41,6 +42,8 @@ pub const SOCKET: &str = "control.sock";
 /// A host that lived shorter than this is not replaced at once.
 const TOO_SHORT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
+/// A host with more to be told than this does not listen: a few words for every container there can be.
+const MAX_DUE: usize = 8 * SLOTS;
 
 /// The command line of the hidden subcommand; stdin is the listening control socket.
 pub struct Setup {
@@ -48,6 +51,8 @@ pub struct Setup {
     pub run_dir: PathBuf,
     /// Number of host processes.
     pub hosts: usize,
+    /// The key of the engine of this very binary, as who starts it knows it.
+    pub engine: String,
     /// User and group to become, if root.
     pub drop_to: Option<(u32, u32)>,
 }
@@ -55,6 +60,8 @@ pub struct Setup {
 struct HostProcess {
     pid: Pid,
     link: Option<Link>,
+    /// What it is to be told when its link has room.
+    orders: VecDeque<Due>,
     born: Instant,
     due: Option<Instant>,
 }
@@ -99,7 +106,7 @@ fn start(setup: Setup) -> io::Result<Supervisor> {
     rustix::io::ioctl_fionbio(&control, true)?;
     confine::supervisor(setup.drop_to)?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(setup.hosts)?));
-    let state = Supervision::new(setup.hosts, nix::unistd::getpid().as_raw());
+    let state = Supervision::new(setup.hosts, nix::unistd::getpid().as_raw(), setup.engine.clone());
     Ok(Supervisor { setup, control, signals, gone, ledger, state, hosts: Vec::new(), agent: None })
 }
 
@@ -138,7 +145,7 @@ impl Supervisor {
                 Ok(Some(self.become_host(index, theirs, me)))
             }
             ForkResult::Parent { child } => {
-                let process = HostProcess { pid: child, link: Some(ours), born: Instant::now(), due: None };
+                let process = HostProcess { pid: child, link: Some(ours), orders: VecDeque::new(), born: Instant::now(), due: None };
                 if index < self.hosts.len() {
                     self.hosts[index] = process;
                 } else {
@@ -153,7 +160,7 @@ impl Supervisor {
         // What belongs to the supervisor is let go: listeners of pods above all, which would otherwise outlive them here.
         self.hosts.clear();
         self.agent = None;
-        self.state = Supervision::new(0, 0);
+        self.state = Supervision::new(0, 0, String::new());
         let keep = link.as_fd().as_raw_fd();
         for fd in [self.control.as_raw_fd(), self.signals.as_raw_fd(), self.gone.as_fd().as_raw_fd()] {
             debug_assert_ne!(fd, keep);
@@ -306,18 +313,18 @@ impl Supervisor {
         }
     }
 
-    fn stats(&self, id: u64, sandbox: &str) -> Command<OwnedFd> {
+    fn stats(&self, id: u64, sandbox: &str) -> Command {
         let slots = self.state.slots_of(sandbox).into_iter();
         let stats = slots.map(|(name, slot)| (name, self.ledger.cpu_nanos(slot), self.ledger.memory(slot))).collect();
-        Command::Tell(Answered::Reply(Reply { id, result: Ok(Answer::Stats(stats)) }))
+        Command::Answer(Answered::Reply(Reply { id, result: Ok(Answer::Stats(stats)) }))
     }
 
     fn hear_host(&mut self, index: usize) -> bool {
         loop {
-            let Some(link) = self.hosts.get_mut(index).and_then(|host| host.link.as_mut()) else { return false };
-            if !matches!(link.flush(), Ok(())) && !link.pending() {
-                return false;
+            if self.feed(index) {
+                return true;
             }
+            let Some(link) = self.hosts.get_mut(index).and_then(|host| host.link.as_mut()) else { return false };
             match link.fill() {
                 Ok(()) if link.closed() => {
                     // Its end is dealt with when it is reaped.
@@ -388,19 +395,56 @@ impl Supervisor {
         }
     }
 
+    /// Tells a host what it is to be told, as far as there is room on its link. True: quit.
+    fn feed(&mut self, index: usize) -> bool {
+        loop {
+            let Some(HostProcess { link: Some(link), orders, .. }) = self.hosts.get_mut(index) else { return false };
+            match link.flush() {
+                // What does not go now goes when the socket has room, and a broken one is dealt with when its host is reaped.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+                Err(_) => {
+                    self.condemn(index);
+                    return false;
+                }
+                Ok(()) => {}
+            }
+            if !link.has_room() {
+                return false;
+            }
+            let Some(due) = orders.pop_front() else { return false };
+            let Some((order, fds)) = self.state.order(index, due) else { continue };
+            let Err(error) = link.send(&order, fds) else { continue };
+            if error.kind() != io::ErrorKind::InvalidInput {
+                self.condemn(index);
+                return false;
+            }
+            // One order that cannot be sent is its container's trouble, not that of all others in this host.
+            eprintln!("coracle wasm supervisor: host {index}: {error}");
+            if let Order::Start { start, .. } = order {
+                let refusal = Refusal { reason: "RunContainerError".to_owned(), message: error.to_string(), fatal: true };
+                let commands = self.state.said(index, Said::Failed(start.spec.id(), refusal));
+                if self.obey(commands) {
+                    return true;
+                }
+            }
+        }
+    }
+
     /// Does what was decided. True: quit.
-    fn obey(&mut self, commands: Vec<Command<OwnedFd>>) -> bool {
+    fn obey(&mut self, commands: Vec<Command>) -> bool {
         for command in commands {
             match command {
-                Command::Order(index, order, fds) => {
+                Command::Tell(index, due) => {
                     // Without a link it is being replaced, and will be told when it is up.
-                    let Some(link) = self.hosts.get_mut(index).and_then(|host| host.link.as_mut()) else { continue };
-                    let sent = link.send(&*order, fds).and_then(|()| link.flush());
-                    if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::BrokenPipe) {
+                    let Some(host) = self.hosts.get_mut(index).filter(|host| host.link.is_some()) else { continue };
+                    host.orders.push_back(due);
+                    if host.orders.len() > MAX_DUE {
                         self.condemn(index);
+                    } else if self.feed(index) {
+                        return true;
                     }
                 }
-                Command::Tell(answered) => {
+                Command::Answer(answered) => {
                     let Some(agent) = &mut self.agent else { continue };
                     let sent = agent.send(&answered, Vec::new()).and_then(|()| agent.flush());
                     if sent.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {

@@ -6,15 +6,18 @@
 //!
 //! JSON rather than something denser because these are a few messages in a pod's life and one can read them with strace.
 
-use coracle_runtime::{ContainerSpec, SandboxSpec, State, wire};
+pub mod bounds;
+
+use coracle_runtime::{ContainerSpec, ContainerStatus, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::SystemTime,
 };
 
 /// Raised when an old supervisor could not understand a new agent.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What an artifact is, which decides how it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +58,8 @@ pub enum Ask {
     Stop(String, u64),
     /// Forgets an exited container.
     RemoveContainer(String),
-    /// Answered by [`Answer::List`].
-    List,
+    /// One page of what is there: what comes after this id, or from the beginning. Answered by [`Answer::List`].
+    List(Option<String>),
     /// Replaces the additional listeners of a sandbox. Descriptors: for each address, one listener a host.
     Listeners(String, Vec<(SocketAddr, u16)>),
     /// A fresh log file for a container after rotation. Descriptor: the file.
@@ -94,20 +97,65 @@ pub enum Answer {
         hosts: usize,
         /// The supervisor's process id.
         pid: i32,
+        /// The key of its hosts' engine: they load what was compiled for that one only.
+        #[serde(default)]
+        engine: String,
     },
     /// To [`Ask::List`].
-    List(Vec<ListedSandbox>),
+    List(Page),
     /// To [`Ask::Stats`]: container name, CPU nanoseconds, bytes.
     Stats(Vec<(String, u64, u64)>),
 }
 
-/// A sandbox as the supervisor knows it.
+/// A part of the list, of about [`PAGE`] bytes: the whole of it has no bound.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Page {
+    /// In the order of their ids; a sandbox comes before its containers.
+    pub items: Vec<Listed>,
+    /// There is more after this id.
+    pub next: Option<String>,
+}
+
+/// A page ends with the item that makes it longer than this, in bytes of JSON.
+pub const PAGE: usize = 1 << 20;
+
+/// What the supervisor has.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ListedSandbox {
-    /// As it was given.
-    pub spec: SandboxSpec,
-    /// Its containers that were started.
-    pub containers: Vec<(ContainerSpec, State)>,
+pub enum Listed {
+    /// A sandbox, as it was given.
+    Sandbox(Box<SandboxSpec>),
+    /// A container that was started.
+    Container(Box<ListedContainer>),
+}
+
+/// What an agent must know of a container that it did not start: not its environment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListedContainer {
+    /// The sandbox it runs in.
+    pub sandbox: String,
+    /// With its state.
+    pub status: ContainerStatus,
+    /// What to rotate.
+    pub log: LogFile,
+}
+
+impl ListedContainer {
+    /// Of a container in that state.
+    pub fn new(spec: &ContainerSpec, state: State) -> Self {
+        let log = LogFile { path: spec.log_path.clone(), max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
+        Self { sandbox: spec.sandbox.clone(), status: spec.status(state), log }
+    }
+}
+
+/// A container's log, and when and how it is rotated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogFile {
+    /// The current file.
+    pub path: PathBuf,
+    /// Size at which it is rotated.
+    pub max_bytes: u64,
+    /// How many files are kept, the current one included.
+    pub max_files: u32,
 }
 
 /// What the agent is told unasked.

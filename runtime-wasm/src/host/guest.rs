@@ -86,11 +86,17 @@ pub struct Guest {
     pub limits: Limits,
 }
 
+/// Streams, sockets, requests and so on that one instance may hold at once. They are this process's memory, which `limits.memory` does not count;
+/// who asks for more traps.
+const RESOURCES: usize = 10_000;
+
 impl Guest {
     /// For one instance.
     pub fn new(pod: Arc<Pod>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES);
         Self {
-            table: ResourceTable::new(),
+            table,
             http: WasiHttpCtx::new(),
             outgoing: Outgoing::new(pod.clone()),
             net: pod.net,

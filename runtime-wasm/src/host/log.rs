@@ -4,7 +4,8 @@
 //! line buffers of its own, so lines never mix; a line longer than the buffer is written in parts (`P`, the last one `F`).
 //!
 //! A host cannot rename files (it sees no file system): when the file is full it says so, the agent rotates and sends a fresh descriptor. While
-//! no agent is there to do it, the file may grow to four times its size; then lines are dropped and counted.
+//! no agent is there to do it, the file may grow to four times its size; then lines are dropped and counted. A rotation may fail, or the answer be lost: so
+//! it is asked for again whenever a quarter of the size has come since.
 
 use bytes::Bytes;
 pub use coracle_runtime::log::Stream;
@@ -32,15 +33,17 @@ pub struct Log {
     size: AtomicU64,
     max: u64,
     dropped: AtomicU64,
+    /// What came since the last time it was said that the file is full.
+    since: AtomicU64,
     full: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Log {
-    /// `full` is called when the file has reached `max` bytes.
+    /// `full` is called when the file has reached `max` bytes, and again whenever a quarter of that has come and it is full still.
     pub fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let size = AtomicU64::new(file.metadata().map(|meta| meta.len()).unwrap_or(0));
         let max = if max == 0 { u64::MAX / SLACK } else { max };
-        Arc::new(Self { file: Mutex::new(file), size, max, dropped: AtomicU64::new(0), full: Box::new(full) })
+        Arc::new(Self { file: Mutex::new(file), size, max, dropped: AtomicU64::new(0), since: AtomicU64::new(0), full: Box::new(full) })
     }
 
     /// Writes go to this file from now on.
@@ -61,6 +64,7 @@ impl Log {
         let before = self.size.load(Relaxed);
         if before > self.max.saturating_mul(SLACK) {
             self.dropped.fetch_add(1, Relaxed);
+            self.ask(text.len() as u64);
             return;
         }
         let line = record(stream, whole, text);
@@ -70,7 +74,15 @@ impl Log {
         }
         let after = before + line.len() as u64;
         self.size.store(after, Relaxed);
-        if before < self.max && after >= self.max {
+        if after >= self.max {
+            self.ask(if before < self.max { self.max } else { line.len() as u64 });
+        }
+    }
+
+    /// Says that the file is full, if enough has come since it was said last.
+    fn ask(&self, more: u64) {
+        if self.since.fetch_add(more, Relaxed).saturating_add(more) >= self.max / 4 {
+            self.since.store(0, Relaxed);
             (self.full)();
         }
     }
@@ -196,17 +208,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_is_said_once_and_bounded_while_nobody_rotates() {
+    fn a_full_log_is_said_again_and_bounded_while_nobody_rotates() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let said = Arc::new(AtomicUsize::new(0));
         let count = said.clone();
         let log = Log::new(open(&path), 1000, move || _ = count.fetch_add(1, Relaxed));
         let out = Writer::new(log.clone(), Stream::Out);
+        let mut times = Vec::new();
         for _ in 0..1000 {
             out.push(b"a line of some length, again and again\n");
+            times.push(said.load(Relaxed));
         }
-        assert_eq!(said.load(Relaxed), 1);
+        let first = times.iter().position(|times| *times == 1).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > 1000 && first < 20, "said when it is full");
+        assert_eq!(times[first..first + 3], [1, 1, 1], "and not with every line from then on");
+        let grown = times.iter().rposition(|times| *times < 10).unwrap();
+        assert!(times[grown..].last().unwrap() > &times[grown + 20], "but again, even while lines are dropped");
+        // A quarter of the size each.
+        assert!(*times.last().unwrap() <= 1000 * 100 / 250, "{times:?}");
         assert!(std::fs::metadata(&path).unwrap().len() < 1000 * (SLACK + 1));
         let next = dir.path().join("next");
         log.replace(open(&next));

@@ -6,7 +6,7 @@
 use crate::{
     host::no_room,
     ledger::SLOTS,
-    wire::{Answer, Answered, Ask, Happened, Kind, ListedSandbox, Order, Refusal, Reply, Said, Start, VERSION},
+    wire::{Answer, Answered, Ask, Happened, Kind, Listed, ListedContainer, Order, PAGE, Page, Refusal, Reply, Said, Start, VERSION},
 };
 use coracle_runtime::{SandboxSpec, State};
 use std::{
@@ -21,15 +21,28 @@ const NOTICES: usize = 256;
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Command<F> {
-    /// Send to a host.
-    Order(usize, Box<Order>, Vec<Arc<F>>),
+pub enum Command {
+    /// Send to a host, after what it is to be told already: [`Supervision::order`] says it in full.
+    Tell(usize, Due),
     /// Send to the agent, if it is there.
-    Tell(Answered),
+    Answer(Answered),
     /// A slot of the ledger starts anew.
     ClearSlot(usize),
     /// End the process and all hosts.
     Quit,
+}
+
+/// What a host is to be told, by name. Orders may be megabytes, and many of them wait for a host that was just replaced: they are made when there is room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// The container of this id.
+    Start(String),
+    /// The container of this id, with this many milliseconds.
+    Stop(String, u64),
+    /// The additional listeners of this sandbox.
+    Listeners(String),
+    /// The log of the container of this id.
+    Log(String),
 }
 
 struct Container<F> {
@@ -64,6 +77,7 @@ struct Sandbox<F> {
 pub struct Supervision<F> {
     hosts: usize,
     pid: i32,
+    engine: String,
     sandboxes: BTreeMap<String, Sandbox<F>>,
     /// Hosts that take orders. One that is being replaced is told everything when it comes up.
     up: BTreeSet<usize>,
@@ -76,8 +90,13 @@ fn refusal(reason: &str, message: String, fatal: bool) -> Refusal {
     Refusal { reason: reason.to_owned(), message, fatal }
 }
 
-fn reply<F>(id: u64, result: Result<Answer, Refusal>) -> Command<F> {
-    Command::Tell(Answered::Reply(Reply { id, result }))
+fn reply(id: u64, result: Result<Answer, Refusal>) -> Command {
+    Command::Answer(Answered::Reply(Reply { id, result }))
+}
+
+/// To each of these hosts.
+fn each<'a>(hosts: impl IntoIterator<Item = &'a usize>, due: &Due) -> Vec<Command> {
+    hosts.into_iter().map(|host| Command::Tell(*host, due.clone())).collect()
 }
 
 impl<F> Container<F> {
@@ -89,11 +108,10 @@ impl<F> Container<F> {
         matches!(self.state, State::Exited { .. })
     }
 
-    fn order(&self, sandbox: &SandboxSpec, host: usize) -> Command<F> {
+    fn order(&self, sandbox: &SandboxSpec, host: usize) -> (Order, Vec<Arc<F>>) {
         let mut fds = self.shared.clone();
         fds.extend(self.listeners.iter().filter_map(|of_port| of_port.get(host).cloned()));
-        let order = Order::Start { start: Box::new(self.start.clone()), sandbox: Box::new(sandbox.clone()), slot: self.slot };
-        Command::Order(host, Box::new(order), fds)
+        (Order::Start { start: Box::new(self.start.clone()), sandbox: Box::new(sandbox.clone()), slot: self.slot }, fds)
     }
 
     /// Nothing of it runs any more: what it held is let go.
@@ -112,9 +130,18 @@ impl<F> Container<F> {
 }
 
 impl<F> Supervision<F> {
-    /// With this many hosts, all of them about to be forked by process `pid`.
-    pub fn new(hosts: usize, pid: i32) -> Self {
-        Self { hosts, pid, sandboxes: BTreeMap::new(), up: BTreeSet::new(), slots: (0..SLOTS).collect(), notices: VecDeque::new(), connected: false }
+    /// With this many hosts, all of them about to be forked by process `pid`, and the key of their engine.
+    pub fn new(hosts: usize, pid: i32, engine: String) -> Self {
+        Self {
+            hosts,
+            pid,
+            engine,
+            sandboxes: BTreeMap::new(),
+            up: BTreeSet::new(),
+            slots: (0..SLOTS).collect(),
+            notices: VecDeque::new(),
+            connected: false,
+        }
     }
 
     fn find(&mut self, id: &str) -> Option<(&SandboxSpec, &mut Container<F>)> {
@@ -130,22 +157,22 @@ impl<F> Supervision<F> {
     }
 
     /// An agent has connected (or gone).
-    pub fn agent(&mut self, connected: bool) -> Vec<Command<F>> {
+    pub fn agent(&mut self, connected: bool) -> Vec<Command> {
         self.connected = connected;
         if !connected {
             return Vec::new();
         }
-        let mut commands: Vec<Command<F>> = self.notices.drain(..).map(|notice| Command::Tell(Answered::Event(notice))).collect();
-        // A rotation asked for in vain is asked for again when the host sees the new file; states are listed.
-        commands.retain(|command| !matches!(command, Command::Tell(Answered::Event(Happened::State { .. }))));
-        commands
+        // States are not among them: they are listed.
+        self.notices.drain(..).map(|notice| Command::Answer(Answered::Event(notice))).collect()
     }
 
-    fn tell(&mut self, happened: Happened) -> Option<Command<F>> {
+    fn tell(&mut self, happened: Happened) -> Option<Command> {
         if self.connected {
-            return Some(Command::Tell(Answered::Event(happened)));
+            return Some(Command::Answer(Answered::Event(happened)));
         }
-        if !matches!(happened, Happened::State { .. }) {
+        // A full log is said again and again: once is enough.
+        let said = |id: &String| self.notices.iter().any(|notice| matches!(notice, Happened::LogFull(said) if said == id));
+        if !matches!(&happened, Happened::State { .. }) && !matches!(&happened, Happened::LogFull(id) if said(id)) {
             if self.notices.len() >= NOTICES {
                 self.notices.pop_front();
             }
@@ -155,9 +182,11 @@ impl<F> Supervision<F> {
     }
 
     /// The agent asks. (`Stats` is the shell's: it reads the ledger.)
-    pub fn ask(&mut self, id: u64, ask: Ask, fds: Vec<Arc<F>>) -> Vec<Command<F>> {
+    pub fn ask(&mut self, id: u64, ask: Ask, fds: Vec<Arc<F>>) -> Vec<Command> {
         match ask {
-            Ask::Hello { .. } => vec![reply(id, Ok(Answer::Hello { version: VERSION, hosts: self.hosts, pid: self.pid }))],
+            Ask::Hello { .. } => {
+                vec![reply(id, Ok(Answer::Hello { version: VERSION, hosts: self.hosts, pid: self.pid, engine: self.engine.clone() }))]
+            }
             Ask::RunSandbox(spec) => {
                 let key = spec.pod.uid.clone();
                 self.sandboxes.entry(key).or_insert_with(|| Sandbox {
@@ -173,27 +202,16 @@ impl<F> Supervision<F> {
             Ask::Start(start) => self.start(id, *start, fds).unwrap_or_else(|refusal| vec![reply(id, Err(refusal))]),
             Ask::Stop(container, grace) => self.stop(id, &container, grace),
             Ask::RemoveContainer(container) => self.remove_container(id, &container),
-            Ask::List => {
-                let list = self.sandboxes.values().map(|sandbox| ListedSandbox {
-                    spec: sandbox.spec.clone(),
-                    containers: sandbox.containers.values().map(|container| (container.start.spec.clone(), container.state.clone())).collect(),
-                });
-                vec![reply(id, Ok(Answer::List(list.collect())))]
-            }
+            Ask::List(after) => vec![reply(id, Ok(Answer::List(self.page(after.as_deref()))))],
             Ask::Listeners(key, addresses) => self.set_listeners(id, &key, addresses, fds),
             Ask::Log(container) => {
                 let Some((_, container)) = self.find(&container) else { return vec![reply(id, Ok(Answer::Done))] };
                 if let (Some(log), Some(fd)) = (container.shared.first_mut(), fds.into_iter().next()) {
                     *log = fd;
                 }
-                let name = container.start.spec.id();
-                let log = container.shared.first().cloned();
-                let hosts: Vec<usize> = container.hosts.iter().copied().collect();
-                let orders = hosts
-                    .into_iter()
-                    .filter(|host| self.up.contains(host))
-                    .map(|host| Command::Order(host, Box::new(Order::Log(name.clone())), log.iter().cloned().collect()));
-                let mut commands: Vec<Command<F>> = orders.collect();
+                let due = Due::Log(container.start.spec.id());
+                let hosts = container.hosts.clone();
+                let mut commands = each(hosts.intersection(&self.up), &due);
                 commands.push(reply(id, Ok(Answer::Done)));
                 commands
             }
@@ -202,7 +220,7 @@ impl<F> Supervision<F> {
         }
     }
 
-    fn start(&mut self, id: u64, start: Start, mut fds: Vec<Arc<F>>) -> Result<Vec<Command<F>>, Refusal> {
+    fn start(&mut self, id: u64, start: Start, mut fds: Vec<Arc<F>>) -> Result<Vec<Command>, Refusal> {
         let name = start.spec.id();
         let load = self.load();
         let hosts = self.hosts;
@@ -248,7 +266,7 @@ impl<F> Supervision<F> {
             start,
         };
         let mut commands = vec![Command::ClearSlot(slot)];
-        commands.extend(on.into_iter().filter(|host| self.up.contains(host)).map(|host| container.order(&sandbox.spec, host)));
+        commands.extend(each(on.intersection(&self.up), &Due::Start(name.clone())));
         sandbox.containers.insert(name, container);
         Ok(commands)
     }
@@ -268,7 +286,7 @@ impl<F> Supervision<F> {
         load
     }
 
-    fn stop(&mut self, id: u64, name: &str, grace: u64) -> Vec<Command<F>> {
+    fn stop(&mut self, id: u64, name: &str, grace: u64) -> Vec<Command> {
         let Some((_, container)) = self.find(name) else { return vec![reply(id, Ok(Answer::Done))] };
         if container.ended() {
             return vec![reply(id, Ok(Answer::Done))];
@@ -278,7 +296,7 @@ impl<F> Supervision<F> {
     }
 
     /// Has it stopped wherever it runs. In a host that is not up it does not run at all.
-    fn end(&mut self, name: &str, grace: u64) -> Vec<Command<F>> {
+    fn end(&mut self, name: &str, grace: u64) -> Vec<Command> {
         let up = self.up.clone();
         let Some((_, container)) = self.find(name) else { return Vec::new() };
         container.stopping = true;
@@ -286,11 +304,10 @@ impl<F> Supervision<F> {
         if container.hosts.is_empty() {
             return self.over(name, 0, "Completed", String::new(), SystemTime::now());
         }
-        let hosts = container.hosts.iter();
-        hosts.map(|host| Command::Order(*host, Box::new(Order::Stop(name.to_owned(), grace)), Vec::new())).collect()
+        each(&container.hosts, &Due::Stop(name.to_owned(), grace))
     }
 
-    fn remove_container(&mut self, id: u64, name: &str) -> Vec<Command<F>> {
+    fn remove_container(&mut self, id: u64, name: &str) -> Vec<Command> {
         let key = name.split('/').next().unwrap_or_default();
         let Some(sandbox) = self.sandboxes.get_mut(key) else { return vec![reply(id, Ok(Answer::Done))] };
         match sandbox.containers.get(name) {
@@ -306,14 +323,14 @@ impl<F> Supervision<F> {
         }
     }
 
-    fn remove_sandbox(&mut self, id: u64, key: &str) -> Vec<Command<F>> {
+    fn remove_sandbox(&mut self, id: u64, key: &str) -> Vec<Command> {
         let Some(sandbox) = self.sandboxes.get_mut(key) else { return vec![reply(id, Ok(Answer::Done))] };
         sandbox.removing.push(id);
         let mut commands = Vec::new();
         if !sandbox.addresses.is_empty() {
             sandbox.addresses.clear();
             sandbox.listeners.clear();
-            commands.extend(self.up.iter().map(|host| sandbox.listen(key, *host)));
+            commands.extend(each(&self.up, &Due::Listeners(key.to_owned())));
         }
         let running: Vec<String> = sandbox.containers.iter().filter(|(_, container)| !container.ended()).map(|(name, _)| name.clone()).collect();
         for name in running {
@@ -324,7 +341,7 @@ impl<F> Supervision<F> {
     }
 
     /// Forgets a sandbox that is to go once nothing runs in it.
-    fn bury(&mut self, key: &str) -> Vec<Command<F>> {
+    fn bury(&mut self, key: &str) -> Vec<Command> {
         let Some(sandbox) = self.sandboxes.get(key) else { return Vec::new() };
         if sandbox.removing.is_empty() || sandbox.containers.values().any(|container| !container.ended()) {
             return Vec::new();
@@ -334,7 +351,7 @@ impl<F> Supervision<F> {
         sandbox.removing.into_iter().map(|id| reply(id, Ok(Answer::Done))).collect()
     }
 
-    fn set_listeners(&mut self, id: u64, key: &str, addresses: Vec<(SocketAddr, u16)>, fds: Vec<Arc<F>>) -> Vec<Command<F>> {
+    fn set_listeners(&mut self, id: u64, key: &str, addresses: Vec<(SocketAddr, u16)>, fds: Vec<Arc<F>>) -> Vec<Command> {
         let hosts = self.hosts.max(1);
         let Some(sandbox) = self.sandboxes.get_mut(key) else {
             return vec![reply(id, Err(refusal("ServiceListenError", format!("there is no sandbox {key}; run it first"), false)))];
@@ -345,13 +362,13 @@ impl<F> Supervision<F> {
         }
         sandbox.addresses = addresses;
         sandbox.listeners = fds.chunks(hosts).map(<[_]>::to_vec).collect();
-        let mut commands: Vec<Command<F>> = self.up.iter().map(|host| sandbox.listen(key, *host)).collect();
+        let mut commands = each(&self.up, &Due::Listeners(key.to_owned()));
         commands.push(reply(id, Ok(Answer::Done)));
         commands
     }
 
     /// A host says something.
-    pub fn said(&mut self, host: usize, said: Said) -> Vec<Command<F>> {
+    pub fn said(&mut self, host: usize, said: Said) -> Vec<Command> {
         match said {
             Said::Up => self.host_up(host),
             Said::Started(name) => self.started(host, &name),
@@ -365,21 +382,71 @@ impl<F> Supervision<F> {
     }
 
     /// A host that has just come up is told everything it is to run.
-    fn host_up(&mut self, host: usize) -> Vec<Command<F>> {
+    fn host_up(&mut self, host: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         self.up.insert(host);
         for (key, sandbox) in &self.sandboxes {
-            for container in sandbox.containers.values().filter(|container| !container.ended() && container.hosts.contains(&host)) {
-                commands.push(container.order(&sandbox.spec, host));
-            }
+            let here = sandbox.containers.iter().filter(|(_, container)| !container.ended() && container.hosts.contains(&host));
+            commands.extend(here.map(|(name, _)| Command::Tell(host, Due::Start(name.clone()))));
             if !sandbox.addresses.is_empty() {
-                commands.push(sandbox.listen(key, host));
+                commands.push(Command::Tell(host, Due::Listeners(key.clone())));
             }
         }
         commands
     }
 
-    fn started(&mut self, host: usize, name: &str) -> Vec<Command<F>> {
+    /// What is due to a host, in full, as things are now. None: there is nothing to be told any more.
+    pub fn order(&self, host: usize, due: Due) -> Option<(Order, Vec<Arc<F>>)> {
+        let find = |name: &str| {
+            let sandbox = self.sandboxes.get(name.split('/').next()?)?;
+            Some((sandbox, sandbox.containers.get(name)?))
+        };
+        match due {
+            Due::Start(name) => {
+                let (sandbox, container) = find(&name).filter(|(_, container)| !container.ended() && container.hosts.contains(&host))?;
+                Some(container.order(&sandbox.spec, host))
+            }
+            Due::Stop(name, grace) => Some((Order::Stop(name, grace), Vec::new())),
+            Due::Listeners(key) => {
+                let sandbox = self.sandboxes.get(&key)?;
+                let fds = sandbox.listeners.iter().filter_map(|of_address| of_address.get(host).cloned()).collect();
+                Some((Order::Listeners(key, sandbox.spec.ip, sandbox.addresses.clone()), fds))
+            }
+            Due::Log(name) => {
+                let (_, container) = find(&name)?;
+                Some((Order::Log(name), container.shared.first().cloned().into_iter().collect()))
+            }
+        }
+    }
+
+    /// The part of the list that comes after an id: a sandbox's or a container's.
+    fn page(&self, after: Option<&str>) -> Page {
+        let mut page = Page::default();
+        let mut size = 0;
+        let from = after.and_then(|after| after.split('/').next()).unwrap_or_default();
+        let behind = |key: &str, id: &str| key == from && after.is_some_and(|after| id <= after);
+        for (key, sandbox) in self.sandboxes.range(from.to_owned()..) {
+            let itself = (key, Listed::Sandbox(Box::new(sandbox.spec.clone())));
+            let containers = sandbox
+                .containers
+                .iter()
+                .map(|(name, container)| (name, Listed::Container(Box::new(ListedContainer::new(&container.start.spec, container.state.clone())))));
+            for (id, item) in std::iter::once(itself).chain(containers) {
+                if behind(key, id) {
+                    continue;
+                }
+                size += serde_json::to_vec(&item).map_or(0, |json| json.len());
+                page.items.push(item);
+                if size >= PAGE {
+                    page.next = Some(id.clone());
+                    return page;
+                }
+            }
+        }
+        page
+    }
+
+    fn started(&mut self, host: usize, name: &str) -> Vec<Command> {
         let Some((_, container)) = self.find(name) else { return Vec::new() };
         container.starting.remove(&host);
         let key = container.start.spec.sandbox.clone();
@@ -389,16 +456,16 @@ impl<F> Supervision<F> {
         container.state = State::Running { started: SystemTime::now() };
         let waiting = container.start_reply.take();
         let happened = Happened::State { container: name.to_owned(), state: container.state.clone() };
-        let mut commands: Vec<Command<F>> = self.tell(happened).into_iter().collect();
+        let mut commands: Vec<Command> = self.tell(happened).into_iter().collect();
         commands.extend(waiting.map(|id| reply(id, Ok(Answer::Done))));
         // Its ports can now stand behind the sandbox's other addresses.
-        if let Some(sandbox) = self.sandboxes.get(&key).filter(|sandbox| !sandbox.addresses.is_empty()) {
-            commands.extend(self.up.iter().map(|host| sandbox.listen(&key, *host)));
+        if self.sandboxes.get(&key).is_some_and(|sandbox| !sandbox.addresses.is_empty()) {
+            commands.extend(each(&self.up, &Due::Listeners(key)));
         }
         commands
     }
 
-    fn failed(&mut self, host: usize, name: &str, refusal: Refusal) -> Vec<Command<F>> {
+    fn failed(&mut self, host: usize, name: &str, refusal: Refusal) -> Vec<Command> {
         let Some((_, container)) = self.find(name) else { return Vec::new() };
         container.hosts.remove(&host);
         container.starting.remove(&host);
@@ -409,7 +476,7 @@ impl<F> Supervision<F> {
         if container.stopping { Vec::new() } else { self.end(name, 0) }
     }
 
-    fn exited(&mut self, host: usize, name: &str, code: i32, reason: &str, message: String, finished: SystemTime) -> Vec<Command<F>> {
+    fn exited(&mut self, host: usize, name: &str, code: i32, reason: &str, message: String, finished: SystemTime) -> Vec<Command> {
         let Some((_, container)) = self.find(name) else { return Vec::new() };
         container.hosts.remove(&host);
         container.starting.remove(&host);
@@ -420,7 +487,7 @@ impl<F> Supervision<F> {
     }
 
     /// The last of it has ended.
-    fn over(&mut self, name: &str, code: i32, reason: &str, message: String, finished: SystemTime) -> Vec<Command<F>> {
+    fn over(&mut self, name: &str, code: i32, reason: &str, message: String, finished: SystemTime) -> Vec<Command> {
         let Some((_, container)) = self.find(name) else { return Vec::new() };
         let key = container.start.spec.sandbox.clone();
         let waiting = container.start_reply.take();
@@ -452,7 +519,7 @@ impl<F> Supervision<F> {
     }
 
     /// A host has died and will be replaced. Processes in it are over; what serves requests waits for the new one.
-    pub fn host_died(&mut self, host: usize, how: &str) -> Vec<Command<F>> {
+    pub fn host_died(&mut self, host: usize, how: &str) -> Vec<Command> {
         self.up.remove(&host);
         let mut over = Vec::new();
         for container in self.sandboxes.values_mut().flat_map(|sandbox| sandbox.containers.values_mut()) {
@@ -477,12 +544,5 @@ impl<F> Supervision<F> {
     }
 }
 
-impl<F> Sandbox<F> {
-    fn listen(&self, key: &str, host: usize) -> Command<F> {
-        let fds = self.listeners.iter().filter_map(|of_address| of_address.get(host).cloned()).collect();
-        Command::Order(host, Box::new(Order::Listeners(key.to_owned(), self.spec.ip, self.addresses.clone())), fds)
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

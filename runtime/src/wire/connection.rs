@@ -7,7 +7,7 @@ use super::{
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     os::fd::OwnedFd,
     sync::{
@@ -25,7 +25,7 @@ type Outgoing<A> = (Request<A>, Vec<Arc<OwnedFd>>);
 pub struct Connection<A, R> {
     next: AtomicU64,
     waiting: Mutex<Waiting<R>>,
-    outgoing: Mutex<Vec<Outgoing<A>>>,
+    outgoing: Mutex<VecDeque<Outgoing<A>>>,
     wake: Notify,
     lost: CancellationToken,
     dismissed: AtomicBool,
@@ -63,14 +63,10 @@ where
 
     async fn drive<E: DeserializeOwned>(&self, mut link: AsyncLink, events: mpsc::UnboundedSender<E>) -> io::Result<()> {
         loop {
+            self.send(link.link())?;
+            link.flush()?;
             tokio::select! {
-                () = self.wake.notified() => {
-                    let outgoing = std::mem::take(&mut *self.outgoing.lock());
-                    for (request, fds) in outgoing {
-                        link.link().send(&request, fds)?;
-                    }
-                    link.flush()?;
-                }
+                () = self.wake.notified() => {}
                 turned = link.turn() => {
                     turned?;
                     while let Some((answered, _)) = link.link().receive::<Answered<R, E>>()? {
@@ -91,6 +87,24 @@ where
         }
     }
 
+    /// Queues what is to be sent, as far as there is room.
+    fn send(&self, link: &mut Link) -> io::Result<()> {
+        while link.has_room() {
+            let Some((request, fds)) = self.outgoing.lock().pop_front() else { break };
+            match link.send(&request, fds) {
+                // The trouble of who asked, not of everybody.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    let refusal = Refusal { reason: "RunContainerError".to_owned(), message: error.to_string(), fatal: true };
+                    if let Some(waiting) = self.waiting.lock().remove(&request.id) {
+                        _ = waiting.send(Err(refusal));
+                    }
+                }
+                sent => sent?,
+            }
+        }
+        Ok(())
+    }
+
     /// Asks, and waits for the answer. `None` when the other side is gone.
     pub async fn ask(&self, ask: A, fds: Vec<Arc<OwnedFd>>) -> Option<Result<R, Refusal>> {
         let (sender, receiver) = oneshot::channel();
@@ -100,7 +114,7 @@ where
             self.waiting.lock().remove(&id);
             return None;
         }
-        self.outgoing.lock().push((Request { id, ask }, fds));
+        self.outgoing.lock().push_back((Request { id, ask }, fds));
         self.wake.notify_one();
         receiver.await.ok()
     }

@@ -24,13 +24,16 @@ const MAGIC: u32 = 0x0c0_7ac1e;
 /// Of the header; what is in the bodies has versions of its own.
 const FRAMING: u16 = 1;
 const HEADER: usize = 12;
-/// A pod's spec with a megabyte of environment fits, in JSON.
-const MAX_BODY: usize = 8 << 20;
+/// The longest message. What `wire::bounds` lets through fits.
+pub const MAX_BODY: usize = 16 << 20;
 /// The kernel takes 253 descriptors in one message.
 const MAX_FDS: usize = 250;
-const MAX_WAITING_FDS: usize = 4096;
+/// The most that come with one message.
+pub const MAX_WAITING_FDS: usize = 4096;
 /// What may wait for a peer that does not read, before it is given up.
 const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Less than this waits: there is room for one more message, however long.
+const ROOM: usize = 1 << 20;
 
 struct Chunk {
     bytes: Vec<u8>,
@@ -90,11 +93,12 @@ impl Link {
     /// Queues a message. Nothing is written before [`flush`](Self::flush).
     ///
     /// # Errors
-    /// It is too large, or the other end has not read for long.
+    /// `InvalidInput`: it is too large, and nothing has happened. Any other: the other end has not read for long.
     pub fn send<M: Serialize>(&mut self, message: &M, fds: Vec<Arc<OwnedFd>>) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
-        if body.len() > MAX_BODY {
-            return Err(broken("message too large for the control socket (8 MiB)"));
+        if body.len() > MAX_BODY || fds.len() > MAX_WAITING_FDS {
+            let what = format!("a message of {} bytes and {} descriptors is too large for the control socket", body.len(), fds.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         // Descriptors beyond what one message carries go ahead in empty frames.
         let ahead = if fds.is_empty() { 0 } else { (fds.len() - 1) / MAX_FDS };
@@ -117,6 +121,11 @@ impl Link {
         bytes.extend_from_slice(body);
         self.waiting += bytes.len();
         self.output.push_back(Chunk { bytes, sent: 0, fds });
+    }
+
+    /// May the next message be queued? Whoever has many waits for this, so that a peer that is slow is not taken for one that does not read.
+    pub fn has_room(&self) -> bool {
+        self.waiting < ROOM
     }
 
     /// Is there something to write?

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 type Fake = &'static str;
 
-fn sandbox() -> SandboxSpec {
+pub fn sandbox() -> SandboxSpec {
     SandboxSpec {
         pod: PodRef { namespace: "default".into(), name: "p".into(), uid: "u".into() },
         hostname: "p".into(),
@@ -17,7 +17,7 @@ fn sandbox() -> SandboxSpec {
     }
 }
 
-fn start(name: &str, kind: Kind) -> Start {
+pub fn start(name: &str, kind: Kind) -> Start {
     let image = LocalImage {
         reference: "i".into(),
         digest: "sha256:0".into(),
@@ -52,7 +52,7 @@ fn fds(names: &[Fake]) -> Vec<Arc<Fake>> {
 
 /// Two hosts, both up, an agent, and a sandbox.
 fn ready() -> Supervision<Fake> {
-    let mut state = Supervision::new(2, 1);
+    let mut state = Supervision::new(2, 1, String::new());
     assert!(state.said(0, Said::Up).is_empty());
     assert!(state.said(1, Said::Up).is_empty());
     state.agent(true);
@@ -61,27 +61,26 @@ fn ready() -> Supervision<Fake> {
 }
 
 /// Commands as short words, to be compared.
-fn words(commands: Vec<Command<Fake>>) -> Vec<String> {
-    let order = |order: &Order| match order {
-        Order::Start { start, .. } => format!("start {}", start.spec.name),
-        Order::Stop(name, grace) => format!("stop {name} {grace}"),
-        Order::Listeners(_, _, addresses) => format!("listen {}", addresses.len()),
-        Order::Log(name) => format!("log {name}"),
-    };
+fn words(commands: Vec<Command>) -> Vec<String> {
     let word = |command| match command {
-        Command::Order(host, what, fds) => {
-            let fds: Vec<Fake> = fds.iter().map(|fd| **fd).collect();
-            format!("{host}: {} {}", order(&what), fds.join(",")).trim_end().to_owned()
-        }
-        Command::Tell(Answered::Reply(Reply { id, result: Ok(_) })) => format!("reply {id}"),
-        Command::Tell(Answered::Reply(Reply { id, result: Err(refusal) })) => format!("refuse {id} {}", refusal.reason),
-        Command::Tell(Answered::Event(Happened::State { state: State::Running { .. }, .. })) => "running".into(),
-        Command::Tell(Answered::Event(Happened::State { state: State::Exited { code, reason, .. }, .. })) => format!("exited {code} {reason}"),
-        Command::Tell(Answered::Event(other)) => format!("{other:?}"),
+        Command::Tell(host, Due::Start(id)) => format!("{host}: start {id}"),
+        Command::Tell(host, Due::Stop(id, grace)) => format!("{host}: stop {id} {grace}"),
+        Command::Tell(host, Due::Listeners(key)) => format!("{host}: listen {key}"),
+        Command::Tell(host, Due::Log(id)) => format!("{host}: log {id}"),
+        Command::Answer(Answered::Reply(Reply { id, result: Ok(_) })) => format!("reply {id}"),
+        Command::Answer(Answered::Reply(Reply { id, result: Err(refusal) })) => format!("refuse {id} {}", refusal.reason),
+        Command::Answer(Answered::Event(Happened::State { state: State::Running { .. }, .. })) => "running".into(),
+        Command::Answer(Answered::Event(Happened::State { state: State::Exited { code, reason, .. }, .. })) => format!("exited {code} {reason}"),
+        Command::Answer(Answered::Event(other)) => format!("{other:?}"),
         Command::ClearSlot(_) => "clear".into(),
         Command::Quit => "quit".into(),
     };
     commands.into_iter().map(word).collect()
+}
+
+/// The descriptors that go with what is due.
+fn carried(state: &Supervision<Fake>, host: usize, due: Due) -> Option<String> {
+    state.order(host, due).map(|(_, fds)| fds.iter().map(|fd| **fd).collect::<Vec<_>>().join(","))
 }
 
 fn exited(name: &str, code: i32, reason: &str) -> Said {
@@ -92,7 +91,9 @@ fn exited(name: &str, code: i32, reason: &str) -> Said {
 fn serving() -> Supervision<Fake> {
     let mut state = ready();
     let commands = state.ask(2, Ask::Start(Box::new(start("web", Kind::Http))), fds(&["log", "code", "l0", "l1"]));
-    assert_eq!(words(commands), ["clear", "0: start web log,code,l0", "1: start web log,code,l1"]);
+    assert_eq!(words(commands), ["clear", "0: start u/web/0", "1: start u/web/0"]);
+    assert_eq!(carried(&state, 0, Due::Start("u/web/0".into())).as_deref(), Some("log,code,l0"));
+    assert_eq!(carried(&state, 1, Due::Start("u/web/0".into())).as_deref(), Some("log,code,l1"));
     assert!(state.said(0, Said::Started("u/web/0".into())).is_empty(), "not before both serve");
     assert_eq!(words(state.said(1, Said::Started("u/web/0".into()))), ["running", "reply 2"]);
     state
@@ -103,7 +104,8 @@ fn a_dead_host_is_given_back_what_it_served() {
     let mut state = serving();
     state.ask(3, Ask::Listeners("u".into(), vec![("10.9.0.1:80".parse().unwrap(), 80)]), fds(&["s0", "s1"]));
     assert!(state.host_died(1, "signal 9").is_empty(), "what serves is not over");
-    assert_eq!(words(state.said(1, Said::Up)), ["1: start web log,code,l1", "1: listen 1 s1"]);
+    assert_eq!(words(state.said(1, Said::Up)), ["1: start u/web/0", "1: listen u"]);
+    assert_eq!(carried(&state, 1, Due::Listeners("u".into())).as_deref(), Some("s1"));
     assert!(state.said(1, Said::Started("u/web/0".into())).is_empty(), "it was running all the time");
 }
 
@@ -111,10 +113,10 @@ fn a_dead_host_is_given_back_what_it_served() {
 fn a_dead_host_ends_its_processes() {
     let mut state = ready();
     let commands = state.ask(2, Ask::Start(Box::new(start("job", Kind::Command))), fds(&["log", "code"]));
-    assert_eq!(words(commands), ["clear", "0: start job log,code"]);
+    assert_eq!(words(commands), ["clear", "0: start u/job/0"]);
     state.said(0, Said::Started("u/job/0".into()));
     let commands = state.ask(3, Ask::Start(Box::new(start("other", Kind::Command))), fds(&["log", "code"]));
-    assert_eq!(words(commands), ["clear", "1: start other log,code"], "to the host with less to do");
+    assert_eq!(words(commands), ["clear", "1: start u/other/0"], "to the host with less to do");
     assert_eq!(words(state.host_died(0, "signal 9")), ["exited 137 Error"]);
     assert!(state.said(0, Said::Up).is_empty(), "a process is not started twice");
 }
@@ -156,8 +158,12 @@ fn an_absent_agent_is_told_what_matters_later() {
     for n in 0..NOTICES + 5 {
         assert!(state.said(0, notice(n)).is_empty());
     }
-    let told = state.agent(true);
+    for _ in 0..5 {
+        assert!(state.said(0, Said::LogFull("u/web/0".into())).is_empty());
+    }
+    let told = words(state.agent(true));
     assert_eq!(told.len(), NOTICES, "bounded");
+    assert_eq!(told.iter().filter(|told| told.contains("LogFull")).count(), 1);
     assert!(state.agent(true).is_empty());
 }
 
@@ -177,4 +183,61 @@ fn a_host_that_is_away_has_nothing_to_stop() {
     state.host_died(1, "signal 9");
     assert_eq!(words(state.ask(5, Ask::Stop("u/web/0".into(), 100), Vec::new())), ["exited 0 Completed", "reply 5"]);
     assert!(state.said(0, Said::Up).is_empty());
+}
+
+#[test]
+fn what_is_due_is_told_as_things_are_when_there_is_room() {
+    let mut state = serving();
+    assert_eq!(words(state.ask(3, Ask::Log("u/web/0".into()), fds(&["new"]))), ["0: log u/web/0", "1: log u/web/0", "reply 3"]);
+    assert_eq!(carried(&state, 0, Due::Start("u/web/0".into())).as_deref(), Some("new,code,l0"));
+    assert_eq!(carried(&state, 0, Due::Log("u/web/0".into())).as_deref(), Some("new"));
+    state.ask(5, Ask::Stop("u/web/0".into(), 0), Vec::new());
+    state.said(0, exited("u/web/0", 0, "Completed"));
+    assert_eq!(carried(&state, 0, Due::Start("u/web/0".into())), None, "it is over here");
+    assert_eq!(carried(&state, 0, Due::Stop("u/gone/0".into(), 0)).as_deref(), Some(""), "is answered by the host");
+    assert_eq!(carried(&state, 0, Due::Listeners("gone".into())), None);
+}
+
+#[test]
+fn a_long_list_comes_in_pages_that_can_be_sent() {
+    let mut state = Supervision::<Fake>::new(1, 1, String::new());
+    let mut wanted = BTreeSet::new();
+    // Ids of which one begins with the other, and a container that has more environment than a page.
+    for (number, key) in ["u".to_owned(), "u-1".to_owned()].into_iter().chain((0..2000).map(|n| format!("v{n}"))).enumerate() {
+        let mut spec = sandbox();
+        spec.pod.uid = key.clone();
+        spec.dir = PathBuf::from("d".repeat(700));
+        state.ask(1, Ask::RunSandbox(Box::new(spec)), Vec::new());
+        let mut start = start("job", Kind::Command);
+        start.spec.sandbox = key.clone();
+        start.spec.log_path = PathBuf::from("l".repeat(700));
+        if number < 3 {
+            start.spec.env = vec![("E".into(), "e".repeat(2 * PAGE))];
+        }
+        wanted.extend([start.spec.id(), key]);
+        state.ask(2, Ask::Start(Box::new(start)), fds(&["log", "code"]));
+    }
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = state.page(after.as_deref());
+        pages += 1;
+        assert!(serde_json::to_vec(&page).unwrap().len() < PAGE + 4096);
+        seen.extend(page.items.into_iter().map(|item| match item {
+            Listed::Sandbox(spec) => spec.pod.uid,
+            Listed::Container(container) => container.status.id,
+        }));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert!(pages > 2, "{pages}");
+    let sorted: Vec<String> = wanted.iter().cloned().collect();
+    let mut all = seen.clone();
+    all.sort();
+    assert_eq!(all, sorted, "each once");
+    assert!(
+        seen.windows(2).all(|pair| !pair[1].contains('/') || pair[1].starts_with(pair[0].split('/').next().unwrap())),
+        "a sandbox before its containers"
+    );
 }

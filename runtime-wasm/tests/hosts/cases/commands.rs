@@ -14,6 +14,8 @@ cases![
     cli_stops,
     cli_module_of_preview_1,
     cli_log_rotates,
+    cli_log_rotates_after_a_failure,
+    cli_leaked_handles_end_it_alone,
     cli_names_resolve,
 ];
 
@@ -169,6 +171,54 @@ async fn cli_log_rotates() {
     let numbers: Vec<u32> = all.lines().map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     assert_eq!(*numbers.last().unwrap(), 3000);
     assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1));
+}
+
+async fn cli_log_rotates_after_a_failure() {
+    let world = World::new().await;
+    let sandbox = world.sandbox();
+    world.runtime.run_sandbox(sandbox.clone()).await.unwrap();
+    // In the way of the first rotation.
+    let (log, rotated) = (sandbox.dir.join("main/0.log"), sandbox.dir.join("main/0.log.1"));
+    std::fs::create_dir_all(rotated.join("full")).unwrap();
+    let mut spec = world.container(&sandbox, &world.built("probe"));
+    spec.args = ["count", "0", "1"].map(str::to_owned).to_vec();
+    spec.log_max_bytes = 2000;
+    spec.log_max_files = 2;
+    let id = world.runtime.create_container(spec).await.unwrap();
+    world.runtime.start_container(&id).await.unwrap();
+    // No line is written any more, so the failures are behind it.
+    until("the log is as full as it may be", async || std::fs::metadata(&log).is_ok_and(|meta| meta.len() > 4 * 2000)).await;
+    std::fs::remove_dir_all(&rotated).unwrap();
+    until("it is rotated", async || rotated.is_file()).await;
+    until("and goes on", async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains(" stdout F line "))).await;
+    world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
+}
+
+async fn cli_leaked_handles_end_it_alone() {
+    let world = World::new().await;
+    let (web, _) = world.run(&world.built("hello"), |_| {}).await;
+    let (_, hosts) = world.processes();
+    // Asks for stdout again and again, and drops none.
+    let leaks = r#"(component
+        (import "wasi:io/streams@0.2.0" (instance $streams (export "output-stream" (type (sub resource)))))
+        (alias export $streams "output-stream" (type $stream))
+        (import "wasi:cli/stdout@0.2.0" (instance $stdout
+            (alias outer 1 $stream (type $outer))
+            (export "output-stream" (type $of (eq $outer)))
+            (export "get-stdout" (func (result (own $of))))))
+        (core func $get (canon lower (func $stdout "get-stdout")))
+        (core module $code
+            (import "" "get" (func $get (result i32)))
+            (func (export "run") (result i32) (loop (drop (call $get)) (br 0)) unreachable))
+        (core instance $instance (instantiate $code (with "" (instance (export "get" (func $get))))))
+        (func $run (result (result)) (canon lift (core func $instance "run")))
+        (instance $exported (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $exported)))"#;
+    let (_, id) = world.run(&world.image("leaks", &wat::parse_str(leaks).unwrap()), |_| {}).await;
+    let (code, reason, message) = world.exit(&id).await;
+    assert_eq!((code, reason.as_str()), (134, "Error"), "{message}");
+    assert_eq!(get(web.ip, 8080, "/").await.unwrap().0, 200);
+    assert_eq!(world.processes().1, hosts, "no host has died of it");
 }
 
 async fn cli_names_resolve() {

@@ -24,6 +24,8 @@ cases![
     supervisor_lost_is_said_and_healed,
     supervisor_that_hangs_up_loses_nothing,
     hosts_serve_many_pods,
+    hosts_of_another_engine_are_replaced,
+    hosts_are_told_more_than_a_socket_holds,
 ];
 
 fn status(pid: i32, field: &str) -> String {
@@ -235,6 +237,83 @@ async fn hosts_serve_many_pods() {
         world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
     }
     assert!(world.runtime.list().await.unwrap().is_empty());
+}
+
+async fn hosts_of_another_engine_are_replaced() {
+    use coracle_runtime_wasm::{
+        SUPERVISOR,
+        agent::{self, Connection},
+        wire::{Answer, Ask, Happened, VERSION},
+    };
+    let world = World::new().await;
+    // As an agent of another build left it: a supervisor with a pod.
+    let run_dir = world.dir.path().join("run/wasm");
+    let socket = std::os::unix::net::UnixListener::bind(run_dir.join("control.sock")).unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.arg(SUPERVISOR).arg(&run_dir).args(["2", "another"]).stdin(std::os::fd::OwnedFd::from(socket));
+    if let Some((uid, gid)) = options(world.dir.path()).drop_to {
+        command.args([uid.to_string(), gid.to_string()]);
+    }
+    let mut child = command.spawn().unwrap();
+    // It holds the socket too, which would then be there for ever.
+    drop(command);
+    let stream = std::os::unix::net::UnixStream::connect(run_dir.join("control.sock")).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let (events, _heard) = tokio::sync::mpsc::unbounded_channel::<Happened>();
+    let before = Connection::new(stream.into(), events).unwrap();
+    let hello = before.ask(Ask::Hello { version: VERSION }, Vec::new()).await.unwrap().unwrap();
+    assert!(matches!(hello, Answer::Hello { engine, .. } if engine == "another"));
+    before.ask(Ask::RunSandbox(Box::new(world.sandbox())), Vec::new()).await.unwrap().unwrap();
+    assert_eq!(agent::list(&before).await.unwrap().len(), 1);
+    let world = world.restart_agent().await;
+    assert!(world.runtime.list().await.unwrap().is_empty(), "its pods are not adopted");
+    assert!(!alive(child.id() as i32), "it is gone before anything else starts");
+    child.wait().unwrap();
+    let (pod, _) = world.run(&world.built("hello"), |_| {}).await;
+    assert_eq!(get(pod.ip, 8080, "/").await.unwrap().0, 200);
+    // Its own is kept.
+    let (supervisor, _) = world.processes();
+    let world = world.restart_agent().await;
+    assert_eq!(world.runtime.list().await.unwrap().len(), 1);
+    assert_eq!(world.processes().0, supervisor);
+}
+
+async fn hosts_are_told_more_than_a_socket_holds() {
+    let world = World::new().await;
+    let image = world.built("hello");
+    // Near the limit, of bytes that become six in JSON: together more than may wait on a link.
+    let env: Vec<(String, String)> = (0..15).map(|n| (format!("N{n:03}"), "\u{1}".repeat((128 << 10) - 8))).collect();
+    let mut pods = Vec::new();
+    for _ in 0..8 {
+        pods.push(world.run(&image, |spec| spec.env = env.clone()).await);
+    }
+    // One more is refused, and disturbs nobody.
+    let sandbox = world.sandbox();
+    world.runtime.run_sandbox(sandbox.clone()).await.unwrap();
+    let mut spec = world.container(&sandbox, &image);
+    spec.env = [&env[..], &env[..]].concat();
+    let error = world.runtime.create_container(spec).await.unwrap_err();
+    assert!(error.fatal && error.message.contains("container main"), "{error}");
+    let (supervisor, hosts) = world.processes();
+    let (killed, kept) = (hosts[0], hosts[1]);
+    kill(Pid::from_raw(killed), Signal::SIGKILL).unwrap();
+    until("it is replaced", async || {
+        let (_, now) = world.processes();
+        now.len() == 2 && !now.contains(&killed)
+    })
+    .await;
+    for (sandbox, _) in &pods {
+        for _ in 0..10 {
+            assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
+        }
+    }
+    let world = world.restart_agent().await;
+    assert_eq!(world.runtime.list().await.unwrap().len(), 9);
+    let (now, hosts) = world.processes();
+    assert!(now == supervisor && hosts.contains(&kept), "nobody else has died of it");
+    for (_, id) in &pods {
+        world.runtime.stop_container(id, Duration::from_secs(1)).await.unwrap();
+    }
 }
 
 async fn supervisor_that_hangs_up_loses_nothing() {
