@@ -96,7 +96,7 @@ async fn accepted(
     let (path, raw_query) = (parts.uri.path(), parts.uri.query().unwrap_or(""));
     let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref() };
     let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
-    let long = is_long_running(call, &route);
+    let long = is_long_running(core, call, &route);
     let asked = attributes(call, &route);
     let user = authenticate(core, peer, call.headers).await;
     told.begin(user.as_deref().unwrap_or(&User::default()), &asked);
@@ -218,9 +218,10 @@ async fn read(body: hyper::body::Incoming) -> Result<Bytes, Status> {
 }
 
 /// Watches, followed logs and proxies may last; everything else is in the in-flight limit and has a deadline.
-fn is_long_running(call: Call<'_>, route: &Route) -> bool {
+fn is_long_running(core: &Core, call: Call<'_>, route: &Route) -> bool {
     let Route::Resource(target) = route else { return false };
-    if call.upgrade.is_some() {
+    // Here an upgrade means something for streams only; what it means to another server is not known.
+    if call.upgrade.is_some() && core.remote(&target.group, &target.version).is_some() {
         return true;
     }
     let query = route::query(call.raw_query);
@@ -235,7 +236,7 @@ fn is_long_running(call: Call<'_>, route: &Route) -> bool {
 }
 
 async fn bounded(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, route: Route, body: Bytes) -> Result<Response<HttpBody>, Status> {
-    if is_long_running(call, &route) {
+    if is_long_running(core, call, &route) {
         return dispatch(core, user, call, route, body).await;
     }
     match tokio::time::timeout(REQUEST_TIME, dispatch(core, user, call, route, body)).await {
@@ -258,7 +259,7 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
             let call = Call { method: &method, path, raw_query, headers: &headers, upgrade: None };
             match route::parse(path) {
                 None => Err(Status::bad_request("the path of the request is not readable")),
-                Some(route) if is_long_running(call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
+                Some(route) if is_long_running(core, call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
                 Some(route) => told::call(core, user, call, route, body).await,
             }
         }

@@ -10,12 +10,16 @@ const VALID: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Writes a kubeconfig whose user is in `system:masters`, readable by this user alone; replaces an older one of ours in one step.
 ///
 /// # Errors
-/// What is there was not written by this function: it may hold the way to other clusters.
-pub fn write(path: &Path, authority: &Authority, server: SocketAddr) -> Result<()> {
+/// What is there leads to other clusters. (In the data directory it is ours, whatever it says.)
+pub fn write(path: &Path, in_data_dir: bool, authority: &Authority, server: SocketAddr) -> Result<()> {
     let admin =
         authority.client("kubernetes-admin", &["system:masters".to_string()], VALID).context("cannot sign the administrator's certificate")?;
     let text = document(authority.ca_pem(), &admin, server);
-    if fs::read(path).is_ok_and(|there| !there.is_empty() && !there.starts_with(HEAD.as_bytes())) {
+    let foreign = match fs::read(path) {
+        Ok(there) => !is_ours(&there),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    };
+    if foreign && !in_data_dir {
         bail!("{} is there already and is not of coracle's making; give another place with --kubeconfig, or move it away", path.display());
     }
     let name = path.file_name().context("--kubeconfig names no file")?.to_string_lossy();
@@ -29,17 +33,27 @@ pub fn write(path: &Path, authority: &Authority, server: SocketAddr) -> Result<(
     put().with_context(|| format!("cannot write the kubeconfig {}; give another place with --kubeconfig", path.display()))
 }
 
-/// How each of them begins.
-const HEAD: &str = "apiVersion: v1
-kind: Config
-clusters:
-- name: coracle
-  cluster:";
+/// Whether a kubeconfig leads to our cluster alone; kubectl may have written it anew since (`config set-context`).
+fn is_ours(text: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        clusters: Vec<Named>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: String,
+    }
+    text.trim_ascii().is_empty() || serde_norway::from_slice::<Config>(text).is_ok_and(|config| config.clusters.iter().all(|it| it.name == "coracle"))
+}
 
 fn document(ca: &str, admin: &KeyPair, server: SocketAddr) -> String {
     let data = |bytes: &[u8]| BASE64.encode(bytes);
     format!(
-        "{HEAD}
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: coracle
+  cluster:
     server: https://{server}
     certificate-authority-data: {}
 users:
@@ -70,13 +84,19 @@ mod tests {
         let (path, other) = (dir.path().join("prod.yaml"), dir.path().join("prod.new"));
         let server: SocketAddr = "127.0.0.1:6443".parse().expect("an address");
         fs::write(&other, "keep").expect("a file");
-        write(&path, &authority, server).expect("a new one");
-        write(&path, &authority, server).expect("again");
+        write(&path, false, &authority, server).expect("a new one");
+        write(&path, false, &authority, server).expect("again");
         assert!(fs::read_to_string(&path).expect("it").contains("server: https://127.0.0.1:6443\n"));
         assert_eq!(fs::read_to_string(&other).expect("untouched"), "keep");
         fs::write(&path, "apiVersion: v1\nkind: Config\nclusters:\n- name: production\n").expect("somebody else's");
-        let why = write(&path, &authority, server).expect_err("not ours").to_string();
+        let why = write(&path, false, &authority, server).expect_err("not ours").to_string();
         assert!(why.contains("prod.yaml") && why.contains("--kubeconfig"), "{why}");
         assert!(fs::read_to_string(&path).expect("it").contains("production"));
+        // As kubectl writes it anew.
+        fs::write(&path, "apiVersion: v1\nclusters:\n- cluster:\n    server: https://127.0.0.1:1\n  name: coracle\ncontexts: []\n").expect("ours");
+        write(&path, false, &authority, server).expect("ours");
+        fs::write(&path, "no kubeconfig: [").expect("damaged");
+        write(&path, false, &authority, server).expect_err("unknown");
+        write(&path, true, &authority, server).expect("in the data directory it is ours");
     }
 }

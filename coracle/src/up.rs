@@ -121,7 +121,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     })
     .await?;
     let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| data.path.join("kubeconfig"));
-    kubeconfig::write(&kubeconfig, &authority, control.api_addr())?;
+    kubeconfig::write(&kubeconfig, options.kubeconfig.is_none(), &authority, control.api_addr())?;
     stages.done("control plane");
 
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);

@@ -202,7 +202,8 @@ impl Controller for Autoscalers {
         let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
         let mut outcome = pass::decide(&autoscaler, current, &selected, &measured, &mut history, &mut look);
         if let Some(wanted) = outcome.rescale {
-            let patch = json!({"spec": {"replicas": wanted}});
+            // Metrics may have taken their time: what somebody else has scaled meanwhile is looked at anew.
+            let patch = json!({"metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]}, "spec": {"replicas": wanted}});
             let target = &autoscaler.spec.scale_target_ref.name;
             match client.patch(&row.id(), &key.namespace, target, "scale", PatchKind::Merge, patch).await {
                 Ok(_) => {

@@ -70,17 +70,20 @@ struct Entry {
     reported: Option<u64>,
     /// A status that says little waits until then.
     patience: Option<Due>,
-    /// Service addresses that its host is to listen on, and those it does.
+    /// Service addresses that its host is to listen on, and those it does; None when some could not be had.
     wanted: Listeners,
-    held: Listeners,
+    held: Option<Listeners>,
     listening: bool,
+    /// A timer runs after which they are asked for again.
+    again: bool,
 }
 
 /// What a task comes back with.
 enum Done {
     Event(Uid, Event),
-    /// None: not all of them could be had.
-    Listening(Uid, Option<Listeners>),
+    /// Which were asked for, and whether they could be had.
+    Listening(Uid, Listeners, bool),
+    ListenAgain(Uid),
 }
 
 struct Stopping {
@@ -156,10 +159,10 @@ impl Set {
                 },
                 Some(done) = self.tasks.join_next() => match done {
                     Ok(Done::Event(uid, event)) => self.event(&uid, event),
-                    Ok(Done::Listening(uid, listeners)) => {
+                    Ok(Done::Listening(uid, asked, had)) => self.listened(uid, asked, had),
+                    Ok(Done::ListenAgain(uid)) => {
                         if let Some(entry) = self.pods.get_mut(&uid) {
-                            entry.held = listeners.unwrap_or_default();
-                            entry.listening = false;
+                            entry.again = false;
                         }
                         self.listen(&uid);
                     }
@@ -255,8 +258,9 @@ impl Set {
                 reported: None,
                 patience: None,
                 wanted: Vec::new(),
-                held: Vec::new(),
+                held: Some(Vec::new()),
                 listening: false,
+                again: false,
             },
         );
     }
@@ -545,21 +549,34 @@ impl Set {
     fn listen(&mut self, uid: &Uid) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         if entry.machine.sandbox != Sandbox::Ready {
-            entry.held.clear();
+            entry.held = Some(Vec::new());
             return;
         }
-        if entry.listening || entry.wanted == entry.held {
+        if entry.listening || entry.held.as_ref() == Some(&entry.wanted) {
             return;
         }
         entry.listening = true;
         let (work, pod, uid, wanted) = (self.work.clone(), entry.pod.clone(), uid.clone(), entry.wanted.clone());
         self.tasks.spawn(async move {
-            if work.listen(&pod, wanted.clone()).await {
-                return Done::Listening(uid, Some(wanted));
-            }
-            tokio::time::sleep(LISTEN_AGAIN).await;
-            Done::Listening(uid, None)
+            let had = work.listen(&pod, wanted.clone()).await;
+            Done::Listening(uid, wanted, had)
         });
+    }
+
+    fn listened(&mut self, uid: Uid, asked: Listeners, had: bool) {
+        let Some(entry) = self.pods.get_mut(&uid) else { return };
+        entry.listening = false;
+        let changed = entry.wanted != asked;
+        entry.held = had.then_some(asked);
+        if had || changed {
+            return self.listen(&uid);
+        }
+        if !std::mem::replace(&mut entry.again, true) {
+            self.tasks.spawn(async move {
+                tokio::time::sleep(LISTEN_AGAIN).await;
+                Done::ListenAgain(uid)
+            });
+        }
     }
 
     fn forget(&mut self, uid: &Uid) {
