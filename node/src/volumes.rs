@@ -23,6 +23,7 @@ use crate::{
 };
 use atomic::{File, Payload};
 use coracle_api::amounts::{Amounts, of_containers, quantity};
+use coracle_runtime::remove::remove_tree;
 use std::path::{Path, PathBuf};
 use tokens::Tokens;
 
@@ -101,10 +102,7 @@ pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objec
 pub fn unmount(pod_dir: &Path) -> std::io::Result<()> {
     let volumes = directory(pod_dir);
     memory::tear_down(&volumes)?;
-    match std::fs::remove_dir_all(volumes) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    remove_tree(&volumes)
 }
 
 /// The most that a pod's containers may use together; none when one of them has no limit.

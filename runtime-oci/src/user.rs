@@ -96,6 +96,10 @@ pub fn resolve(security: &Security, image: &str, passwd: &str, group: &str, cont
     }
     extra.sort_unstable();
     extra.dedup();
+    // -1 means "as it is" to the kernel, so it would stay root; runc's bound.
+    if let Some(id) = [uid, gid].into_iter().chain(extra.iter().copied()).find(|id| i32::try_from(*id).is_err()) {
+        return Err(format!("uids and gids must be in range 0-{}, and {id} is not (container: {container})", i32::MAX));
+    }
     let home = account.map(|account| account.home.to_owned()).filter(|home| !home.is_empty());
     Ok(User { uid, gid, groups: extra, home })
 }

@@ -18,6 +18,7 @@ use std::{
 pub mod linux;
 pub mod log;
 pub mod mock;
+pub mod remove;
 pub mod wire;
 
 pub use linux::{LinuxSandbox, Qos, Seccomp, Security};

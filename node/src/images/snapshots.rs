@@ -10,7 +10,7 @@ use super::{
     manifest::Config,
     store::{Store, failed},
 };
-use coracle_runtime::{ImageContent, LocalImage};
+use coracle_runtime::{ImageContent, LocalImage, remove::remove_tree};
 use oci_client::manifest::OciDescriptor;
 use std::{
     collections::HashSet,
@@ -53,7 +53,7 @@ struct Unpacking(PathBuf);
 impl Drop for Unpacking {
     fn drop(&mut self) {
         // Already renamed when it was kept.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = remove_tree(&self.0);
     }
 }
 
@@ -159,7 +159,7 @@ impl Store {
     pub(super) fn remove_layers(doomed: Vec<PathBuf>) -> Result<(), Error> {
         for path in doomed {
             // Another sweep may be at it as well.
-            match fs::remove_dir_all(&path) {
+            match remove_tree(&path) {
                 Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path, &why)),
                 _ => {}
             }

@@ -13,6 +13,13 @@ const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
 pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     let refuse = |message: String| Err(Verdict { reason: "UnsupportedByRuntime".into(), message });
     if runtime != "wasm" {
+        // Its first process would be a way to the machine's files; it has to be confined first.
+        if pod.spec.share_process_namespace && !pod.spec.host_pid {
+            return refuse("spec.shareProcessNamespace is not supported for containers yet; remove the field".into());
+        }
+        if pod.spec.host_users == Some(false) {
+            return refuse("spec.hostUsers: false (user namespaces) is not supported on this node yet; remove the field".into());
+        }
         for container in pod.all_containers() {
             if let Err(message) = process_can_run(container, pod.spec.host_network) {
                 return refuse(format!("container {}: {message}", container.name));
@@ -57,6 +64,14 @@ fn process_can_run(container: &Container, host_network: bool) -> Result<(), Stri
     }
     if !container.volume_devices.is_empty() {
         return Err("block devices are not supported on this node; remove volumeDevices".into());
+    }
+    for mount in &container.volume_mounts {
+        if !matches!(&*mount.mount_propagation, "" | "None") {
+            return Err(format!("mountPropagation of volumeMount {} is not supported on this node yet; remove the field", mount.name));
+        }
+        if mount.recursive_read_only == "Enabled" {
+            return Err(format!("recursiveReadOnly of volumeMount {} is not supported on this node yet; remove the field", mount.name));
+        }
     }
     if let Some(port) = container.ports.iter().find(|p| p.host_port != 0 && !host_network) {
         return Err(format!("hostPort {} is not supported; use a Service", port.host_port));

@@ -103,6 +103,8 @@ pub struct PodSpec {
     pub host_ipc: bool,
     /// Containers see each other's processes.
     pub share_process_namespace: bool,
+    /// `false`: users of their own (KEP-127).
+    pub host_users: Option<bool>,
     /// Names for /etc/hosts.
     pub host_aliases: Vec<HostAlias>,
     /// What all containers may do.
@@ -397,6 +399,10 @@ pub struct VolumeMount {
     pub sub_path: String,
     /// The same with variables.
     pub sub_path_expr: String,
+    /// `None`, `HostToContainer` or `Bidirectional`.
+    pub mount_propagation: String,
+    /// `Disabled`, `IfPossible` or `Enabled`.
+    pub recursive_read_only: String,
 }
 
 /// `Probe`.

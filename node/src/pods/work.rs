@@ -27,6 +27,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_api::amounts::Amounts;
+use coracle_runtime::remove::remove_tree;
 use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Runtime, SandboxSpec};
 use serde_json::json;
 use std::{
@@ -587,7 +588,7 @@ impl Work {
         let Ok(name) = volumes::paths::name(uid) else { return };
         let dir = self.directory(name);
         // Small, and after the pod's end: nobody waits for it.
-        tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| std::fs::remove_dir_all(&dir)) {
+        tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| remove_tree(&dir)) {
             Err(why) if why.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%why, dir = %dir.display(), "remove what is left of a pod"),
             _ => {}
         });

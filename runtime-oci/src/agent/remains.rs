@@ -1,6 +1,7 @@
 //! What is left of pods on disk and in the kernel: found after a restart, removed at the end.
 
 use crate::{cgroup::Trees, shim::STATE, wire::Pod};
+use coracle_runtime::remove::remove_tree;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -41,7 +42,7 @@ pub fn kill_shim(pid: i32) {
 /// A process that cannot be killed, or the file system's.
 pub fn remove(trees: &Trees, group: &Path, dir: &Path) -> io::Result<()> {
     trees.end(group)?;
-    gone(fs::remove_dir_all(dir))
+    remove_tree(dir)
 }
 
 /// Everything of a container but its log. Blocks.
@@ -51,14 +52,7 @@ pub fn remove(trees: &Trees, group: &Path, dir: &Path) -> io::Result<()> {
 pub fn remove_container(trees: &Trees, group: &Path, dir: &Path, bundle: &Path) -> io::Result<()> {
     trees.end(group)?;
     if let Some(name) = bundle.file_name() {
-        gone(fs::remove_dir_all(dir.join("libcontainer").join(name)))?;
+        remove_tree(&dir.join("libcontainer").join(name))?;
     }
-    gone(fs::remove_dir_all(bundle))
-}
-
-fn gone(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    remove_tree(bundle)
 }

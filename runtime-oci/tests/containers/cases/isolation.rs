@@ -84,6 +84,9 @@ pub async fn capabilities_and_hidden_paths() {
     assert!(out.contains("CapEff:\t0000000000000400") && out.contains("NoNewPrivs:\t1") && !out.contains("written"), "{out}");
     let out = world.shell("grep -E 'CapEff|CapPrm' /proc/self/status", |spec| spec.security.run_as_user = Some(7)).await;
     assert!(out.contains("CapEff:\t0000000000000000"), "another user than root has none: {out}");
+    let escape = "for f in /sys/fs/cgroup/*/; do mkdir $f/own 2> /dev/null && echo made in $f; done; echo -1 > /sys/fs/cgroup/memory/memory.limit_in_bytes && echo raised; echo over";
+    let out = world.shell(escape, |_| ()).await;
+    assert!(out.contains("over") && !out.contains("made in") && !out.contains("raised"), "control groups are for reading: {out}");
     let out = world.shell("mknod /disk b 254 0 && cat /disk | wc -c; echo over", |_| ()).await;
     assert!(out.contains("not permitted") || out.contains("can't open"), "no device but the usual ones: {out}");
 }
