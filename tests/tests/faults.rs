@@ -158,6 +158,10 @@ fn a_full_disk_refuses_writes_only() -> Result {
     eventually("writes again", 20, || cluster.kubectl(&["label", "cm", "c1", "color=blue"])?.ok())?;
     cluster.apply(&pod("after", "web:v1", HTTP))?;
     answers(&cluster, &ready(&cluster, "after")?)?;
+    let (code, lines) = cluster.terminate()?;
+    ensure!(code == 0, "{code}: {lines:?}");
+    // Before the folder goes that it is mounted in.
+    drop(disk);
     cluster.stop()
 }
 

@@ -1,8 +1,11 @@
 //! Images from a real registry, and what goes wrong with them.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use coracle_tests::{Case, Cluster, Mode, Registry, Result, eventually, guest, main as suite};
-use std::{process::ExitCode, sync::OnceLock};
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
 
 const CASES: &[Case] = &[
     ("pull_a_wasm_artifact", pull_a_wasm_artifact),
@@ -12,16 +15,21 @@ const CASES: &[Case] = &[
     ("import_list_and_remove", import_list_and_remove),
 ];
 
+/// Shared by the cases, and ended after them: what a static holds is never dropped.
+static REGISTRY: Mutex<Option<Arc<Registry>>> = Mutex::new(None);
+
 fn main() -> ExitCode {
-    suite(Mode::Whole, CASES)
+    let code = suite(Mode::Whole, CASES);
+    drop(REGISTRY.lock().map(|mut registry| registry.take()));
+    code
 }
 
-fn registry(cluster: &Cluster) -> Result<&'static Registry> {
-    static REGISTRY: OnceLock<std::result::Result<Registry, String>> = OnceLock::new();
-    REGISTRY
-        .get_or_init(|| Registry::start(&cluster.host, 5000).map_err(|error| format!("{error:?}")))
-        .as_ref()
-        .map_err(|error| anyhow::anyhow!("{error}"))
+fn registry(cluster: &Cluster) -> Result<Arc<Registry>> {
+    let mut held = REGISTRY.lock().map_err(|_| anyhow::anyhow!("another case failed while it started the registry"))?;
+    if held.is_none() {
+        *held = Some(Arc::new(Registry::start(&cluster.host, 5000)?));
+    }
+    held.clone().context("no registry")
 }
 
 fn run(cluster: &Cluster, ns: &str, name: &str, image: &str, policy: &str) -> Result {
