@@ -3,6 +3,7 @@
 mod image;
 mod kubeconfig;
 mod machine;
+mod node;
 mod ready;
 mod settings;
 mod up;

@@ -3,6 +3,7 @@
 use crate::{
     kubeconfig,
     machine::{self, DataDir},
+    node,
     ready::Stages,
     settings,
 };
@@ -54,6 +55,8 @@ pub struct Options {
     /// Range of the Services' addresses; by default 10.96.0.0/16, or 127.96.0.0/16 for an ordinary user.
     #[arg(long)]
     service_cidr: Option<String>,
+    #[command(flatten)]
+    node: node::Flags,
     #[command(flatten)]
     flags: settings::Flags,
 }
@@ -137,8 +140,15 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let network = kernel.clone().map(|kernel| kernel as Arc<dyn Network>);
     // Without the kernel's help nothing listens on the `kubernetes` Service's own port.
     let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
-    let agent =
-        AgentOptions { pod_cidr: pods, rootless: !root, network, api_server, ..AgentOptions::new(data.path.clone(), options.node_name.clone()) };
+    let agent = AgentOptions {
+        pod_cidr: pods,
+        rootless: !root,
+        network,
+        api_server,
+        eviction_hard: options.node.eviction_hard.clone(),
+        image_gc: options.node.image_gc()?,
+        ..AgentOptions::new(data.path.clone(), options.node_name.clone())
+    };
     let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;
     let connector = quic::connector(control.link_addr(), authority.ca_pem(), &certificate)?;
     let (service, agent) = Agent::new(agent, connector, runtimes)?;

@@ -1,7 +1,7 @@
 //! The agent as a whole: what it is given, how its parts are put together, how it starts and stops.
 
 use crate::{
-    events,
+    events, eviction,
     images::{self, Images},
     mirror::{self, Mirror, Objects, Position},
     network::{self, Network, loopback::Loopback},
@@ -57,6 +57,8 @@ pub struct Options {
     pub registry_cas: Vec<PathBuf>,
     /// Time-out of one request to a component that serves HTTP.
     pub request_timeout: Duration,
+    /// How little of the machine may be left before it is under pressure.
+    pub eviction_hard: eviction::Thresholds,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
     /// `None`: [`Loopback`], which needs no root.
@@ -81,6 +83,7 @@ impl Options {
             cluster_dns: None,
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
+            eviction_hard: eviction::Thresholds::default(),
             image_gc: images::collect::Policy::default(),
             network: None,
         }

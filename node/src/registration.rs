@@ -2,6 +2,7 @@
 
 use crate::{
     agent::Options,
+    eviction::Observed,
     images::Images,
     pods::time::Time,
     session::{CallError, Link},
@@ -77,37 +78,15 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// Pressures that a status reports.
+/// Pressures that a status reports: which of them holds is for [`eviction::Thresholds`](crate::eviction::Thresholds) to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Less than 100 MiB of memory is left.
+    /// Too little memory is left.
     pub memory: bool,
-    /// Less than 10 % of the disk is left.
+    /// Too little of the disk is left.
     pub disk: bool,
     /// Process ids are nearly used up.
     pub pid: bool,
-}
-
-impl Pressure {
-    /// Looks at the machine, with kubelet's default thresholds.
-    pub fn read(data_dir: &std::path::Path) -> Self {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let available = meminfo
-            .lines()
-            .find_map(|l| l.strip_prefix("MemAvailable:"))
-            .and_then(|l| l.trim().strip_suffix("kB"))
-            .and_then(|kb| kb.trim().parse::<i64>().ok());
-        let disk = rustix::fs::statvfs(data_dir).is_ok_and(|s| s.f_bavail.saturating_mul(10) < s.f_blocks);
-        let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|s| s.trim().parse::<i64>().ok());
-        let running = std::fs::read_to_string("/proc/loadavg")
-            .ok()
-            .and_then(|l| l.split_whitespace().nth(3).and_then(|f| f.split('/').nth(1).and_then(|n| n.parse::<i64>().ok())));
-        let pid = match (running, number("/proc/sys/kernel/pid_max")) {
-            (Some(running), Some(max)) => running > max / 10 * 9,
-            _ => false,
-        };
-        Self { memory: available.is_some_and(|kb| kb < 100 * 1024), disk, pid }
-    }
 }
 
 /// Condition types and how long each has had its value.
@@ -208,12 +187,16 @@ pub async fn run(options: &Options, machine: &Machine, images: &Images, link: &L
     }
 }
 
+fn pressed(options: &Options) -> Pressure {
+    options.eviction_hard.pressure(&Observed::read(&options.data_dir))
+}
+
 async fn report(options: &Options, machine: &Machine, images: &Images, link: &Link) {
     let mut since = Since::default();
     let mut wait = Duration::from_millis(100);
     loop {
         link.connected().await;
-        let (pressure, stamp) = (Pressure::read(&options.data_dir), images.stamp());
+        let (pressure, stamp) = (pressed(options), images.stamp());
         let status = status(options, machine, images.status(), pressure, &mut since, Time::now());
         match register(options, link, status).await {
             Ok(()) => {
@@ -225,7 +208,7 @@ async fn report(options: &Options, machine: &Machine, images: &Images, link: &Li
                         () = link.reconnected() => break,
                         () = tokio::time::sleep(LEASE) => {}
                     }
-                    if tokio::time::Instant::now() >= due || Pressure::read(&options.data_dir) != pressure || images.stamp() != stamp {
+                    if tokio::time::Instant::now() >= due || pressed(options) != pressure || images.stamp() != stamp {
                         break;
                     }
                 }

@@ -87,7 +87,9 @@ impl Cluster {
     pub fn up_command(&self) -> Result<Command> {
         let mut command = self.as_user(self.program()?);
         command.arg("up").arg("--data-dir").arg(self.data_dir()).arg("--kubeconfig").arg(self.kubeconfig());
-        command.args(["--api-addr", "127.0.0.1:6443", "--node-name", "test-node"]).args(&self.flags);
+        command.args(["--api-addr", "127.0.0.1:6443", "--node-name", "test-node"]);
+        // How full the machine's disk is is no matter of the test's.
+        command.args(["--eviction-hard", "memory.available<50Mi", "--image-gc-high-threshold", "100"]).args(&self.flags);
         Ok(command)
     }
 

@@ -38,8 +38,9 @@ impl Host {
         match &self.name {
             None => Command::new(program),
             Some(name) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", name]).arg(program);
+                // `ip netns exec` would mount /sys anew, without the control groups that containers need.
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{name}")).arg(program);
                 command
             }
         }

@@ -61,8 +61,10 @@ fn demo(command: Command) -> Result<()> {
     let name = format!("coracle-demo-{}", std::process::id());
     let ip = |words: &[&str]| step::run(&format!("ip {}", words.join(" ")), Command::new("ip").args(words));
     ip(&["netns", "add", &name])?;
-    let mut inside = Command::new("ip");
-    inside.args(["netns", "exec", &name]).arg(command.get_program()).args(command.get_args());
+    let mut inside = Command::new("nsenter");
+    inside.arg(format!("--net=/run/netns/{name}")).arg(command.get_program()).args(command.get_args());
+    // How full the machine's disk is is no matter of the test's.
+    inside.env("CORACLE_EVICTION_HARD", "memory.available<50Mi");
     if let Some(dir) = command.get_current_dir() {
         inside.current_dir(dir);
     }
