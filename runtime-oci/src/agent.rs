@@ -3,6 +3,7 @@
 //! It keeps little: containers that were created but not started. What runs is known by each pod's shim, asked when needed, so that a restarted agent knows
 //! the same. A shim's directory is `<pod's directory>/runtime/oci`.
 
+mod connect;
 pub mod exe;
 mod files;
 mod remains;
@@ -18,7 +19,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
     wire::{
         connection,
         socket::{AsyncLink, Link},
@@ -434,6 +435,12 @@ impl Runtime for OciRuntime {
     async fn set_service_listeners(&self, _: &SandboxId, _: Vec<(SocketAddr, u16)>) -> Result<(), Error> {
         // As root the kernel serves Services; and only root has containers.
         Ok(())
+    }
+
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {
+        let Some(shim) = self.shared.shim(id) else { return Err(Error::again("ConnectError", format!("pod {id} does not run here"))) };
+        let socket = connect::localhost(shim.pid, port).await;
+        socket.map_err(|error| Error::again("ConnectError", format!("connecting to localhost port {port} in the pod failed: {error}")))
     }
 
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {

@@ -12,8 +12,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, ContainerStatus, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State,
-    Stats, log, wire,
+    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus,
+    State, Stats, log, wire,
 };
 use parking_lot::Mutex;
 use std::{
@@ -535,6 +535,15 @@ impl Runtime for WasmRuntime {
         self.shared.ask(Ask::Listeners(id.clone(), had), fds).await?;
         // One address that cannot be had is no reason to leave the others unheard.
         if refused.is_empty() { Ok(()) } else { Err(Error::again("ServiceListenError", refused.join("; "))) }
+    }
+
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {
+        let ip = self.shared.sandboxes.lock().get(id).copied();
+        let Some(ip) = ip else { return Err(Error::again("ConnectError", format!("pod {id} does not run here"))) };
+        let socket = tokio::net::TcpStream::connect((ip, port)).await;
+        let socket = socket.map_err(|error| Error::again("ConnectError", format!("connecting to {ip} port {port} failed: {error}")))?;
+        _ = socket.set_nodelay(true);
+        Ok(Box::new(socket))
     }
 
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {

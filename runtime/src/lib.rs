@@ -15,12 +15,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub mod exec;
 pub mod linux;
 pub mod log;
 pub mod mock;
 pub mod remove;
 pub mod wire;
 
+pub use exec::{Duplex, ExecSpec, Resize, Session, Standard};
 pub use linux::{LinuxSandbox, Qos, Seccomp, Security};
 
 /// A pod's identity; the sandbox id is its uid.
@@ -108,6 +110,15 @@ pub struct ContainerSpec {
     /// What a process may do.
     #[serde(default)]
     pub security: Security,
+    /// Standard input stays open for whoever attaches; otherwise it is /dev/null.
+    #[serde(default)]
+    pub stdin: bool,
+    /// The end of the first attachment that held standard input is the end of that input.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// All streams are one terminal.
+    #[serde(default)]
+    pub tty: bool,
 }
 
 impl ContainerSpec {
@@ -371,6 +382,28 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// Some of the addresses cannot be had; the others are listened on all the same.
     async fn set_service_listeners(&self, id: &SandboxId, listeners: Vec<(SocketAddr, u16)>) -> Result<(), Error>;
+    /// Starts a program in a running container; returns once it runs.
+    ///
+    /// # Errors
+    /// The container does not run, or the program cannot be started: the message says why.
+    async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
+        let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs";
+        Err(Error::fatal("ExecError", format!("container {}: {why}", spec.container)))
+    }
+    /// The streams of a running container's own program, from now on. Standard input is there only for a container with [`ContainerSpec::stdin`]. Several may be
+    /// attached, and each gets all output; one that does not read is let go when a bounded buffer is full, and the container never waits for it.
+    ///
+    /// # Errors
+    /// The container does not run.
+    async fn attach(&self, id: &ContainerId, streams: Standard) -> Result<Session, Error> {
+        _ = streams;
+        Err(Error::fatal("AttachError", format!("container {id}: wasm containers cannot be attached to; follow their output with kubectl logs -f")))
+    }
+    /// A connection to a TCP port of a sandbox: on localhost in a network of its own, on its address where it has none.
+    ///
+    /// # Errors
+    /// Nobody listens there, or the sandbox is not here.
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error>;
     /// Use of the machine by container name.
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error>;
     /// Removes compiled artifacts and so on that no digest of `keep` needs.

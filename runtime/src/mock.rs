@@ -1,13 +1,15 @@
 //! A runtime that runs nothing: what the node agent's tests drive it with.
 //!
 //! It keeps the contract of [`Runtime`] (idempotent calls, sandboxes before containers, an event for every change) in memory, records every call,
-//! fails on demand, and lets a test play the workload: exit it, lose it, make it complain. A scripted fake was preferred to a mocking library
+//! fails on demand, and lets a test play the workload: exit it, lose it, make it complain. What is run in it with `exec` is one of a few scripted programs ([`script`]);
+//! attached to, it says what it is told; its ports, all but 1, do the same. A scripted fake was preferred to a mocking library
 //! because the agent is tested by what becomes of pods, not by the exact calls it made.
 //!
 //! Cloning gives another handle on the same "machine": drop the agent under test, build a new one on a clone, and it finds what was running.
 
 use crate::{
-    ContainerId, ContainerSpec, ContainerStatus, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
+    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec,
+    SandboxStatus, Session, Standard, State, Stats,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -18,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::Notify;
+use tokio::{io::AsyncWriteExt, sync::Notify};
 
 /// One recorded call: the operation's name (`start_container`, …) and what it was about (digest, sandbox or container id).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,6 +318,40 @@ impl Runtime for MockRuntime {
         Ok(())
     }
 
+    async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
+        self.call("exec", &spec.container)?;
+        match self.machine.lock().container(&spec.container) {
+            Some(Container { state: State::Running { .. }, .. }) => Ok(script::start(&spec)?),
+            _ => Err(missing("running container", &spec.container)),
+        }
+    }
+
+    async fn attach(&self, id: &ContainerId, streams: Standard) -> Result<Session, Error> {
+        self.call("attach", id)?;
+        let spec = match self.machine.lock().container(id) {
+            Some(Container { state: State::Running { .. }, spec, .. }) => spec.clone(),
+            _ => return Err(missing("running container", id)),
+        };
+        script::start(&ExecSpec { container: id.clone(), command: vec!["cat".into()], streams, tty: spec.tty, timeout: None })
+    }
+
+    async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {
+        self.call("connect", id)?;
+        if !self.machine.lock().sandboxes.contains_key(id) {
+            return Err(missing("sandbox", id));
+        }
+        if port == 1 {
+            return Err(Error::again("ConnectError", format!("connecting to localhost port {port} in the pod failed: connection refused")));
+        }
+        let (ours, theirs) = tokio::io::duplex(script::BUFFER);
+        tokio::spawn(async move {
+            let (mut read, mut write) = tokio::io::split(theirs);
+            _ = tokio::io::copy(&mut read, &mut write).await;
+            _ = write.shutdown().await;
+        });
+        Ok(Box::new(ours))
+    }
+
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
         let machine = self.machine.lock();
         let sandbox = machine.sandboxes.get(id).ok_or_else(|| missing("sandbox", id))?;
@@ -328,6 +364,8 @@ impl Runtime for MockRuntime {
         Ok(())
     }
 }
+
+mod script;
 
 #[cfg(test)]
 mod tests;

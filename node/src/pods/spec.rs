@@ -240,6 +240,8 @@ pub struct Container {
     pub tty: bool,
     /// Standard input stays open.
     pub stdin: bool,
+    /// It ends with the first attachment.
+    pub stdin_once: bool,
 }
 
 impl Container {

@@ -481,6 +481,9 @@ impl Work {
             request_timeout: self.options.request_timeout,
             env: variables,
             security: linux::security(pod, container, &self.options.data_dir.join("seccomp"))?,
+            stdin: container.stdin,
+            stdin_once: container.stdin_once,
+            tty: container.tty,
         })
     }
 

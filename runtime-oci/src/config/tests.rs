@@ -38,6 +38,9 @@ fn container() -> ContainerSpec {
         log_max_files: 1,
         request_timeout: Duration::ZERO,
         security: Security::default(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
     }
 }
 

@@ -92,6 +92,9 @@ impl World {
             log_max_files: 3,
             request_timeout: PATIENCE,
             security: Security::default(),
+            stdin: false,
+            stdin_once: false,
+            tty: false,
         }
     }
 

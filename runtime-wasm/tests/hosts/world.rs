@@ -124,6 +124,9 @@ impl World {
             log_max_files: 5,
             request_timeout: Duration::from_secs(10),
             security: coracle_runtime::Security::default(),
+            stdin: false,
+            stdin_once: false,
+            tty: false,
         }
     }
 

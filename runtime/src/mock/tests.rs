@@ -38,6 +38,9 @@ fn container(reference: &str) -> ContainerSpec {
         log_max_files: 0,
         request_timeout: Duration::from_secs(1),
         security: crate::Security::default(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
     }
 }
 
@@ -98,4 +101,28 @@ async fn images_choose_behaviour() {
     assert!(matches!(state(machine.next_event().await), State::Running { .. }));
     assert!(matches!(state(machine.next_event().await), State::Exited { code: 0, .. }));
     assert!(machine.running().is_empty());
+}
+
+#[tokio::test]
+async fn programs_run_in_running_containers() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let machine = MockRuntime::new("oci");
+    machine.run_sandbox(sandbox()).await.unwrap();
+    let id = machine.create_container(container("hello:1")).await.unwrap();
+    let all = Standard { stdin: true, stdout: true, stderr: true };
+    let spec =
+        |words: &str| ExecSpec { container: id.clone(), command: words.split(' ').map(String::from).collect(), streams: all, ..ExecSpec::default() };
+    assert!(machine.exec(spec("cat")).await.is_err(), "it does not run yet");
+    machine.start_container(&id).await.unwrap();
+    assert!(machine.exec(spec("vi")).await.unwrap_err().message.contains("not found"));
+    let mut session = machine.exec(spec("cat")).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"through").await.unwrap();
+    stdin.shutdown().await.unwrap();
+    let mut said = String::new();
+    session.stdout.take().unwrap().read_to_string(&mut said).await.unwrap();
+    assert_eq!((said.as_str(), session.exit.await.unwrap()), ("through", 0));
+    let mut session = machine.exec(spec("exit 7")).await.unwrap();
+    drop(session.stdin.take());
+    assert_eq!(session.exit.await.unwrap(), 7);
 }

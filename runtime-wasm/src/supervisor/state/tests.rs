@@ -41,6 +41,9 @@ pub fn start(name: &str, kind: Kind) -> Start {
         log_max_files: 0,
         request_timeout: Duration::ZERO,
         security: coracle_runtime::Security::default(),
+        stdin: false,
+        stdin_once: false,
+        tty: false,
     };
     let ports = if kind == Kind::Http { vec![80] } else { Vec::new() };
     Start { spec, kind, artifact: "a".into(), ports }
