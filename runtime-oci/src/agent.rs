@@ -7,6 +7,7 @@ mod connect;
 pub mod exe;
 mod files;
 mod remains;
+mod sessions;
 
 use crate::{
     SHIM, cgroup,
@@ -19,13 +20,15 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, Session,
+    Standard, State, Stats,
     wire::{
         connection,
         socket::{AsyncLink, Link},
     },
 };
 use parking_lot::Mutex;
+use sessions::Sessions;
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -96,6 +99,7 @@ struct Shim {
     pid: i32,
     /// Started, as far as this agent has heard.
     known: Arc<Mutex<HashMap<ContainerId, ContainerSpec>>>,
+    sessions: Arc<Sessions>,
 }
 
 fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
@@ -226,7 +230,7 @@ impl Shared {
         };
         if let Some(pod) = &pod {
             let known = pod.containers.iter().map(|(spec, ..)| (spec.id(), spec.clone())).collect();
-            let shim = Shim { connection, spec: Arc::new(pod.spec.clone()), pid, known: Arc::new(Mutex::new(known)) };
+            let shim = Shim { connection, spec: Arc::new(pod.spec.clone()), pid, known: Arc::new(Mutex::new(known)), sessions: Arc::default() };
             self.shims.lock().insert(pod.spec.pod.uid.clone(), shim.clone());
             tokio::spawn(self.clone().follow(shim, receiver));
         }
@@ -238,13 +242,18 @@ impl Shared {
         let sandbox = &shim.spec.pod.uid;
         while let Some(happened) = happened.recv().await {
             match happened {
-                Happened::Superseded => return,
+                Happened::Superseded => return shim.sessions.lost(),
+                Happened::Ended { session, code } => shim.sessions.ended(session, code),
                 Happened::State { container, state } => {
                     let Some(spec) = shim.known.lock().get(&container).cloned() else { continue };
+                    if let State::Exited { code, .. } = &state {
+                        shim.sessions.container_ended(&container, *code);
+                    }
                     _ = self.events.send(Event::Container { sandbox: sandbox.clone(), status: spec.status(state) });
                 }
             }
         }
+        shim.sessions.lost();
         let ours = self.shims.lock().get(sandbox).is_some_and(|known| Arc::ptr_eq(&known.connection, &shim.connection));
         if shim.connection.is_dismissed() || !ours {
             return;
@@ -435,6 +444,16 @@ impl Runtime for OciRuntime {
     async fn set_service_listeners(&self, _: &SandboxId, _: Vec<(SocketAddr, u16)>) -> Result<(), Error> {
         // As root the kernel serves Services; and only root has containers.
         Ok(())
+    }
+
+    async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
+        let shim = self.shared.shim_of(&spec.container)?;
+        sessions::exec(&shim, spec).await
+    }
+
+    async fn attach(&self, id: &ContainerId, streams: Standard) -> Result<Session, Error> {
+        let shim = self.shared.shim_of(id)?;
+        sessions::attach(&shim, id, streams).await
     }
 
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {

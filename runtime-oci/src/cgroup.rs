@@ -152,6 +152,19 @@ impl Trees {
         }
     }
 
+    /// Moves this process into the group, in each tree that has it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or no tree has it, as for a container that has ended.
+    pub fn enter(&self, group: &Path) -> io::Result<()> {
+        let mut entered = Err(io::ErrorKind::NotFound.into());
+        for path in self.paths(group).into_iter().filter(|path| path.is_dir()) {
+            fs::write(path.join("cgroup.procs"), "0").map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            entered = Ok(());
+        }
+        entered
+    }
+
     /// Processes in the group and in those below.
     fn processes(&self, group: &Path) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();

@@ -128,7 +128,7 @@ pub fn config(input: &Input<'_>) -> Result<Value, String> {
     };
     let capabilities = capabilities::of(security, input.unified, input.have);
     let mut process = json!({
-        "terminal": false,
+        "terminal": spec.tty,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": args,
         "env": environment(spec, image, user),
@@ -151,13 +151,18 @@ pub fn config(input: &Input<'_>) -> Result<Value, String> {
 /// The image's variables, then the container's.
 fn environment(spec: &ContainerSpec, image: &ImageConfig, user: &User) -> Vec<String> {
     let mut variables: Vec<(&str, &str)> = vec![("PATH", DEFAULT_PATH), ("HOME", user.home.as_deref().unwrap_or("/"))];
+    if spec.tty {
+        variables.push(("TERM", "xterm"));
+    }
     for (name, value) in image.env.iter().chain(&spec.env) {
         match variables.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,
             None => variables.push((name, value)),
         }
     }
-    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    // A name that is none would be no variable; the kernel's list ends strings with NUL.
+    let sound = |(name, value): &(&str, &str)| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
+    variables.into_iter().filter(sound).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn mounts(input: &Input<'_>) -> Vec<Value> {

@@ -5,60 +5,51 @@
 //! leaks there stays. What it knows is on disk too (`state.json`), for whoever cleans up after it when it is killed.
 #![allow(unsafe_code, reason = "fork and _exit")]
 
+pub mod clients;
 pub mod containers;
+pub mod execs;
 pub mod pause;
 pub mod sandbox;
+mod workers;
 
 use crate::{
     cgroup::{self, Trees},
     wire::{Answer, Answered, Ask, Happened, Pod, Reply, Request, VERSION},
-    worker::{self, Order, Outcome},
 };
-use containers::{Container, Containers, reason};
+use containers::{Containers, reason};
 use coracle_runtime::{
-    ContainerSpec, SandboxSpec,
+    SandboxSpec,
     wire::{Refusal, socket::Link},
 };
+use execs::Execs;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
         prctl,
-        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Pid, fork, pipe2, setsid},
+    unistd::{Pid, setsid},
 };
-use rustix::fs::OFlags;
+use pause::Pause;
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
+use workers::Worker;
 
 /// The name of the socket in the shim's directory.
 pub const SOCKET: &str = "shim.sock";
 /// What the shim knows, as JSON of [`Pod`].
 pub const STATE: &str = "state.json";
-/// A worker that has not made its container by then is killed.
-const WORKER: Duration = Duration::from_secs(60);
 /// Read from a container at a time; all of them share the buffer.
 const BUFFER: usize = 16 << 10;
-
-/// A worker under way.
-struct Worker {
-    pid: Pid,
-    result: File,
-    said: Vec<u8>,
-    due: Instant,
-    /// The request it answers.
-    id: u64,
-    container: Box<Container>,
-}
 
 struct Shim {
     dir: PathBuf,
@@ -70,6 +61,7 @@ struct Shim {
     sandbox: Option<Sandbox>,
     containers: Containers,
     workers: Vec<Worker>,
+    execs: Execs,
     /// Processes that ended before it was known whose they are.
     ended: HashMap<Pid, i32>,
     removing: Option<u64>,
@@ -79,7 +71,8 @@ struct Shim {
 struct Sandbox {
     spec: SandboxSpec,
     mounts: OwnedFd,
-    processes: Option<Pid>,
+    /// The first process of the PID namespace that containers share, if they do.
+    processes: Option<Pause>,
 }
 
 /// The process; `control` is the listening socket in `dir`. Returns its exit code.
@@ -122,6 +115,7 @@ impl Shim {
             sandbox: None,
             containers: Containers::default(),
             workers: Vec::new(),
+            execs: Execs::default(),
             ended: HashMap::new(),
             removing: None,
             buffer: vec![0; BUFFER],
@@ -137,14 +131,15 @@ impl Shim {
     fn turn(&mut self) -> io::Result<bool> {
         let streams = self.containers.streams();
         let mut fds: Vec<PollFd<'_>> = vec![readable(self.signals.as_fd()), readable(self.gone.as_fd()), readable(self.control.as_fd())];
-        fds.extend(self.workers.iter().map(|worker| readable(worker.result.as_fd())));
         let first_stream = fds.len();
         fds.extend(streams.iter().filter_map(|(id, which)| self.containers.stream(id, *which)).map(readable));
+        fds.extend(self.workers.iter().map(|worker| readable(worker.result())));
+        let waited = |wait: bool| if wait { PollFlags::POLLOUT } else { PollFlags::empty() };
+        fds.extend(self.containers.clients().map(|(fd, wait)| PollFd::new(fd, waited(wait))));
         if let Some(agent) = &self.agent {
-            let write = if agent.pending() { PollFlags::POLLOUT } else { PollFlags::empty() };
-            fds.push(PollFd::new(agent.as_fd(), PollFlags::POLLIN | write));
+            fds.push(PollFd::new(agent.as_fd(), PollFlags::POLLIN | waited(agent.pending())));
         }
-        let due = self.containers.due().into_iter().chain(self.workers.iter().map(|worker| worker.due)).min();
+        let due = [self.containers.due(), self.execs.due(), self.workers.iter().map(|worker| worker.due).min()].into_iter().flatten().min();
         let wait = due.map_or(PollTimeout::NONE, |due| {
             let left = due.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -162,6 +157,7 @@ impl Shim {
                 self.containers.read(id, *which, &mut self.buffer);
             }
         }
+        self.containers.flush();
         if is(0) {
             self.reap()?;
         }
@@ -176,6 +172,7 @@ impl Shim {
         if is(2) {
             self.accept();
         }
+        self.execs.enforce();
         self.containers.enforce(&self.trees, self.sandbox.as_ref().map(|sandbox| &sandbox.spec));
         self.listen();
         self.over()
@@ -187,8 +184,8 @@ impl Shim {
         if self.containers.alive() || !self.workers.is_empty() {
             return Ok(false);
         }
-        if let Some(pid) = self.sandbox.as_ref().and_then(|sandbox| sandbox.processes) {
-            _ = kill(pid, Signal::SIGKILL);
+        if let Some(pause) = self.sandbox.as_mut().and_then(|sandbox| sandbox.processes.take()) {
+            pause.end();
         }
         self.answer(id, Ok(Answer::Done));
         if let Some(agent) = &mut self.agent {
@@ -205,6 +202,16 @@ impl Shim {
             _ = before.send(&Answered::Event(Happened::Superseded), Vec::new());
             _ = before.flush();
         }
+        self.abandon();
+    }
+
+    /// The agent has gone, and those who waited for what it was to run or to show with it.
+    fn abandon(&mut self) {
+        self.execs.abandon();
+        for worker in &mut self.workers {
+            worker.abandon(None);
+        }
+        self.containers.abandoned();
     }
 
     /// Takes what the agent asks.
@@ -221,13 +228,13 @@ impl Shim {
         };
         let unread = loop {
             match agent.receive::<Request>() {
-                Ok(Some((request, _))) => asked.push(request),
+                Ok(Some((request, fds))) => asked.push((request, fds)),
                 Ok(None) => break false,
                 Err(_) => break true,
             }
         };
-        for Request { id, ask } in asked {
-            self.asked(id, ask);
+        for (Request { id, ask }, fds) in asked {
+            self.asked(id, ask, fds);
         }
         let stuck = match &mut self.agent {
             Some(agent) if agent.pending() => matches!(agent.flush(), Err(error) if error.kind() != io::ErrorKind::WouldBlock),
@@ -235,6 +242,7 @@ impl Shim {
         };
         if broken || unread || stuck {
             self.agent = None;
+            self.abandon();
         }
     }
 
@@ -250,7 +258,25 @@ impl Shim {
         self.tell(&Answered::Reply(Reply { id, result }));
     }
 
-    fn asked(&mut self, id: u64, ask: Ask) {
+    fn attach(&mut self, id: u64, container: &str, streams: [bool; 3], fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        let [stdin, stdout, stderr] = streams;
+        let pipes = [stdout, stderr].map(|held| if held { fds.next() } else { None });
+        match self.containers.attach(container, pipes) {
+            Ok(input) => {
+                let fds: Vec<Arc<OwnedFd>> = input.filter(|_| stdin).map(Arc::new).into_iter().collect();
+                let reply = Answered::Reply(Reply { id, result: Ok::<_, Refusal>(Answer::Done) });
+                if let Some(agent) = &mut self.agent
+                    && agent.send::<Answered>(&reply, fds).is_err()
+                {
+                    self.agent = None;
+                }
+            }
+            Err(error) => self.answer(id, Err(refusal("AttachError", error.to_string()))),
+        }
+    }
+
+    fn asked(&mut self, id: u64, ask: Ask, fds: Vec<OwnedFd>) {
         match ask {
             Ask::Hello { .. } => self.answer(id, Ok(Answer::Hello { version: VERSION, pid: nix::unistd::getpid().as_raw() })),
             Ask::RunSandbox(spec) => {
@@ -272,6 +298,19 @@ impl Shim {
                 self.save();
                 self.answer(id, done);
             }
+            Ask::Exec(exec) => self.exec(id, *exec, fds),
+            Ask::EndExec(session) => {
+                self.execs.end(session);
+                for worker in &mut self.workers {
+                    worker.abandon(Some(session));
+                }
+                self.answer(id, Ok(Answer::Done));
+            }
+            Ask::Attach { container, stdin, stdout, stderr } => self.attach(id, &container, [stdin, stdout, stderr], fds),
+            Ask::CloseInput(name) => {
+                self.containers.close_input(&name);
+                self.answer(id, Ok(Answer::Done));
+            }
             Ask::List => {
                 let pod = self.pod().map(Box::new);
                 self.answer(id, Ok(Answer::Pod(pod)));
@@ -279,7 +318,7 @@ impl Shim {
             Ask::Remove => {
                 self.removing = Some(id);
                 for worker in &self.workers {
-                    _ = kill(worker.pid, Signal::SIGKILL);
+                    worker.kill();
                 }
                 if let Some(sandbox) = &self.sandbox {
                     self.trees.kill(&cgroup::of_pod(&sandbox.spec.pod.uid, sandbox.spec.linux.qos));
@@ -296,105 +335,10 @@ impl Shim {
         let group = cgroup::of_pod(&spec.pod.uid, linux.qos);
         self.trees.make(&group, &linux.resources, linux.pids_limit)?;
         let mounts = sandbox::enter(&spec, &self.dir)?;
-        let processes = if linux.share_processes && !linux.host_pid { Some(pause::start()?) } else { None };
+        let processes = if linux.share_processes && !linux.host_pid { Some(pause::start(&self.empty()?)?) } else { None };
         self.sandbox = Some(Sandbox { spec, mounts, processes });
         self.save();
         Ok(())
-    }
-
-    fn start(&mut self, id: u64, spec: ContainerSpec) {
-        let name = spec.id();
-        if self.containers.has(&name) {
-            self.answer(id, Ok(Answer::Done));
-        } else if self.workers.iter().any(|worker| worker.container.spec.id() == name) {
-            self.answer(id, Err(refusal("RunContainerError", format!("container {name} is being started"))));
-        } else if let Err(error) = self.work(id, spec) {
-            self.answer(id, Err(refusal("RunContainerError", error.to_string())));
-        }
-    }
-
-    /// Forks a worker.
-    fn work(&mut self, id: u64, spec: ContainerSpec) -> io::Result<()> {
-        let Some(sandbox) = self.sandbox.as_ref().filter(|_| self.removing.is_none()) else {
-            return Err(io::Error::other(format!("container {} has no sandbox; run it first", spec.id())));
-        };
-        let open = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from);
-        let ((result, said), (out, stdout), (err, stderr)) = (open()?, open()?, open()?);
-        for fd in [&result, &out, &err] {
-            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)?;
-        }
-        // SAFETY: this process has one thread, so the child may do anything.
-        match unsafe { fork() }? {
-            ForkResult::Child => {
-                let order = Order {
-                    spec: &spec,
-                    sandbox: &sandbox.spec,
-                    dir: &self.dir,
-                    mounts: &sandbox.mounts,
-                    processes: sandbox.processes.map(|pid| format!("/proc/{pid}/ns/pid").into()),
-                    unified: matches!(self.trees, Trees::V2(_)),
-                    output: [stdout, stderr],
-                };
-                let outcome = worker::run(order);
-                _ = serde_json::to_vec(&outcome).map(|text| File::from(said).write_all(&text));
-                // SAFETY: ends the fork without running what the shim registered.
-                unsafe { libc::_exit(0) }
-            }
-            ForkResult::Parent { child } => {
-                let container = Box::new(Container::new(spec, [out, err])?);
-                self.workers.push(Worker { pid: child, result: File::from(result), said: Vec::new(), due: Instant::now() + WORKER, id, container });
-                Ok(())
-            }
-        }
-    }
-
-    /// Workers that have said something, or were too slow.
-    fn finish_workers(&mut self) {
-        let mut at = 0;
-        while let Some(worker) = self.workers.get_mut(at) {
-            if worker.due <= Instant::now() {
-                _ = kill(worker.pid, Signal::SIGKILL);
-            }
-            let ended = match worker.result.read_to_end(&mut worker.said) {
-                Ok(_) => true,
-                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-            };
-            if ended {
-                let worker = self.workers.swap_remove(at);
-                self.made(worker);
-            } else {
-                at += 1;
-            }
-        }
-    }
-
-    fn made(&mut self, worker: Worker) {
-        let Worker { said, id, mut container, .. } = worker;
-        let killed =
-            || Outcome::Failed("RunContainerError".into(), "the process that makes the container ended or hung; see shim.log of the pod".into());
-        match serde_json::from_slice::<Outcome>(&said).unwrap_or_else(|_| killed()) {
-            Outcome::Started(pid) => {
-                let pid = Pid::from_raw(pid);
-                container.started(pid);
-                self.tell(&Answered::Event(container.happened()));
-                self.containers.add(*container);
-                self.answer(id, Ok(Answer::Done));
-                if let Some(code) = self.ended.remove(&pid) {
-                    self.exited(pid, code);
-                }
-            }
-            Outcome::Failed(reason, message) => {
-                // Its group may hold what libcontainer left when it was killed.
-                if let Some(sandbox) = &self.sandbox {
-                    _ = self.trees.end(&crate::config::group(&container.spec, &sandbox.spec));
-                }
-                self.answer(id, Err(refusal(&reason, message)));
-            }
-        }
-        if self.workers.is_empty() {
-            self.ended.clear();
-        }
-        self.save();
     }
 
     fn reap(&mut self) -> io::Result<()> {
@@ -415,6 +359,12 @@ impl Shim {
 
     /// Whether it was a container's.
     fn exited(&mut self, pid: Pid, code: i32) -> bool {
+        if let Some(happened) = self.execs.exited(pid, code) {
+            if let Some(happened) = happened {
+                self.tell(&Answered::Event(happened));
+            }
+            return true;
+        }
         let Some(sandbox) = &self.sandbox else { return false };
         let Some(container) = self.containers.by_pid(pid) else { return false };
         let group = crate::config::group(&container.spec, &sandbox.spec);
@@ -429,6 +379,13 @@ impl Shim {
             self.answer(id, Ok(Answer::Done));
         }
         true
+    }
+
+    /// A directory with nothing in it.
+    fn empty(&self) -> io::Result<PathBuf> {
+        let path = self.dir.join("empty");
+        fs::create_dir_all(&path)?;
+        Ok(path)
     }
 
     fn pod(&self) -> Option<Pod> {

@@ -5,7 +5,7 @@ use coracle_runtime::{ContainerSpec, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 
 /// Raised when an old shim could not understand a new agent.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// From the agent.
 pub type Request = wire::Request<Ask>;
@@ -30,10 +30,46 @@ pub enum Ask {
     Stop(String, u64),
     /// Forgets an exited container and what it wrote.
     RemoveContainer(String),
+    /// Runs a program in a container that runs. Answered when it runs, or could not be started; [`Happened::Ended`] follows.
+    /// Descriptors: those of `streams` that are held, in the order of their numbers; for a terminal one socket, to which its other end is sent.
+    Exec(Box<Exec>),
+    /// Kills the program of that session, if it still runs.
+    EndExec(u64),
+    /// Sends a copy of what a container writes from now on. Descriptors: the writing ends of pipes for those of `streams` that are held.
+    /// The answer brings the container's standard input, or its terminal, where there is one and it is held.
+    Attach {
+        /// The container.
+        container: String,
+        /// Which.
+        stdin: bool,
+        /// Which.
+        stdout: bool,
+        /// Which.
+        stderr: bool,
+    },
+    /// Ends a container's standard input, once nobody else holds it either.
+    CloseInput(String),
     /// Answered by [`Answer::Pod`].
     List,
     /// Kills what runs; the shim ends. Answered when nothing runs any more.
     Remove,
+}
+
+/// A program to run in a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exec {
+    /// Chosen by the agent.
+    pub session: u64,
+    /// The container.
+    pub container: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Standard input, output and error: which are held; the others are /dev/null.
+    pub streams: [bool; 3],
+    /// All of them are one terminal.
+    pub tty: bool,
+    /// It is killed after so many milliseconds.
+    pub timeout: Option<u64>,
 }
 
 /// A successful [`Reply`].
@@ -70,6 +106,13 @@ pub enum Happened {
         container: String,
         /// The state.
         state: State,
+    },
+    /// A program of [`Ask::Exec`] is over.
+    Ended {
+        /// Its session.
+        session: u64,
+        /// Its exit code, or 128 + signal.
+        code: i32,
     },
     /// Another agent has connected; this one is not listened to any more.
     Superseded,

@@ -3,6 +3,7 @@
 //! It begins with a copy of the machine's mounts as they are now, in which the container's file system is put together; the copy goes with the worker, and what
 //! the container uses of it lives in the container's own mount namespace. Nothing is ever mounted where the machine sees it.
 
+pub mod exec;
 mod payload;
 
 use crate::{
@@ -13,6 +14,7 @@ use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp};
 use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
 use nix::{
     sys::{
+        prctl,
         signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
         stat::{Mode, umask},
         wait::waitpid,
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
     io::Read,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -50,8 +52,16 @@ pub struct Order<'a> {
     pub processes: Option<PathBuf>,
     /// Control groups are of version 2.
     pub unified: bool,
-    /// Standard output and error of the container.
-    pub output: [OwnedFd; 2],
+    /// The container's standard streams.
+    pub streams: Streams,
+}
+
+/// A container's standard streams.
+pub enum Streams {
+    /// Input (none: /dev/null), output and error.
+    Pipes(Option<OwnedFd>, [OwnedFd; 2]),
+    /// A terminal, whose other end is sent to the socket at this path.
+    Terminal(PathBuf),
 }
 
 /// What a worker says at its end.
@@ -148,12 +158,44 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
-    start(spec, dir, &bundle, order.output)
+    start(spec, dir, &bundle, order.streams)
+}
+
+/// First thing in a fork of the shim, whose process id is `shim`: it ends with the shim, cannot be looked into, and holds nothing of the shim's but `keep`. What it forks in turn
+/// becomes a container's process, which is seen by others before it executes its program.
+///
+/// # Errors
+/// The shim is gone already, or the kernel refuses.
+pub fn detach(shim: Pid, keep: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if nix::unistd::getppid() != shim {
+        return Err(nix::errno::Errno::ESRCH.into());
+    }
+    prctl::set_dumpable(false)?;
+    close_all_but(keep);
+    Ok(())
+}
+
+/// Closes every descriptor but the standard ones and these. In a fork that ends by `_exit` or by executing a program: what owned them is never dropped.
+#[allow(unsafe_code, reason = "descriptors by number")]
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut numbers: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd()).filter(|number| *number > 2).collect();
+    numbers.sort_unstable();
+    let mut next = 3;
+    for number in numbers.into_iter().chain([i32::MAX]) {
+        if next < number {
+            // SAFETY: see above.
+            _ = unsafe { libc::close_range(next.unsigned_abs(), (number - 1).unsigned_abs(), 0) };
+        }
+        next = number.saturating_add(1);
+    }
 }
 
 /// As for any program that has just been started: the container inherits this.
 #[allow(unsafe_code, reason = "sigaction")]
 fn reset() {
+    // libcontainer leaves them as they are where there are none to set.
+    _ = nix::unistd::setgroups(&[]);
     _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -204,27 +246,26 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, output: [OwnedFd; 2]) -> Result<i32, Outcome> {
+fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> Result<i32, Outcome> {
     let (mut error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
     let state = dir.join("libcontainer");
     let id = config::name(spec);
     // What an attempt that was cut off left.
     _ = fs::remove_dir_all(state.join(&id));
     fs::create_dir_all(&state).map_err(create_error)?;
-    let null = File::open("/dev/null").map_err(create_error)?;
-    let [stdout, stderr] = output;
     let payload = Payload(Rc::new(word));
-    let made = ContainerBuilder::new(id, SyscallType::default())
+    let builder = ContainerBuilder::new(id, SyscallType::default())
         .with_executor(payload)
         .with_root_path(&state)
-        .map_err(|error| start_error(&chain(&error)))?
-        .with_stdin(null)
-        .with_stdout(stdout)
-        .with_stderr(stderr)
-        .as_init(bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .build();
+        .map_err(|error| start_error(&chain(&error)))?;
+    let builder = match streams {
+        Streams::Terminal(socket) => builder.with_console_socket(Some(socket)),
+        Streams::Pipes(stdin, [stdout, stderr]) => {
+            let stdin = stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok).map_err(create_error)?;
+            builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr)
+        }
+    };
+    let made = builder.as_init(bundle).with_systemd(false).with_detach(true).build();
     // The builder is gone, and our end of the word's pipe with it.
     let mut container = made.map_err(|error| start_error(&chain(&error)))?;
     let pid = container.pid().ok_or_else(|| start_error("libcontainer gave no process id"))?.as_raw();

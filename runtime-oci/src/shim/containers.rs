@@ -1,5 +1,6 @@
 //! The containers of a shim: their streams, their state, and how they are stopped.
 
+use super::clients::Clients;
 use crate::{cgroup::Trees, config, wire::Happened};
 use coracle_runtime::{
     ContainerSpec, SandboxSpec, State,
@@ -9,6 +10,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -64,7 +66,12 @@ pub struct Container {
     pub spec: ContainerSpec,
     state: State,
     pid: Option<Pid>,
+    /// The same process, whatever its number comes to mean.
+    pidfd: Option<OwnedFd>,
     outputs: [Output; 2],
+    /// The writing end of its standard input, or its terminal.
+    input: Option<OwnedFd>,
+    clients: Clients,
     log: Log,
     /// Requests that wait for its end.
     waiting: Vec<u64>,
@@ -72,21 +79,38 @@ pub struct Container {
 }
 
 impl Container {
-    /// Before it runs; `pipes` are the reading ends of its standard output and error.
+    /// Before it runs; `pipes` are the reading ends of its standard output and error, `input` the writing end of its standard input.
+    /// For a terminal there is none of them yet; see [`terminal`](Self::terminal).
     ///
     /// # Errors
     /// Its log cannot be opened.
-    pub fn new(spec: ContainerSpec, pipes: [OwnedFd; 2]) -> io::Result<Self> {
+    pub fn new(spec: ContainerSpec, pipes: [Option<OwnedFd>; 2], input: Option<OwnedFd>) -> io::Result<Self> {
         let file = log::open(&spec.log_path)?;
         let size = file.metadata()?.len();
-        let outputs = pipes.map(|pipe| Output { pipe: Some(pipe.into()), lines: Lines::default() });
+        let outputs = pipes.map(|pipe| Output { pipe: pipe.map(File::from), lines: Lines::default() });
         let log = Log { file: Some(file), size };
-        Ok(Self { spec, state: State::Created, pid: None, outputs, log, waiting: Vec::new(), kill_at: None })
+        let clients = Clients::default();
+        Ok(Self { spec, state: State::Created, pid: None, pidfd: None, outputs, input, clients, log, waiting: Vec::new(), kill_at: None })
     }
 
-    /// It runs.
-    pub fn started(&mut self, pid: Pid) {
+    /// Its streams are that terminal.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn terminal(&mut self, terminal: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&terminal, true)?;
+        self.input = Some(terminal.try_clone()?);
+        if let Some(output) = self.outputs.first_mut() {
+            output.pipe = Some(terminal.into());
+        }
+        Ok(())
+    }
+
+    /// It runs, or has ended and been waited for already: then its number may be another's.
+    pub fn started(&mut self, pid: Pid, there: bool) {
         self.pid = Some(pid);
+        let pid = rustix::process::Pid::from_raw(pid.as_raw()).filter(|_| there);
+        self.pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.state = State::Running { started: SystemTime::now() };
     }
 
@@ -96,6 +120,7 @@ impl Container {
         let (reason, message) = (reason.to_owned(), String::new());
         self.state = State::Exited { code, reason, message, started, finished: SystemTime::now() };
         (self.pid, self.kill_at, self.log.file) = (None, None, None);
+        (self.pidfd, self.input) = (None, None);
         std::mem::take(&mut self.waiting)
     }
 
@@ -113,7 +138,9 @@ impl Container {
         match pipe.read(buffer) {
             Ok(0) => {}
             Ok(count) => {
-                output.lines.push(buffer.get(..count).unwrap_or_default(), |whole, text| log.write(spec, stream, whole, text));
+                let bytes = buffer.get(..count).unwrap_or_default();
+                output.lines.push(bytes, |whole, text| log.write(spec, stream, whole, text));
+                self.clients.write(which, bytes);
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
@@ -122,6 +149,7 @@ impl Container {
         }
         output.pipe = None;
         output.lines.finish(|rest| log.write(spec, stream, true, rest));
+        self.clients.end(which);
         false
     }
 
@@ -138,6 +166,7 @@ impl Container {
                 let stream = if which == 0 { Stream::Out } else { Stream::Err };
                 output.lines.finish(|rest| self.log.write(&self.spec, stream, true, rest));
             }
+            self.clients.end(which);
         }
     }
 }
@@ -171,12 +200,64 @@ impl Containers {
         self.0.iter().any(|container| container.pid.is_some())
     }
 
-    /// Every pipe that is open, by container and number.
+    /// Every pipe that is open and may be read, by container and number.
     pub fn streams(&self) -> Vec<(String, usize)> {
         let open = |container: &Container| {
-            (0..2).filter(|which| container.outputs[*which].pipe.is_some()).map(|which| (container.spec.id(), which)).collect::<Vec<_>>()
+            let readable = |which: &usize| container.outputs[*which].pipe.is_some() && !container.clients.full(*which);
+            (0..2).filter(readable).map(|which| (container.spec.id(), which)).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(open).collect()
+    }
+
+    /// Pipes to those who are attached, and whether they are waited for.
+    pub fn clients(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.0.iter().flat_map(|container| container.clients.watched())
+    }
+
+    /// Writes what those who are attached take.
+    pub fn flush(&mut self) {
+        for container in &mut self.0 {
+            container.clients.flush();
+            // What has ended was waited for by those only who had not read all of it.
+            for which in 0..2 {
+                if container.outputs[which].pipe.is_none() {
+                    container.clients.end(which);
+                }
+            }
+        }
+    }
+
+    /// Attaches a client: pipes for output and error. Gives its standard input or terminal, if there is one.
+    ///
+    /// # Errors
+    /// It does not run, or has too many clients.
+    pub fn attach(&mut self, id: &str, pipes: [Option<OwnedFd>; 2]) -> io::Result<Option<OwnedFd>> {
+        let container = self.find(id).filter(|container| container.pid.is_some());
+        let container = container.ok_or_else(|| io::Error::other(format!("container {id} does not run")))?;
+        if pipes.iter().any(Option::is_some) {
+            container.clients.add(pipes)?;
+        }
+        container.input.as_ref().map(OwnedFd::try_clone).transpose()
+    }
+
+    /// Ends its standard input. A terminal has no end.
+    pub fn close_input(&mut self, id: &str) {
+        if let Some(container) = self.find(id).filter(|container| !container.spec.tty) {
+            container.input = None;
+        }
+    }
+
+    /// The agent is gone, and with it who was attached.
+    pub fn abandoned(&mut self) {
+        for container in &mut self.0 {
+            container.clients.clear();
+        }
+    }
+
+    /// A container that runs, and its first process.
+    pub fn running(&self, id: &str) -> Option<(&ContainerSpec, &OwnedFd)> {
+        let container = self.0.iter().find(|container| container.spec.id() == id && container.pid.is_some())?;
+        Some((&container.spec, container.pidfd.as_ref()?))
     }
 
     /// A pipe to wait for.
@@ -200,7 +281,7 @@ impl Containers {
         let deadline = Instant::now() + grace;
         // A later request may only shorten what an earlier one gave. Without any grace it is killed at once.
         if container.kill_at.is_none() && !grace.is_zero() {
-            _ = kill(pid, stop_signal(&container.spec));
+            signal(pid, stop_signal(&container.spec.image.config.stop_signal));
         }
         container.kill_at = Some(container.kill_at.map_or(deadline, |before| before.min(deadline)));
         false
@@ -222,7 +303,7 @@ impl Containers {
 
     /// When [`enforce`](Self::enforce) has something to do.
     pub fn due(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|container| container.kill_at).min()
+        self.0.iter().flat_map(|container| container.kill_at.into_iter().chain(container.clients.due())).min()
     }
 
     /// Forgets one; whether it could, since it does not run.
@@ -240,12 +321,28 @@ impl Containers {
     }
 }
 
-/// What asks a container to end: its image's `StopSignal`, else SIGTERM.
-fn stop_signal(spec: &ContainerSpec) -> Signal {
-    let name = spec.image.config.stop_signal.to_ascii_uppercase();
-    let by_number = || name.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());
-    let by_name = || name.parse().or_else(|_| format!("SIG{name}").parse()).ok();
-    by_number().or_else(by_name).unwrap_or(Signal::SIGTERM)
+/// The first of the signals that have a meaning only among those who agree on one; glibc keeps the two before it to itself.
+const FIRST_OF_OWN: i32 = 34;
+const LAST_OF_OWN: i32 = 64;
+
+/// What asks a container to end: its image's `StopSignal` (a name with or without SIG, `RTMIN+n`, `RTMAX-n`, or a number), else SIGTERM.
+fn stop_signal(name: &str) -> i32 {
+    let name = name.to_ascii_uppercase();
+    let plain = name.strip_prefix("SIG").unwrap_or(&name);
+    let own = || {
+        let offset = |rest: &str, sign: char| if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse::<i32>().ok() };
+        let from_first = plain.strip_prefix("RTMIN").and_then(|rest| Some(FIRST_OF_OWN + offset(rest, '+')?));
+        from_first.or_else(|| plain.strip_prefix("RTMAX").and_then(|rest| Some(LAST_OF_OWN - offset(rest, '-')?)))
+    };
+    let known = || format!("SIG{plain}").parse::<Signal>().ok().map(|signal| signal as i32);
+    let number = plain.parse::<i32>().ok().or_else(own).or_else(known);
+    number.filter(|number| (1..=LAST_OF_OWN).contains(number)).unwrap_or(Signal::SIGTERM as i32)
+}
+
+/// Sends any signal, those of no name included, to a child that has not been waited for.
+fn signal(pid: Pid, number: i32) {
+    // SAFETY: no memory is involved.
+    _ = unsafe { libc::kill(pid.as_raw(), number) };
 }
 
 #[cfg(test)]
@@ -258,5 +355,10 @@ mod tests {
             [reason(0, 0), reason(0, 1), reason(137, 1), reason(137, 0), reason(1, 0)],
             ["Completed", "Completed", "OOMKilled", "Error", "Error"]
         );
+    }
+    #[test]
+    fn signals_have_names_and_numbers() {
+        let numbers = ["", "SIGQUIT", "quit", "3", "SIGRTMIN+3", "RTMIN", "RTMAX-1", "37", "0", "-5", "99", "RTMIN+", "nonsense"].map(stop_signal);
+        assert_eq!(numbers, [15, 3, 3, 3, 37, 34, 63, 37, 15, 15, 15, 15, 15]);
     }
 }

@@ -1,51 +1,88 @@
 //! The first process of a PID namespace that a pod's containers share: it reaps, and nothing else. It ends with the shim, and all processes of the namespace with it.
+//!
+//! Containers see it, so there is nothing in it to be had: its root is empty and for reading, it is nobody, has no capability and no descriptor but the one it waits at, and the
+//! kernel lets it make no system call but read and exit.
 #![allow(unsafe_code, reason = "fork, and a signal's disposition")]
 
 use super::sandbox::unshare;
+use crate::worker::close_all_but;
 use nix::{
+    mount::{MntFlags, umount2},
     sys::{
         prctl,
-        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
         wait::waitpid,
     },
-    unistd::{ForkResult, Pid, fork, pause, pipe},
+    unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pipe2, pivot_root, setgroups, setresgid, setresuid},
 };
-use rustix::thread::UnshareFlags;
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    thread::{CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set, set_capabilities},
+};
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
 };
 
-/// Starts it; its process id as this process sees it.
+/// As other runtimes' pause programs are.
+const NOBODY: u32 = 65_535;
+
+/// It, and what it waits at.
+pub struct Pause {
+    /// Its process id as this process sees it.
+    pub pid: Pid,
+    _lifeline: OwnedFd,
+}
+
+impl Pause {
+    /// Ends it, and all processes of the namespace.
+    pub fn end(self) {
+        _ = kill(self.pid, Signal::SIGKILL);
+    }
+}
+
+/// Starts it; `root` is an empty directory.
 ///
 /// # Errors
 /// There is no room for another process or namespace.
-pub fn start() -> io::Result<Pid> {
-    let (read, write) = pipe()?;
-    // Closed once the process between us is gone: only then are we the one whose end it must not outlive.
-    let (ready, go) = pipe()?;
+pub fn start(root: &Path) -> io::Result<Pause> {
+    let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC);
+    let ((read, write), (lifeline, held)) = (pipe()?, pipe()?);
     // SAFETY: shims have one thread.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
-            drop(write);
+            drop((write, lifeline));
             let mut text = String::new();
             File::from(read).read_to_string(&mut text)?;
             _ = waitpid(child, None);
-            drop(go);
-            text.trim().parse().map(Pid::from_raw).map_err(|_| io::Error::other("no process could be made in a PID namespace of the pod's"))
+            let pid = text
+                .trim()
+                .parse()
+                .map(Pid::from_raw)
+                .map_err(|_| io::Error::other(format!("the first process of the pod's PID namespace: {text}")))?;
+            Ok(Pause { pid, _lifeline: held })
         }
         ForkResult::Child => {
             drop(read);
-            drop(go);
+            drop(held);
             // The next fork is the namespace's first process. It outlives this one, as the shim's child.
             let made = unshare(UnshareFlags::NEWPID).and_then(|()| {
                 // SAFETY: one thread, as before.
                 match unsafe { fork() }? {
-                    ForkResult::Parent { child } => writeln!(File::from(write), "{child}"),
+                    ForkResult::Parent { child } => {
+                        // What goes wrong is said by the child, which closes the pipe when all is well.
+                        let mut said = File::from(write);
+                        writeln!(said, "{child}")
+                    }
                     ForkResult::Child => {
+                        if let Err(error) = confine(root, &[&lifeline, &write]) {
+                            _ = writeln!(File::from(write), "{error}");
+                            return Err(error);
+                        }
                         drop(write);
-                        _ = File::from(ready).read(&mut [0]);
-                        reap()
+                        wait(&lifeline)
                     }
                 }
             });
@@ -55,16 +92,52 @@ pub fn start() -> io::Result<Pid> {
     }
 }
 
-fn reap() -> ! {
-    _ = prctl::set_name(c"pause");
-    _ = prctl::set_pdeathsig(Signal::SIGKILL);
+fn confine(root: &Path, keep: &[&OwnedFd]) -> io::Result<()> {
+    prctl::set_name(c"pause")?;
+    prctl::set_dumpable(false)?;
+    unshare(UnshareFlags::NEWNS)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("pause", root, "tmpfs", flags, Some(c"size=4k,nr_inodes=1,mode=555"))?;
+    chdir(root)?;
+    // The old root is put over the new one, and is taken away from there: pivot_root(2).
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    close_all_but(&keep.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+    // Not even the first three: they are the shim's log.
+    for number in 0..3 {
+        // SAFETY: nothing of ours uses them any more.
+        _ = unsafe { libc::close(number) };
+    }
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: ignoring runs no code; children whose end is ignored are reaped by the kernel.
-    _ = unsafe { sigaction(Signal::SIGCHLD, &ignore) };
-    _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    // SAFETY: nothing is used any more.
-    _ = unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
-    loop {
-        pause();
+    unsafe { sigaction(Signal::SIGCHLD, &ignore) }?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    for capability in CapabilitySet::all().iter() {
+        // Those that this kernel does not know cannot be removed, nor had.
+        _ = remove_capability_from_bounding_set(capability);
     }
+    setgroups(&[])?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    set_capabilities(
+        None,
+        CapabilitySets { effective: CapabilitySet::empty(), permitted: CapabilitySet::empty(), inheritable: CapabilitySet::empty() },
+    )?;
+    prctl::set_no_new_privs()?;
+    prctl::set_dumpable(false)?;
+    Ok(())
+}
+
+/// Until the shim, which alone holds the other end, is gone.
+fn wait(lifeline: &OwnedFd) -> ! {
+    // SAFETY: from here on only read and exit are possible.
+    _ = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) };
+    let mut byte = [0];
+    while !matches!(rustix::io::read(lifeline, &mut byte), Ok(0)) {}
+    // SAFETY: the only way to end that strict mode has; _exit is another system call.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("it has ended")
 }

@@ -2,13 +2,14 @@
 
 use libcontainer::{
     oci_spec::runtime::Spec,
-    workload::{Executor, ExecutorError, ExecutorValidationError},
+    workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
 };
 use nix::{
     errno::Errno,
-    unistd::{AccessFlags, access, execv},
+    unistd::{AccessFlags, access, execve},
 };
 use std::{
+    collections::HashMap,
     ffi::CString,
     io::Write,
     os::fd::OwnedFd,
@@ -22,8 +23,9 @@ pub struct Payload(pub Rc<OwnedFd>);
 
 impl Executor for Payload {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let args = spec.process().as_ref().and_then(|process| process.args().as_ref()).ok_or(ExecutorError::InvalidArg)?;
-        let why = execute(args);
+        let process = spec.process().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        let args = process.args().as_ref().ok_or(ExecutorError::InvalidArg)?;
+        let why = execute(args, process.env().as_deref().unwrap_or_default());
         if let Ok(pipe) = self.0.try_clone() {
             _ = std::fs::File::from(pipe).write_all(why.as_bytes());
         }
@@ -34,12 +36,18 @@ impl Executor for Payload {
         // Looked at when it is executed, which says the same in better words.
         Ok(())
     }
+
+    fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // They are given to the program in their own order, and never were this process's: their names may be anything.
+        Ok(())
+    }
 }
 
 /// Returns only when it failed, with the reason as runc words it.
-fn execute(args: &[String]) -> String {
+pub fn execute(args: &[String], env: &[String]) -> String {
     let Some(name) = args.first() else { return "no command specified".into() };
-    let program = match find(name, &std::env::var("PATH").unwrap_or_default()) {
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let program = match find(name, path) {
         Ok(program) => program,
         Err(why) => return why,
     };
@@ -50,7 +58,8 @@ fn execute(args: &[String]) -> String {
     ) else {
         return format!("exec: {name:?}: a NUL character in the command line");
     };
-    let error = execv(&path, &line).err().unwrap_or(Errno::EINVAL);
+    let env: Vec<CString> = env.iter().filter_map(|variable| text(variable.as_bytes())).collect();
+    let error = execve(&path, &line, &env).err().unwrap_or(Errno::EINVAL);
     format!("exec {}: {}", program.display(), word(error))
 }
 
@@ -87,7 +96,7 @@ fn executable(program: &Path) -> Result<(), Errno> {
 }
 
 /// As Go words the errors that people meet.
-fn word(error: Errno) -> String {
+pub fn word(error: Errno) -> String {
     error.desc().to_lowercase()
 }
 
@@ -121,6 +130,6 @@ mod tests {
         assert_eq!(find(directory.to_str().unwrap(), "").unwrap_err(), format!("exec: {directory:?}: is a directory"));
         file(&second, "empty", 0o755);
         let empty = second.join("empty");
-        assert_eq!(execute(&[empty.to_str().unwrap().to_owned()]), format!("exec {}: exec format error", empty.display()));
+        assert_eq!(execute(&[empty.to_str().unwrap().to_owned()], &[]), format!("exec {}: exec format error", empty.display()));
     }
 }

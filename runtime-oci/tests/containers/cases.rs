@@ -1,5 +1,6 @@
 //! The tests, by what they are about.
 
+mod exec;
 mod isolation;
 mod life;
 mod resources;
@@ -21,6 +22,15 @@ macro_rules! cases {
 }
 
 cases![
+    exec::programs_run_beside_the_first,
+    exec::a_program_has_what_the_first_process_has,
+    exec::what_cannot_be_run_says_why,
+    exec::programs_end_with_their_session_and_their_time,
+    exec::a_terminal_is_one,
+    exec::nothing_of_the_machine_comes_along,
+    exec::input_and_output_of_a_container,
+    exec::a_container_with_a_terminal,
+    exec::who_does_not_read_is_let_go,
     life::a_container_prints_and_exits,
     life::nothing_is_left_of_a_pod,
     life::containers_are_stopped_with_grace_and_without,

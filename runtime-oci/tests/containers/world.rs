@@ -36,7 +36,7 @@ impl World {
             &dir.path().join("layer"),
             &[
                 "sh", "true", "false", "echo", "cat", "sleep", "id", "ls", "tail", "touch", "mount", "unshare", "ps", "hostname", "seq", "kill",
-                "readlink", "grep", "env", "pwd", "wc", "mknod", "stat", "chmod", "su",
+                "readlink", "stty", "test", "grep", "env", "pwd", "wc", "mknod", "stat", "chmod", "su",
             ],
         );
         Self { runtime: runtime(dir.path()).await, dir: Arc::new(dir), seen: Default::default() }

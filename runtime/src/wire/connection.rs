@@ -18,7 +18,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-type Waiting<R> = HashMap<u64, oneshot::Sender<Result<R, Refusal>>>;
+type Answer<R> = Result<(R, Vec<OwnedFd>), Refusal>;
+type Waiting<R> = HashMap<u64, oneshot::Sender<Answer<R>>>;
 type Outgoing<A> = (Request<A>, Vec<Arc<OwnedFd>>);
 
 /// A connection over which `A` is asked and answered with `R`, and which brings events; calls may come from many tasks.
@@ -69,12 +70,12 @@ where
                 () = self.wake.notified() => {}
                 turned = link.turn() => {
                     turned?;
-                    while let Some((answered, _)) = link.link().receive::<Answered<R, E>>()? {
+                    while let Some((answered, fds)) = link.link().receive::<Answered<R, E>>()? {
                         match answered {
                             Answered::Event(happened) => _ = events.send(happened),
                             Answered::Reply(Reply { id, result }) => {
                                 if let Some(waiting) = self.waiting.lock().remove(&id) {
-                                    _ = waiting.send(result);
+                                    _ = waiting.send(result.map(|answer| (answer, fds)));
                                 }
                             }
                         }
@@ -107,6 +108,11 @@ where
 
     /// Asks, and waits for the answer. `None` when the other side is gone.
     pub async fn ask(&self, ask: A, fds: Vec<Arc<OwnedFd>>) -> Option<Result<R, Refusal>> {
+        Some(self.ask_for(ask, fds).await?.map(|(answer, _)| answer))
+    }
+
+    /// The same for an answer that brings descriptors.
+    pub async fn ask_for(&self, ask: A, fds: Vec<Arc<OwnedFd>>) -> Option<Answer<R>> {
         let (sender, receiver) = oneshot::channel();
         let id = self.next.fetch_add(1, Relaxed);
         self.waiting.lock().insert(id, sender);

@@ -53,8 +53,19 @@ pub async fn processes_are_shared_where_asked_for() {
     let sandbox = world.pod(|sandbox| sandbox.linux.share_processes = true).await;
     let sleeper = world.container(&sandbox, &["sleep", "987"]);
     world.start(&sleeper).await.unwrap();
-    let spec = world.container(&sandbox, &["sh", "-c", "echo $$; ps -o args; cat /proc/1/comm"]);
+    let mut spec = world.container(&sandbox, &["sh", "-c", "echo $$; ps -o args; ls -A /proc/1/root /proc/1/cwd /proc/1/fd; grep -E '^(Uid|CapEff|CapBnd|Seccomp|NoNewPrivs):' /proc/1/status; kill -9 1; cat /proc/1/comm"]);
+    // Even for one that may look into every process.
+    spec.security.add = vec!["SYS_PTRACE".into()];
     let (_, _, lines) = world.finish(&spec).await;
+    let text = lines.join("\n");
+    for wanted in ["Uid:\t65535\t65535\t65535\t65535", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "Seccomp:\t1", "NoNewPrivs:\t1"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let listing: Vec<&str> = lines.iter().map(|line| &line[9..]).skip_while(|line| *line != "/proc/1/root:").take(3).collect();
+    assert_eq!(listing.first(), Some(&"/proc/1/root:"), "{text}");
+    for nothing in ["etc", "bin", "work", "usr"] {
+        assert!(!lines.iter().any(|line| &line[9..] == nothing), "the machine's files are seen: {text}");
+    }
     assert_ne!(lines[0], "stdout F 1");
     assert!(lines.iter().any(|line| line.contains("sleep 987")), "{lines:?}");
     assert_eq!(lines.last().map(String::as_str), Some("stdout F pause"));
