@@ -13,9 +13,10 @@ use crate::{
     auth::{Attributes, User},
     pipeline::{Core, object},
 };
+use bytes::Bytes;
 use coracle_api::{registry::newest_first, status::Status};
 use coracle_link::pki::{self, Authority, KeyPair};
-use coracle_store::{Key, Object, Snapshot};
+use coracle_store::{Key, Object, Snapshot, Store};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -158,6 +159,12 @@ pub struct Aggregation {
     identity: OnceLock<(KeyPair, String)>,
     documents: Mutex<HashMap<String, Document>>,
     published: Mutex<HashMap<String, openapi::Published>>,
+    merged: Mutex<Option<(String, Bytes)>>,
+}
+
+/// What is learned of an APIService while it is being deleted is not kept: nobody would forget it. Asked under the lock that [`Aggregation::forget`] takes after the deletion.
+fn is_stored(store: &Store, name: &str) -> bool {
+    store.snapshot().get(&Key::new(API_SERVICES, "", name)).is_some()
 }
 
 impl Aggregation {
@@ -190,8 +197,11 @@ impl Aggregation {
     }
 
     /// A server told of its resources.
-    pub fn told(&self, name: &str, list: Value) {
-        self.documents.lock().insert(name.to_owned(), Document { list: Arc::new(list), current: true });
+    pub fn told(&self, store: &Store, name: &str, list: Value) {
+        let mut documents = self.documents.lock();
+        if is_stored(store, name) {
+            documents.insert(name.to_owned(), Document { list: Arc::new(list), current: true });
+        }
     }
 
     /// A server did not tell: what it said before is old.
@@ -205,6 +215,7 @@ impl Aggregation {
     pub fn forget(&self, name: &str) {
         self.documents.lock().remove(name);
         self.published.lock().remove(name);
+        *self.merged.lock() = None;
     }
 
     /// What a server publishes of its OpenAPI.
@@ -212,16 +223,32 @@ impl Aggregation {
         self.published.lock().get(name).cloned().unwrap_or_default()
     }
 
-    /// Keeps what a server publishes, if there is room.
-    fn publish(&self, name: &str, published: openapi::Published) {
+    /// Keeps what a server publishes; that it was fetched alone, if there is no room.
+    fn publish(&self, store: &Store, name: &str, published: openapi::Published) {
         let mut all = self.published.lock();
         let others: usize = all.iter().filter(|(its, _)| *its != name).map(|(_, published)| published.bytes()).sum();
-        if others + published.bytes() > openapi::MAX_KEPT {
+        let fits = others + published.bytes() <= openapi::MAX_KEPT;
+        if !fits {
             tracing::warn!(name, "the OpenAPI documents of remote servers are too large together; that of this one is left out");
-            all.remove(name);
-        } else {
-            all.insert(name.to_owned(), published);
         }
+        if is_stored(store, name) {
+            all.insert(name.to_owned(), if fits { published } else { published.without_documents() });
+        }
+    }
+
+    /// The document that this hash names, made if it is not the one that was asked for last.
+    pub(crate) fn merged(&self, hash: &str, make: impl FnOnce() -> Result<Vec<u8>, String>) -> Result<Bytes, String> {
+        // Whoever asks for the same meanwhile waits for it: to make it twice takes longer.
+        let mut kept = self.merged.lock();
+        if let Some((_, document)) = kept.as_ref().filter(|(its, _)| its == hash) {
+            return Ok(document.clone());
+        }
+        *kept = None;
+        let document = Bytes::from(make()?);
+        if document.len() <= openapi::MAX_KEPT {
+            *kept = Some((hash.to_owned(), document.clone()));
+        }
+        Ok(document)
     }
 
     fn document(&self, name: &str) -> Option<Document> {

@@ -4,6 +4,7 @@
 //! function ([`route::parse`]) for every resource there is or will be.
 
 pub mod accept;
+mod begun;
 mod compress;
 mod connection;
 mod discovery;
@@ -32,6 +33,7 @@ use crate::{
 };
 use accept::Offer;
 use axum::body::Body as HttpBody;
+use begun::Begun;
 use bytes::Bytes;
 use coracle_api::{
     registry::{Resource, ResourceRef},
@@ -50,6 +52,9 @@ pub const MAX_BODY: usize = 3 * 1024 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(60);
 /// How long a request that is no watch, log or proxy may take.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// What is written of an answer before its head goes out, bytes.
+const SMALL: usize = 16 * 1024;
 
 /// One request without its body.
 #[derive(Clone, Copy)]
@@ -104,14 +109,14 @@ async fn accepted(
         let user = core.auth.impersonate(&user?, wanted_user(call.headers)?)?;
         let (judged, turn) = core.inflight.enter(&user, &asked).await;
         let held = async {
-            let _turn = turn?;
+            let turn = turn?;
             let place = if long { Some(core.inflight.stream()?) } else { None };
             let (bytes, _room) = content(core, call, body).await?;
             told.request(&bytes);
             let answer = bounded(core, user, call, route.clone(), bytes).await?;
             Ok(match place {
                 Some(place) => told::hold(answer, place),
-                None => answer,
+                None => written(core, answer, turn).await,
             })
         };
         Ok((judged, held.await))
@@ -122,6 +127,18 @@ async fn accepted(
     };
     told.judged(judged);
     told.done(answer, long).await
+}
+
+/// An answer that is written as it is read (a list) keeps its turn until that is done, but no longer than a request may take: a slow reader is no work.
+async fn written(core: &Core, answer: Response<HttpBody>, turn: inflight::Turn) -> Response<HttpBody> {
+    if http_body::Body::size_hint(answer.body()).exact().is_some() || answer.extensions().get::<compress::Document>().is_none() {
+        return answer;
+    }
+    let (head, body) = answer.into_parts();
+    match begun::read(body, SMALL).await {
+        Begun::Whole(whole) => Response::from_parts(head, whole.into()),
+        Begun::More(source) => told::hold(Response::from_parts(head, source.into_body()), core.inflight.lease(turn, REQUEST_TIME)),
+    }
 }
 
 /// The body of a request, and the room it takes.
@@ -187,7 +204,8 @@ fn wanted_user(headers: &HeaderMap) -> Result<impersonate::Wanted, Status> {
     let mut wanted = impersonate::Wanted::default();
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("impersonate-") else { continue };
-        let value = value.to_str().map_err(|_| Status::bad_request(format!("header {name} is not readable text")))?.to_string();
+        let value =
+            std::str::from_utf8(value.as_bytes()).map_err(|_| Status::bad_request(format!("header {name} is not readable text")))?.to_string();
         match rest {
             "user" => wanted.name = value,
             "uid" => wanted.uid = value,
@@ -284,10 +302,22 @@ async fn dispatch(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, route: Rout
             if let ["apis", group, version] = parts[..]
                 && let Some(remote) = core.remote(group, version)
             {
+                plain(call.path)?;
                 core.authorize_path(&user, &call.method.as_str().to_ascii_lowercase(), call.path)?;
-                return core.pass_on(&remote, &user, call.passed(body)).await;
+                // There is nothing here to change over to.
+                return core.pass_on(&remote, &user, Call { upgrade: None, ..call }.passed(body)).await;
             }
             paths::serve(core, &user, call.method, call.path, call.raw_query, &parts, call.headers).await
+        }
+    }
+}
+
+/// What another server would perhaps read otherwise is not passed on: it is authorized as it is read here.
+fn plain(path: &str) -> Result<(), Status> {
+    match route::is_plain(path) {
+        true => Ok(()),
+        false => {
+            Err(Status::bad_request("the path of the request can be read in more than one way: it has empty or dotted parts, or encoded slashes"))
         }
     }
 }
@@ -299,6 +329,9 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
     let verb = route::verb(call.method, &target, watch).ok_or_else(Status::method_not_allowed)?;
     let row = row_of(core, &target).await;
     let remote = if row.is_none() { core.remote(&target.group, &target.version) } else { None };
+    if remote.is_some() {
+        plain(call.path)?;
+    }
     let Some(row) = row.filter(|row| row.namespaced() || target.namespace.is_empty()) else {
         // Who may not ask learns nothing, not even that it does not exist.
         core.authorize(

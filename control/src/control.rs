@@ -178,7 +178,7 @@ impl Control {
         tasks.spawn("rbac rules", async move { auth.run().await });
         core.inflight.fairness.reload(&store);
         let fair = core.clone();
-        tasks.spawn("priority levels", async move { fair.inflight.fairness.follow(&fair.store).await });
+        tasks.spawn("priority levels", async move { fair.inflight.follow(&fair.store).await });
         tasks.spawn("event recorder", events::run(client.clone(), queue));
         tasks.spawn("metrics", coracle_apiserver::metrics::run(core.clone()));
         tasks.spawn("event expiry", expiry::run(store));

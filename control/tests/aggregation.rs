@@ -17,7 +17,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -38,8 +38,16 @@ fn whole(value: &Value) -> Body {
     Full::from(value.to_string()).boxed()
 }
 
+/// What the tests know and say of the other server.
+#[derive(Default)]
+struct Remote {
+    ill: AtomicBool,
+    /// Paths that it was asked for, but for checks and documents.
+    asked: Mutex<Vec<String>>,
+}
+
 /// Answers as a server behind the aggregation layer does, and tells who it was asked by.
-async fn serve(ill: Arc<AtomicBool>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn serve(remote: Arc<Remote>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if let Some(wanted) = request.headers().get("upgrade").cloned() {
         let (upgraded, refused) = (hyper::upgrade::on(&mut request), request.uri().path().ends_with("/refused"));
         tokio::spawn(async move {
@@ -56,10 +64,13 @@ async fn serve(ill: Arc<AtomicBool>, mut request: Request<Incoming>) -> Result<R
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let answer = |code: u16, body: Body| Response::builder().status(code).header("content-type", "application/json").body(body).expect("a response");
-    if ill.load(SeqCst) {
+    if remote.ill.load(SeqCst) {
         return Ok(answer(500, whole(&json!({}))));
     }
     let path = parts.uri.path();
+    if path != WARDLE && !path.starts_with("/openapi/") {
+        remote.asked.lock().expect("a list").push(path.to_owned());
+    }
     let flunders = format!("{WARDLE}/namespaces/default/flunders");
     if path.starts_with("/openapi/") {
         let asked = parts.headers.get("if-none-match").is_some_and(|tag| tag == "\"two\"");
@@ -138,7 +149,8 @@ async fn serve(ill: Arc<AtomicBool>, mut request: Request<Incoming>) -> Result<R
         });
         answer(200, BodyExt::boxed(StreamBody::new(Box::pin(stream) as std::pin::Pin<Box<dyn futures::Stream<Item = _> + Send + Sync>>)))
     } else {
-        let all = |name: &str| parts.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let all = |name: &str| parts.headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",");
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         let told = json!({
             "user": all("x-remote-user"), "groups": all("x-remote-group"), "method": parts.method.as_str(), "authorization": all("authorization"), "sent": sent,
@@ -148,7 +160,7 @@ async fn serve(ill: Arc<AtomicBool>, mut request: Request<Incoming>) -> Result<R
 }
 
 /// A server that takes only those who have the front proxy's certificate.
-async fn server(authority: &Authority, front_proxy: &str, ill: Arc<AtomicBool>) -> SocketAddr {
+async fn server(authority: &Authority, front_proxy: &str, remote: Arc<Remote>) -> SocketAddr {
     let identity = authority.server(&["wardle.default.svc".into()], DAY).expect("a certificate");
     let mut roots = RootCertStore::empty();
     for certificate in pki::certificates(front_proxy).expect("the front proxy's CA") {
@@ -168,10 +180,10 @@ async fn server(authority: &Authority, front_proxy: &str, ill: Arc<AtomicBool>) 
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, ill) = (acceptor.clone(), ill.clone());
+            let (acceptor, remote) = (acceptor.clone(), remote.clone());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(move |request| serve(ill.clone(), request));
+                let service = service_fn(move |request| serve(remote.clone(), request));
                 let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
             });
         }
@@ -201,6 +213,51 @@ async fn upgrade(cluster: &Cluster, path: &str, to: &str, sent: &[u8]) -> (Strin
     (head.to_lowercase(), rest)
 }
 
+/// What is authorized is what the other server is asked for: it decodes paths before it splits them, as Go's servers do.
+async fn paths_are_read_in_one_way(cluster: &Cluster, remote: &Remote) {
+    let mut admin = cluster.admin().await;
+    let rule = json!({"apiGroups": ["wardle.example.com"], "resources": ["flunders"], "verbs": ["get", "create", "watch"]});
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/mine";
+    assert_eq!(admin.post("/api/v1/namespaces", json!({"metadata": {"name": "mine"}})).await.code, 201);
+    assert_eq!(admin.post(&format!("{RBAC}/roles"), json!({"metadata": {"name": "own"}, "rules": [rule]})).await.code, 201);
+    let subject = json!({"kind": "User", "name": "jürgen", "apiGroup": "rbac.authorization.k8s.io"});
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "own"});
+    let binding = json!({"metadata": {"name": "own"}, "subjects": [subject], "roleRef": role});
+    assert_eq!(admin.post(&format!("{RBAC}/rolebindings"), binding).await.code, 201);
+    let mut user = cluster.admin().await;
+    user.headers = vec![("Impersonate-User".into(), "jürgen".into())];
+    // The role is in force once what is its own can be asked for; the name goes on as it is.
+    while user.get(&format!("{WARDLE}/namespaces/mine/flunders/a")).await.code == 403 {
+        tokio::task::yield_now().await;
+    }
+    remote.asked.lock().expect("a list").clear();
+    for path in [
+        "namespaces/mine/flunders/a%2F..%2F..%2F..%2Fdefault%2Fflunders%2Fb",
+        "namespaces/mine/flunders/..%2F..%2Fdefault/flunders",
+        "namespaces/mine%2Fflunders%2Fa/flunders/b",
+        "namespaces/mine/flunders/../../default/flunders/b",
+        "namespaces/mine//flunders/a",
+        "namespaces/mine/flunders/a/",
+        "/namespaces/mine/flunders/a",
+        "namespaces/mine/flunders/%2e%2e",
+        "namespaces/mine/flunders/a%252Fb",
+        "namespaces/mine/flunders/a%20b",
+    ] {
+        for (peer, who) in [(&mut user, "user"), (&mut admin, "administrator")] {
+            let code = peer.get(&format!("{WARDLE}/{path}")).await.code;
+            let plain = ["a/", "a%252Fb", "a%20b"].iter().any(|end| path.ends_with(end));
+            assert_eq!(code, if plain { 404 } else { 400 }, "{path} of the {who}");
+        }
+    }
+    let asked = std::mem::take(&mut *remote.asked.lock().expect("a list"));
+    let own = |name: &str| format!("{WARDLE}/namespaces/mine/flunders/{name}");
+    assert_eq!(asked, ["a/", "a/", "a%252Fb", "a%252Fb", "a%20b", "a%20b"].map(own), "nothing else went out");
+    let told = user.post(&format!("{WARDLE}/namespaces/default/flunders"), json!({})).await;
+    assert_eq!(told.code, 403);
+    admin.headers = vec![("Impersonate-User".into(), "jürgen".into()), ("Impersonate-Group".into(), "system:masters".into())];
+    assert_eq!(admin.get(&format!("{WARDLE}/namespaces/default/flunders")).await.body["user"], "jürgen");
+}
+
 async fn connections_are_upgraded(cluster: &Cluster) {
     let flunder = format!("{WARDLE}/namespaces/default/flunders/a/attach");
     for to in ["websocket", "SPDY/3.1"] {
@@ -208,6 +265,8 @@ async fn connections_are_upgraded(cluster: &Cluster) {
         assert!(head.starts_with("http/1.1 101") && head.contains(&format!("upgrade: {}", to.to_lowercase())), "{head}");
         assert_eq!(rest, "hello and good-bye");
     }
+    let (head, _) = upgrade(cluster, WARDLE, "websocket", b"").await;
+    assert!(head.starts_with("http/1.1 200"), "a list of resources is no stream: {head}");
     let (head, _) = upgrade(cluster, &format!("{WARDLE}/namespaces/default/flunders/a/refused"), "websocket", b"").await;
     assert!(head.starts_with("http/1.1 403"), "its own answer: {head}");
 }
@@ -347,8 +406,8 @@ async fn another_server_is_discovered_and_asked(cluster: &Cluster, admin: &mut P
     let front_proxy = trust["data"]["requestheader-client-ca-file"].as_str().expect("a CA");
     let dir = tempfile::tempdir().expect("a directory");
     let authority = Authority::open(dir.path()).expect("an authority");
-    let ill = Arc::new(AtomicBool::new(false));
-    let address = server(&authority, front_proxy, ill.clone()).await;
+    let remote = Arc::new(Remote::default());
+    let address = server(&authority, front_proxy, remote.clone()).await;
 
     let spec = json!({
         "group": "wardle.example.com", "version": "v1alpha1", "groupPriorityMinimum": 2000, "versionPriority": 200,
@@ -403,6 +462,7 @@ async fn another_server_is_discovered_and_asked(cluster: &Cluster, admin: &mut P
     assert_eq!(watch.next().await.expect("an event")["object"]["metadata"]["name"], "one");
     drop(watch);
 
+    paths_are_read_in_one_way(cluster, &remote).await;
     documents_are_merged(admin).await;
     autoscalers_ask_other_servers(admin, &STANDARD.encode(authority.ca_pem())).await;
     connections_are_upgraded(cluster).await;
@@ -417,7 +477,7 @@ async fn another_server_is_discovered_and_asked(cluster: &Cluster, admin: &mut P
     );
 
     // it falls ill: what it said is kept, requests are refused
-    ill.store(true, SeqCst);
+    remote.ill.store(true, SeqCst);
     let touch = json!({"spec": {"versionPriority": 400}}).to_string();
     assert_eq!(admin.send("PATCH", &format!("{SERVICES}/{NAME}"), "application/merge-patch+json", touch).await.code, 200);
     let condition = until(admin, NAME, "False", "FailedDiscoveryCheck").await;

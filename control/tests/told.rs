@@ -166,7 +166,7 @@ async fn nodes_may_what_is_theirs(cluster: &Cluster) {
 }
 
 /// Requests that the log is looked through for.
-async fn audited(cluster: &Cluster) -> [String; 3] {
+async fn audited(cluster: &Cluster) -> [String; 5] {
     let mut admin = as_user(cluster, &[("x-forwarded-for", "192.0.2.7, nonsense"), ("user-agent", "test/1")]).await;
     let map = json!({"metadata": {"name": "seen"}, "data": {"k": "v"}});
     let created = admin.post("/api/v1/namespaces/default/configmaps", map).await;
@@ -178,10 +178,25 @@ async fn audited(cluster: &Cluster) -> [String; 3] {
     let mut events = watcher.watch("/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0").await;
     assert!(events.next().await.is_some());
     drop((events, watcher));
-    [created.header("audit-id").into(), refused.header("audit-id").into(), "the-watch".into()]
+    let listed = admin.get("/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Dseen").await;
+    let large = json!({"metadata": {"name": "large"}, "data": {"k": "v".repeat(900_000)}});
+    for name in ["one", "two", "three"] {
+        let mut large = large.clone();
+        large["metadata"]["name"] = name.into();
+        assert_eq!(admin.post("/api/v1/namespaces/default/configmaps", large).await.code, 201);
+    }
+    let all = admin.get("/api/v1/namespaces/default/configmaps").await;
+    assert!(all.body["items"].as_array().is_some_and(|items| items.len() > 3), "what is not kept goes out all the same");
+    [
+        created.header("audit-id").into(),
+        refused.header("audit-id").into(),
+        "the-watch".into(),
+        listed.header("audit-id").into(),
+        all.header("audit-id").into(),
+    ]
 }
 
-fn the_log_tells(lines: &[Value], [created, refused, watched]: &[String; 3]) {
+fn the_log_tells(lines: &[Value], [created, refused, watched, listed, all]: &[String; 5]) {
     let of = |id: &str| lines.iter().filter(|line| line["auditID"] == *id).collect::<Vec<_>>();
     let [created] = of(created)[..] else { panic!("one line: {:?}", of(created)) };
     assert_eq!((&created["level"], &created["stage"], &created["verb"]), (&"RequestResponse".into(), &"ResponseComplete".into(), &"create".into()));
@@ -190,6 +205,11 @@ fn the_log_tells(lines: &[Value], [created, refused, watched]: &[String; 3]) {
     assert_eq!((&created["requestObject"]["data"]["k"], &created["responseStatus"]["code"]), (&"v".into(), &201.into()));
     assert!(created["responseObject"]["metadata"]["uid"].is_string() && created["responseObject"]["metadata"]["managedFields"].is_null());
     assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+    let [listed] = of(listed)[..] else { panic!("one line") };
+    let item = &listed["responseObject"]["items"][0];
+    assert_eq!((&item["data"]["k"], &item["metadata"]["managedFields"]), (&"v".into(), &Value::Null), "a list is an answer like others");
+    let [all] = of(all)[..] else { panic!("one line") };
+    assert_eq!((&all["responseObject"], &all["annotations"]["audit.coracle.dev/response-omitted"]), (&Value::Null, &"too large".into()));
     let [refused] = of(refused)[..] else { panic!("one line") };
     assert_eq!((&refused["user"]["username"], &refused["impersonatedUser"]["username"]), (&"kubernetes-admin".into(), &"bob".into()));
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");

@@ -62,7 +62,8 @@ fn sign(headers: &mut HeaderMap, user: &User) -> Result<(), String> {
     for name in foreign {
         headers.remove(name);
     }
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| format!("{text:?} cannot stand in a header"));
+    // Any text but control characters, as Go's client has it.
+    let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} cannot stand in a header"));
     headers.insert("x-remote-user", value(&user.name)?);
     if !user.uid.is_empty() {
         headers.insert("x-remote-uid", value(&user.uid)?);
@@ -184,5 +185,7 @@ mod tests {
         assert_eq!((all("x-remote-user"), all("x-remote-group")), (vec!["jane"], vec!["dev", "ops"]));
         assert_eq!((all("x-remote-extra-example.com%2Frole"), all("impersonate-user"), all("accept")), (vec!["x"], vec![], vec!["*/*"]));
         assert!(sign(&mut headers, &User { name: "a\nb".into(), ..User::default() }).is_err());
+        sign(&mut headers, &User { name: "jürgen".into(), groups: vec!["日本".into()], ..User::default() }).expect("any name");
+        assert_eq!((headers["x-remote-user"].as_bytes(), headers["x-remote-group"].as_bytes()), ("jürgen".as_bytes(), "日本".as_bytes()));
     }
 }

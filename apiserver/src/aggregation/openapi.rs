@@ -57,6 +57,11 @@ impl Published {
         self.v3.as_ref().map_or(0, |document| document.json.len()) + self.v2.as_ref().map_or(0, |share| share.json.len())
     }
 
+    /// That it was fetched, and nothing else.
+    pub(super) fn without_documents(&self) -> Self {
+        Self { at: self.at, ..Self::default() }
+    }
+
     /// What names its part of the whole; empty if it has none.
     pub fn tag(&self) -> &str {
         self.v2.as_ref().map_or("", |share| &share.hash)
@@ -164,7 +169,7 @@ impl Core {
         let told = |error: &String| tracing::debug!(name, error, "a remote server's OpenAPI document cannot be read");
         let v3 = self.newest_v3(service, known.v3.as_ref()).await.inspect_err(told).unwrap_or_else(|_| known.v3.clone());
         let v2 = self.newest_v2(service, known.v2.as_ref()).await.inspect_err(told).unwrap_or_else(|_| known.v2.clone());
-        self.aggregation.publish(name, Published { at: Some(Instant::now()), v3, v2 });
+        self.aggregation.publish(&self.store, name, Published { at: Some(Instant::now()), v3, v2 });
     }
 }
 

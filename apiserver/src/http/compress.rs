@@ -1,11 +1,11 @@
 //! Gzip of large documents for clients that ask for it, as upstream: the lowest level, from 128 KiB on, never for watches and other streams.
 
+use super::begun::{self, Begun, Source};
 use axum::body::Body;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderValue, Response, header};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use std::io::Write as _;
 
 /// Smaller documents are not worth it.
@@ -33,55 +33,15 @@ pub async fn answer(response: Response<Body>, accept_encoding: Option<&str>) -> 
     if small || !wanted {
         return response;
     }
-    let (mut head, mut body) = response.into_parts();
-    let (mut begun, mut size) = (Vec::new(), 0);
-    let mut failed = None;
-    while size <= LARGE {
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let data = frame.into_data().unwrap_or_default();
-                size += data.len();
-                begun.push(data);
-            }
-            Some(Err(error)) => {
-                failed = Some(error);
-                break;
-            }
-            None => break,
-        }
-    }
-    begun.reverse();
-    let source = Source { begun, body, failed };
-    if size <= LARGE {
-        return Response::from_parts(
-            head,
-            Body::from_stream(futures::stream::unfold(source, async |mut source| Some((source.next().await?, source)))),
-        );
-    }
+    let (mut head, body) = response.into_parts();
+    let source = match begun::read(body, LARGE).await {
+        Begun::Whole(small) => return Response::from_parts(head, Body::from(small)),
+        Begun::More(source) => source,
+    };
     head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     head.headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     head.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(head, Body::from_stream(zipped(source)))
-}
-
-/// A body whose first pieces were read already.
-struct Source {
-    /// Last one first.
-    begun: Vec<Bytes>,
-    body: Body,
-    failed: Option<axum::Error>,
-}
-
-impl Source {
-    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
-        if let Some(piece) = self.begun.pop() {
-            return Some(Ok(piece));
-        }
-        if let Some(error) = self.failed.take() {
-            return Some(Err(error));
-        }
-        Some(self.body.frame().await?.map(|frame| frame.into_data().unwrap_or_default()))
-    }
 }
 
 fn zipped(source: Source) -> impl futures::Stream<Item = Result<Bytes, axum::Error>> {
@@ -111,6 +71,7 @@ fn zipped(source: Source) -> impl futures::Stream<Item = Result<Bytes, axum::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt;
     use std::{convert::Infallible, io::Read};
 
     async fn sent(bytes: &[u8], pieces: usize, header: Option<&str>, mark: bool) -> (bool, Vec<u8>) {

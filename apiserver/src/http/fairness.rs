@@ -67,6 +67,31 @@ impl Drop for Seat {
     }
 }
 
+/// Somebody in a queue. Who gives up, for want of time or because the client went away, makes room at once.
+struct Waiting<'w> {
+    seats: &'w Arc<Seats>,
+    flow: &'w str,
+    receiver: Option<oneshot::Receiver<Seat>>,
+}
+
+impl Waiting<'_> {
+    /// The seat; none if the level is gone: nothing limits any more.
+    async fn seat(&mut self) -> Option<Seat> {
+        let seat = self.receiver.as_mut()?.await.ok();
+        self.receiver = None;
+        seat
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // A seat that came this moment goes back with its channel, before the queue is locked.
+        if self.receiver.take().is_some() {
+            self.seats.0.lock().count(|gate| gate.forget(self.flow, oneshot::Sender::is_closed));
+        }
+    }
+}
+
 impl State {
     fn new(level: &Level, now: Instant) -> Self {
         let limit = level.span.initial();
@@ -160,19 +185,22 @@ impl Fairness {
         }
         drop(seats);
         *self.rules.write() = Arc::new(rules);
-        self.lend(now);
+        self.share(|state| state.level);
     }
 
     /// Ends a period: sets every level's limit by what was wanted in it.
     fn lend(&self, now: Instant) {
-        let all: Vec<Arc<Seats>> = self.seats.lock().values().cloned().collect();
-        let look = |seats: &Arc<Seats>| {
-            let mut state = seats.0.lock();
+        self.share(|state| {
             let observed = state.demand.take(now);
             state.level.demand.update(observed);
             state.level
-        };
-        let levels: Vec<lending::Level> = all.iter().map(look).collect();
+        });
+    }
+
+    /// Sets every level's limit.
+    fn share(&self, level: impl Fn(&mut State) -> lending::Level) {
+        let all: Vec<Arc<Seats>> = self.seats.lock().values().cloned().collect();
+        let levels: Vec<lending::Level> = all.iter().map(|seats| level(&mut seats.0.lock())).collect();
         for (seats, limit) in all.iter().zip(lending::limits(&levels)) {
             seats.limit(limit);
         }
@@ -226,12 +254,13 @@ impl Fairness {
         let seat = match answer {
             Answer::Now => Ok(Some(Seat::of(&seats, exempt))),
             Answer::Full => Err(too_many()),
-            Answer::Wait => match tokio::time::timeout(WAIT, receiver).await {
-                Ok(Ok(seat)) => Ok(Some(seat)),
-                // The level is gone: nothing limits any more.
-                Ok(Err(_)) => Ok(None),
-                Err(_) => Err(too_many()),
-            },
+            Answer::Wait => {
+                let mut waiting = Waiting { seats: &seats, flow: &flow, receiver: Some(receiver) };
+                match tokio::time::timeout(WAIT, waiting.seat()).await {
+                    Ok(seat) => Ok(seat),
+                    Err(_) => Err(too_many()),
+                }
+            }
         };
         (judged, seat)
     }

@@ -6,7 +6,13 @@
 use super::fairness::{Fairness, Judged, Seat, too_many};
 use crate::auth::{Attributes, User};
 use coracle_api::status::Status;
-use std::{sync::Arc, time::Duration};
+use coracle_store::Store;
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Reads and writes worked on at once, as upstream: `--max-requests-inflight` and `--max-mutating-requests-inflight`.
@@ -21,6 +27,8 @@ const WAIT: Duration = Duration::from_secs(15);
 const BODIES: usize = 256 * 1024;
 /// What a body takes once it was read, in times of its text: maps of one key each are the worst that is common.
 const READ: usize = 16;
+/// How often turns that are held for too long are looked for.
+const LOOK: Duration = Duration::from_secs(10);
 /// Watches, logs and proxies under way.
 const STREAMS: usize = 10_000;
 
@@ -42,7 +50,14 @@ pub struct Limits {
     exempt: Class,
     streams: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    /// Turns that end with time, the first to end first.
+    leases: Mutex<VecDeque<(Instant, Weak<Leased>)>>,
 }
+
+/// A turn that is given back when this is dropped, or earlier.
+pub type Lease = Arc<Leased>;
+/// What a [`Lease`] holds until its time is over.
+pub type Leased = Mutex<Option<Turn>>;
 
 /// Held while a request is under way.
 pub struct Turn {
@@ -60,7 +75,7 @@ impl Limits {
     /// With so many seats for all priority levels together.
     pub fn new(seats: usize) -> Self {
         let (streams, bodies) = (Arc::new(Semaphore::new(STREAMS)), Arc::new(Semaphore::new(BODIES)));
-        Self { fairness: Fairness::new(seats), exempt: Class::new(), streams, bodies }
+        Self { fairness: Fairness::new(seats), exempt: Class::new(), streams, bodies, leases: Mutex::default() }
     }
 
     /// A turn, perhaps after a wait; and by what the request was judged.
@@ -78,6 +93,41 @@ impl Limits {
         let place = self.exempt.places.clone().try_acquire_owned().map_err(|_| too_many())?;
         let turn = tokio::time::timeout(WAIT, self.exempt.turns.clone().acquire_owned()).await.map_err(|_| too_many())?.map_err(|_| too_many())?;
         Ok(Turn { _seat: None, _held: vec![place, turn] })
+    }
+
+    /// Keeps a turn for as long as the lease is held, and no longer than `at_most` (to the next look at what has ended). All leases are for the same time.
+    pub fn lease(&self, turn: Turn, at_most: Duration) -> Lease {
+        let lease = Arc::new(Mutex::new(Some(turn)));
+        let mut leases = self.leases.lock();
+        while leases.pop_front_if(|(_, lease)| lease.strong_count() == 0).is_some() {}
+        leases.push_back((Instant::now() + at_most, Arc::downgrade(&lease)));
+        lease
+    }
+
+    /// Takes back the turns whose time is over.
+    fn end(&self, now: Instant) {
+        loop {
+            let ended = self.leases.lock().pop_front_if(|(until, lease)| *until <= now || lease.strong_count() == 0);
+            match ended {
+                Some((_, lease)) => drop(lease.upgrade().and_then(|lease| lease.lock().take())),
+                None => return,
+            }
+        }
+    }
+
+    /// Keeps the rules of priority levels in step with the store, and takes back what is held for too long; ends when the store is closed.
+    pub async fn follow(&self, store: &Store) {
+        let leases = async {
+            let mut look = tokio::time::interval(LOOK);
+            look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                self.end(look.tick().await.into_std());
+            }
+        };
+        tokio::select! {
+            () = self.fairness.follow(store) => {}
+            () = leases => {}
+        }
     }
 
     /// A place for a watch or another stream, held until it ends.
@@ -104,5 +154,26 @@ mod tests {
         limits.enter(&User::default(), &Attributes::default()).await.1.expect("requests go on");
         drop(first);
         drop(limits.stream().expect("a place again"));
+    }
+
+    #[tokio::test]
+    async fn a_turn_comes_back_with_its_lease_or_in_time() {
+        let limits = Limits::default();
+        let free = || limits.exempt.turns.available_permits();
+        let minute = Duration::from_secs(60);
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            turns.push(limits.enter(&User::default(), &Attributes::default()).await.1.expect("a turn"));
+        }
+        let leases: Vec<Lease> = turns.into_iter().map(|turn| limits.lease(turn, minute)).collect();
+        let Ok([first, second, third]) = <[Lease; 3]>::try_from(leases) else { panic!("three") };
+        assert_eq!(free(), AT_ONCE - 3);
+        drop(second);
+        limits.end(Instant::now());
+        assert_eq!((free(), limits.leases.lock().len()), (AT_ONCE - 2, 3), "what is behind one that lasts is looked at later");
+        limits.end(Instant::now() + minute);
+        assert_eq!((free(), limits.leases.lock().len()), (AT_ONCE, 0));
+        drop((first, third));
+        assert_eq!(free(), AT_ONCE, "once");
     }
 }

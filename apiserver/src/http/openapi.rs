@@ -45,7 +45,7 @@ pub fn serve(
             let tags: String = remote.iter().map(|(_, _, published)| published.tag()).collect();
             let own = fingerprint(&rows);
             let hash = if tags.is_empty() { own } else { respond::hash(format!("{own}{tags}").as_bytes()) };
-            let document = if respond::has(if_none_match, &hash) { Default::default() } else { whole(core, &rows, &remote)? };
+            let document = if respond::has(if_none_match, &hash) { Default::default() } else { whole(core, &rows, &remote, &hash)? };
             respond::tagged(respond::json(document), &hash, if_none_match)
         }
         _ => return Err(handle::no_such_path()),
@@ -54,13 +54,16 @@ pub fn serve(
 }
 
 /// The document of everything (v2), with what other servers serve.
-fn whole(core: &Core, rows: &[ResourceRef], remote: &[(String, String, Published)]) -> Result<Bytes, Status> {
-    let own = core.schemas.openapi_v2(rows, &custom_schema);
-    let parts: Vec<Part> = remote.iter().filter_map(|(_, _, published)| published.part()).collect();
-    if parts.is_empty() {
-        return Ok(own);
+fn whole(core: &Core, rows: &[ResourceRef], remote: &[(String, String, Published)], hash: &str) -> Result<Bytes, Status> {
+    let own = || core.schemas.openapi_v2(rows, &custom_schema);
+    if remote.iter().all(|(_, _, published)| published.tag().is_empty()) {
+        return Ok(own());
     }
-    swagger::merged(&own, &parts).map(Bytes::from).map_err(Status::internal)
+    let make = || {
+        let parts: Vec<Part> = remote.iter().filter_map(|(_, _, published)| published.part()).collect();
+        swagger::merged(&own(), &parts)
+    };
+    core.aggregation.merged(hash, make).map_err(Status::internal)
 }
 
 fn acceptable(accept_header: Option<&str>) -> Result<(), Status> {

@@ -74,6 +74,15 @@ pub fn parse(path: &str) -> Option<Route> {
     Some(Route::Resource(target))
 }
 
+/// Whether every server reads the same parts in a path. Some decode before they split, clean dots away or take empty parts for parts: what is authorized here would be something else
+/// to them.
+pub fn is_plain(path: &str) -> bool {
+    let Some(path) = path.strip_prefix('/') else { return false };
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let plain = |part: String| !matches!(part.as_str(), "" | "." | "..") && !part.contains(['/', '\\']);
+    path.split('/').all(|part| decode(part).is_some_and(plain))
+}
+
 /// The raw text of the last `count` parts of a path with `total`; a proxied path is passed on as it came, its trailing slash too.
 fn tail(path: &str, _subresource: &str, total: usize, count: usize) -> String {
     let mut at = 0;
@@ -177,6 +186,29 @@ mod tests {
         }
         assert_eq!(parse("/api/v1/pods/%zz"), None);
         assert_eq!(parse("/api/v1/pods/%ff"), None);
+    }
+
+    #[test]
+    fn paths_that_others_may_read_otherwise_are_not_plain() {
+        for path in ["/apis/g/v1", "/apis/g/v1/namespaces/a/flunders/b", "/apis/g/v1/flunders/b%20c%252F/", "/apis/g/v1/flunders/a..b"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in [
+            "/apis/g/v1/namespaces/a%2Fflunders",
+            "/apis/g/v1/a%2f..%2Fb",
+            "/apis/g/v1//flunders",
+            "//apis/g/v1/flunders",
+            "/apis/g/v1/../v2/x",
+            "/apis/g/v1/%2e%2E/x",
+            "/apis/g/v1/./x",
+            "/apis/g/v1/x//",
+            "/apis/g/v1/a%5Cb",
+            "/apis/g/v1/a\\b",
+            "apis/g/v1/x",
+            "/apis/g/v1/%zz",
+        ] {
+            assert!(!is_plain(path), "{path}");
+        }
     }
 
     #[test]

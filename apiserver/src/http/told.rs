@@ -1,6 +1,14 @@
 //! What is told about a request besides its answer: its record in the audit log, and the headers that name it.
 
-use super::{Call, bounded, fairness::Judged, route::Route, text, upgrade::Kept};
+use super::{
+    Call,
+    begun::{self, Begun},
+    bounded,
+    fairness::Judged,
+    route::Route,
+    text,
+    upgrade::Kept,
+};
 use crate::{
     audit::{self, Asked, Log, Record, Stage},
     auth::{Attributes, User},
@@ -10,7 +18,6 @@ use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::status::Status;
 use http::{HeaderName, HeaderValue, Response, header, request::Parts};
-use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -162,24 +169,18 @@ async fn kept(record: &Arc<Record>, answer: Response<Body>, long: bool) -> Respo
         return answer;
     }
     let (parts, body) = answer.into_parts();
-    let small = http_body::Body::size_hint(&body).upper().is_some_and(|bytes| bytes <= MAX_KEPT as u64);
-    if !small {
-        record.annotate("audit.coracle.dev/response-omitted", "too large".into());
-        record.complete(code);
-        return Response::from_parts(parts, body);
-    }
-    match Limited::new(body, MAX_KEPT).collect().await {
-        Ok(whole) => {
-            let whole = whole.to_bytes();
+    let body = match begun::read(body, MAX_KEPT).await {
+        Begun::Whole(whole) => {
             record.response(&whole);
-            record.complete(code);
-            Response::from_parts(parts, Body::from(whole))
+            Body::from(whole)
         }
-        Err(_) => {
-            record.complete(code);
-            Response::from_parts(parts, Body::empty())
+        Begun::More(source) => {
+            record.annotate("audit.coracle.dev/response-omitted", "too large".into());
+            source.into_body()
         }
-    }
+    };
+    record.complete(code);
+    Response::from_parts(parts, body)
 }
 
 /// A call of a node on its link, told of in the log like a request.

@@ -144,7 +144,7 @@ impl ApiServices {
                 let condition = |status: &str, reason: &str, message: &str| json!({"type": "Available", "status": status, "reason": reason, "message": message, "lastTransitionTime": now});
                 let condition = match checked {
                     Ok(list) => {
-                        core.aggregation.told(name, list);
+                        core.aggregation.told(&core.store, name, list);
                         condition("True", "Passed", "all checks passed")
                     }
                     Err((reason, message)) => {

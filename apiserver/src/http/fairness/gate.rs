@@ -79,6 +79,18 @@ impl<W> Gate<W> {
         Answer::Wait
     }
 
+    /// Those of a flow who gave up waiting make room.
+    pub fn forget(&mut self, flow: &str, gone: impl Fn(&W) -> bool) {
+        let Some(queue) = self.flows.get_mut(flow) else { return };
+        let before = queue.len();
+        queue.retain(|who| !gone(who));
+        self.waiting -= before - queue.len();
+        if queue.is_empty() {
+            self.flows.remove(flow);
+            self.turns.retain(|its| its != flow);
+        }
+    }
+
     /// A seat is given back: who has it next, if somebody waits.
     pub fn leave(&mut self) -> Option<W> {
         self.taken = self.taken.saturating_sub(1);
@@ -121,6 +133,19 @@ mod tests {
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
         assert_eq!((gate.taken, gate.waiting, gate.flows.len(), gate.turns.len()), (0, 0, 0, 0));
         assert_eq!(gate.ask("a", "again"), Now);
+    }
+
+    #[test]
+    fn who_gives_up_makes_room() {
+        let mut gate = Gate::new(1, Room { flow: 2, all: 3 });
+        asked(&mut gate, &[("a", "a0"), ("a", "a1"), ("a", "a2"), ("b", "b1")]);
+        assert_eq!(asked(&mut gate, &[("a", "a3"), ("c", "c1")]), [Answer::Full, Answer::Full]);
+        gate.forget("a", |who| *who == "a1");
+        gate.forget("b", |_| true);
+        gate.forget("nobody", |_| true);
+        assert_eq!((gate.wanted(), gate.flows.len(), gate.turns.len()), (2, 1, 1));
+        assert_eq!(asked(&mut gate, &[("a", "a3"), ("c", "c1")]), [Answer::Wait, Answer::Wait]);
+        assert_eq!(std::iter::from_fn(|| gate.leave()).collect::<Vec<_>>(), ["a2", "c1", "a3"]);
     }
 
     #[test]
