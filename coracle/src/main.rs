@@ -58,3 +58,14 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Arguments;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_do_not_clash() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -6,6 +6,7 @@ use coracle_node::{eviction::Thresholds, images::collect::Policy};
 
 /// Flags of the node.
 #[derive(Args)]
+#[group(id = "node")]
 pub struct Flags {
     /// How little memory, disk, inodes or process ids may be left before the node is under pressure: SIGNAL<AMOUNT, with commas between.
     #[arg(long, value_name = "THRESHOLDS", env = "CORACLE_EVICTION_HARD", default_value_t)]
