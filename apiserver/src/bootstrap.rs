@@ -8,7 +8,7 @@
 
 mod objects;
 
-pub use objects::{companions, first_address};
+pub use objects::{companions, dns_address, first_address};
 
 use crate::{
     auth::policy,
@@ -73,6 +73,7 @@ fn plan(core: &Core, snapshot: &Snapshot, now: Timestamp) -> Result<Vec<Op>, Sta
     let mut wanted = objects::classes();
     wanted.push(objects::service_cidr(config, &rfc3339(now)));
     wanted.extend(objects::api_service(config));
+    wanted.extend(objects::dns_service(snapshot, config));
     wanted.extend(objects::api_services(&core.registry, &rfc3339(now)));
     wanted.extend(core.aggregation.authentication(&config.ca_pem));
     wanted.extend([standard::levels(), standard::schemas()].concat());

@@ -6,6 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coracle_api::Registry;
+pub use coracle_apiserver::bootstrap::dns_address;
 use coracle_apiserver::{
     Tasks, admission, audit,
     auth::{self, Auth, User},

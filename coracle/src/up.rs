@@ -9,7 +9,10 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use coracle_control::{Control, Options as ControlOptions, control::NODE_PREFIX};
+use coracle_control::{
+    Control, Options as ControlOptions,
+    control::{NODE_PREFIX, dns_address},
+};
 use coracle_link::{pki::Authority, quic};
 use coracle_node::{
     Agent, Options as AgentOptions,
@@ -55,6 +58,9 @@ pub struct Options {
     /// Range of the Services' addresses; by default 10.96.0.0/16, or 127.96.0.0/16 for an ordinary user.
     #[arg(long)]
     service_cidr: Option<String>,
+    /// The machine's name servers, which cluster DNS asks for every name that is none of the cluster's.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
     #[command(flatten)]
     node: node::Flags,
     #[command(flatten)]
@@ -135,12 +141,15 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
             Err(why) => say(format_args!("wasm pods only: {why}")),
         }
     }
-    let pods = node_range(&pods);
+    let (cluster_pods, pods) = (pods.clone(), node_range(&pods));
     let kernel = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
     let network = kernel.clone().map(|kernel| kernel as Arc<dyn Network>);
     // Without the kernel's help nothing listens on the `kubernetes` Service's own port.
     let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
     let agent = AgentOptions {
+        cluster_dns: dns_address(&services).map(|ip| SocketAddr::from((ip, 53))),
+        cluster_ranges: vec![services, cluster_pods],
+        resolv_conf: options.resolv_conf,
         pod_cidr: pods,
         rootless: !root,
         network,

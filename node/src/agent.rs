@@ -1,7 +1,7 @@
 //! The agent as a whole: what it is given, how its parts are put together, how it starts and stops.
 
 use crate::{
-    events, eviction,
+    dns, events, eviction,
     images::{self, Images},
     mirror::{self, Mirror, Objects, Position},
     network::{self, Network, loopback::Loopback},
@@ -51,8 +51,12 @@ pub struct Options {
     pub max_pods: u32,
     /// `cluster.local`.
     pub cluster_domain: String,
-    /// Cluster DNS, once there is one.
-    pub cluster_dns: Option<IpAddr>,
+    /// The address of cluster DNS, which this node serves there; its port becomes the one that could be had. None: no cluster DNS.
+    pub cluster_dns: Option<SocketAddr>,
+    /// Ranges of Services and pods, whose addresses nobody outside can name.
+    pub cluster_ranges: Vec<String>,
+    /// The machine's own name servers, for what is none of the cluster's names.
+    pub resolv_conf: PathBuf,
     /// CAs for every registry; `<data-dir>/certs.d/<registry>/ca.crt` is looked at besides.
     pub registry_cas: Vec<PathBuf>,
     /// Time-out of one request to a component that serves HTTP.
@@ -81,6 +85,8 @@ impl Options {
             max_pods: 2000,
             cluster_domain: "cluster.local".into(),
             cluster_dns: None,
+            cluster_ranges: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
             eviction_hard: eviction::Thresholds::default(),
@@ -102,6 +108,9 @@ pub enum Error {
     /// Its pod range.
     #[error(transparent)]
     Network(#[from] network::Error),
+    /// Its cluster's domain.
+    #[error("{0}")]
+    Dns(String),
     /// Its directory.
     #[error("make {path}: {source}")]
     Directory {
@@ -124,6 +133,7 @@ pub struct Service {
     position: Position,
     images: Images,
     network: Arc<dyn Network>,
+    dns: Option<(dns::Service, dns::Names)>,
     machine: registration::Machine,
     views: Views,
     link: session::Link,
@@ -144,7 +154,7 @@ pub struct Handle {
 impl Agent {
     /// Opens everything on disk; nothing runs yet.
     #[allow(clippy::new_ret_no_self, reason = "there is no agent to keep, only its service and handle")]
-    pub fn new(options: Options, connector: Arc<dyn Connector>, runtimes: Vec<Arc<dyn Runtime>>) -> Result<(Service, Handle), Error> {
+    pub fn new(mut options: Options, connector: Arc<dyn Connector>, runtimes: Vec<Arc<dyn Runtime>>) -> Result<(Service, Handle), Error> {
         let pods = options.data_dir.join("pods");
         // Secrets and tokens lie below, in files that hosts of another uid read (through descriptors): this door is what keeps everybody else out.
         crate::volumes::paths::make(&pods, 0o700).map_err(|source| Error::Directory { path: pods, source })?;
@@ -159,6 +169,15 @@ impl Agent {
             Some(network) => network.clone(),
             None => Arc::new(Loopback::new(&options.pod_cidr)?),
         };
+        let dns = match options.cluster_dns {
+            Some(SocketAddr::V4(at)) => {
+                let made = dns::Service::new(*at.ip(), &options.cluster_domain, &options.cluster_ranges, options.resolv_conf.clone(), &mirror);
+                let (service, names) = made.map_err(Error::Dns)?;
+                options.cluster_dns = Some(service.address());
+                Some((service, names))
+            }
+            _ => None,
+        };
         let machine = registration::Machine::read(&options.data_dir);
         let (link, current) = session::link();
         let inputs = mpsc::channel(1024);
@@ -166,7 +185,8 @@ impl Agent {
         let adopted = watch::Sender::new(false);
         let handle = Handle { inputs: inputs.0.clone(), views: views.clone(), adopted: adopted.subscribe(), link: link.clone() };
         let options = Arc::new(options);
-        let service = Service { options, connector, runtimes, mirror, position, images, network, machine, views, link, current, inputs, adopted };
+        let service =
+            Service { options, connector, runtimes, mirror, position, images, network, dns, machine, views, link, current, inputs, adopted };
         Ok((service, handle))
     }
 }
@@ -174,9 +194,13 @@ impl Agent {
 impl Service {
     /// Runs until cancelled. Pods go on running; [`Handle::stop_pods`] stops them.
     pub async fn run(self, cancel: CancellationToken) {
-        let Self { options, connector, runtimes, mirror, position, images, network, machine, views, link, current, inputs, adopted } = self;
+        let Self { options, connector, runtimes, mirror, position, images, network, dns, machine, views, link, current, inputs, adopted } = self;
         let (inputs, receiver) = inputs;
         let tracker = TaskTracker::new();
+        let names = dns.map(|(service, names)| {
+            tracker.spawn(service.run(cancel.clone()));
+            names
+        });
         let (event_service, recorder) = events::new(link.clone(), &options.node_name);
         let (deleted, mut deletions) = mpsc::channel(256);
         let (report_service, reports) = report::new(link.clone(), deleted);
@@ -248,7 +272,12 @@ impl Service {
                 loop {
                     let input = tokio::select! {
                         () = cancel.cancelled() => return,
-                        Some(changes) = batches.recv() => Input::Changes(changes),
+                        Some(changes) = batches.recv() => {
+                            if let Some(names) = &names {
+                                names.apply(&changes);
+                            }
+                            Input::Changes(changes)
+                        }
                         Some(deleted) = deletions.recv() => Input::Deleted(deleted),
                         else => return,
                     };

@@ -1,10 +1,11 @@
 //! The node agent: runs the pods that the control plane gives this node, and goes on doing so when it is cut off.
 //!
 //! [`Agent::new`](agent::Agent::new) makes a [`Service`] to run and a [`Handle`] to stop pods with.
-//! [`session`] holds the link, [`mirror`] what the node was told, [`pods`] the pods, [`images`], [`volumes`] and [`network`] what they
+//! [`session`] holds the link, [`mirror`] what the node was told, [`pods`] the pods, [`images`], [`volumes`], [`network`] and [`dns`] what they
 //! need; [`report`], [`events`] and [`registration`] are what the node says, [`streams`] and [`logs`] what it is asked.
 
 pub mod agent;
+pub mod dns;
 pub mod events;
 pub mod eviction;
 pub mod images;

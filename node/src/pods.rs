@@ -9,6 +9,7 @@ pub mod downward;
 pub mod env;
 pub mod fit;
 pub mod hook;
+pub mod hostname;
 mod http;
 pub mod machine;
 pub mod observe;

@@ -46,8 +46,11 @@ pub type SandboxId = String;
 pub struct SandboxSpec {
     /// Whose sandbox it is.
     pub pod: PodRef,
-    /// The pod's hostname.
+    /// The pod's hostname; with `domain` at its end if the pod asked for that.
     pub hostname: String,
+    /// The pod's domain in cluster DNS; empty if it has none.
+    #[serde(default)]
+    pub domain: String,
     /// The pod's own address, already assigned (and routed) by the agent.
     pub ip: IpAddr,
     /// How names resolve in the pod.
@@ -66,8 +69,8 @@ pub struct SandboxSpec {
 /// The content of the pod's resolv.conf (resolv.conf(5)); no servers: the node's own resolver.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dns {
-    /// Tried in order, port 53.
-    pub servers: Vec<IpAddr>,
+    /// Tried in order. Processes can be told addresses alone, so what they ask is at port 53.
+    pub servers: Vec<SocketAddr>,
     /// Suffixes tried for names with fewer dots than `ndots`.
     pub searches: Vec<String>,
     /// Such as `ndots:5`.

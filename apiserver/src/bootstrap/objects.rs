@@ -19,6 +19,13 @@ pub fn first_address(cidr: &str) -> Option<IpAddr> {
     })
 }
 
+/// The tenth address of an IPv4 range: cluster DNS's. None where the range has no such.
+pub fn dns_address(cidr: &str) -> Option<Ipv4Addr> {
+    let (base, bits) = cidr.split_once('/')?;
+    let roomy = bits.parse::<u8>().is_ok_and(|bits| bits <= 28);
+    base.parse::<Ipv4Addr>().ok().filter(|_| roomy).and_then(|base| u32::from(base).checked_add(10)).map(Into::into)
+}
+
 /// The system namespaces.
 pub(super) const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
@@ -95,6 +102,31 @@ pub(super) fn api_service(config: &Config) -> Vec<Value> {
     vec![service, slice, endpoints]
 }
 
+/// Service `kube-dns`, at whose address every node answers itself. Whoever runs pods with the label that it selects has those asked instead. Not made where
+/// another Service was given the address before.
+pub(super) fn dns_service(snapshot: &Snapshot, config: &Config) -> Vec<Value> {
+    let Some(ip) = dns_address(&config.service_cidr).map(IpAddr::V4) else { return Vec::new() };
+    let mine = address::for_service(&ip, "kube-system", "kube-dns");
+    let taken = snapshot.get(&Key::new(address::IP_ADDRESSES, "", ip.to_string()));
+    if taken.is_some_and(|stored| !object::parse(&stored).is_ok_and(|stored| address::belongs_to(&stored, "kube-system", "kube-dns"))) {
+        return Vec::new();
+    }
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "protocol": protocol, "targetPort": 53});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system",
+            "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
+        },
+        "spec": {
+            "clusterIP": ip, "clusterIPs": [ip], "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")], "selector": {"k8s-app": "kube-dns"}, "sessionAffinity": "None", "type": "ClusterIP",
+        },
+        "status": {"loadBalancer": {}},
+    });
+    vec![service, mine]
+}
+
 /// An APIService for each built-in group version but the one they are in themselves.
 pub(super) fn api_services(registry: &Registry, now: &str) -> Vec<Value> {
     let mut services = Vec::new();
@@ -135,7 +167,7 @@ pub(super) fn addresses(snapshot: &Snapshot, config: &Config, mut put: impl FnMu
 /// The stored Service or slice with the API's present address, if it has another.
 pub(super) fn follow_address(stored: &Value, wanted: &Value) -> Option<Value> {
     let fields: &[&str] = match wanted["kind"].as_str() {
-        Some("Service") => &["/spec/ports"],
+        Some("Service") if wanted["metadata"]["name"] == "kubernetes" => &["/spec/ports"],
         Some("EndpointSlice") => &["/endpoints", "/ports"],
         Some("Endpoints") => &["/subsets"],
         // Other servers shall trust the certificate of this start.
@@ -160,5 +192,7 @@ mod tests {
         assert_eq!(first_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.1"));
         assert_eq!(first_address("fd00::/108").map(|ip| ip.to_string()).as_deref(), Some("fd00::1"));
         assert_eq!(first_address("x"), None);
+        assert_eq!(dns_address("10.96.0.0/16").map(|ip| ip.to_string()).as_deref(), Some("10.96.0.10"));
+        assert_eq!([dns_address("10.96.0.0/29"), dns_address("fd00::/108")], [None, None]);
     }
 }

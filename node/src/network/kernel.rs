@@ -45,10 +45,10 @@ impl Kernel {
         }
         let half = whole.upper_half();
         let services = Range::parse(services)?;
-        let routes = Routes { pods: half, services };
+        let routes = Routes { pods: half, services, own: own(services) };
         routes.set().await?;
         let ends = |range: Range| (range.network, range.bits);
-        let proxy = Proxy::start(table, ends(services), ends(whole), ends(half)).await.map_err(kernel)?;
+        let proxy = Proxy::start(table, ends(services), ends(whole), ends(half), &own(services)).await.map_err(kernel)?;
         let lower = whole.lower_half();
         let bridge = Bridge::new(lower);
         let mut sandboxes = Pool::new(lower);
@@ -70,30 +70,36 @@ fn kernel(error: impl std::fmt::Display) -> Error {
     Error::Kernel(error.to_string())
 }
 
+/// Addresses of Services at which every node listens itself: the API's, and cluster DNS's.
+fn own(services: Range) -> Vec<Ipv4Addr> {
+    [1, 10].into_iter().filter_map(|offset| services.nth(offset)).collect()
+}
+
 /// Both ranges are this machine's own.
-#[derive(Clone, Copy)]
 struct Routes {
     pods: Range,
     services: Range,
+    own: Vec<Ipv4Addr>,
 }
 
 impl Routes {
-    fn messages(self) -> [(&'static str, RouteMessage); 2] {
+    fn messages(&self) -> Vec<(&'static str, RouteMessage)> {
         let builder = |range: Range| RouteMessageBuilder::<Ipv4Addr>::new().output_interface(1).destination_prefix(range.network, range.bits);
-        let local = builder(self.pods).kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host);
+        let local = |range| builder(range).kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host).build();
         let vips = builder(self.services).pref_source(self.pods.network).scope(RouteScope::Link);
-        [("the pods' addresses", local.build()), ("the Services' addresses", vips.build())]
+        let own = self.own.iter().map(|ip| ("the node's own Services", local(Range { network: *ip, bits: 32 })));
+        [("the pods' addresses", local(self.pods)), ("the Services' addresses", vips.build())].into_iter().chain(own).collect()
     }
 
-    async fn set(self) -> Result<(), Error> {
+    async fn set(&self) -> Result<(), Error> {
         self.each("add", async |handle, route| handle.route().add(route).replace().execute().await).await
     }
 
-    async fn remove(self) -> Result<(), Error> {
+    async fn remove(&self) -> Result<(), Error> {
         self.each("remove", async |handle, route| handle.route().del(route).execute().await).await
     }
 
-    async fn each(self, verb: &str, act: impl AsyncFn(&Handle, RouteMessage) -> Result<(), rtnetlink::Error>) -> Result<(), Error> {
+    async fn each(&self, verb: &str, act: impl AsyncFn(&Handle, RouteMessage) -> Result<(), rtnetlink::Error>) -> Result<(), Error> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(kernel)?;
         let driver = tokio::spawn(connection);
         let mut done = Ok(());

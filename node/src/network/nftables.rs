@@ -35,8 +35,8 @@ pub struct Proxy {
 impl Proxy {
     /// Makes the nft table `name` anew, with nothing in it but the refusal of unknown Service addresses, and of connections to the addresses of
     /// `local` pods (AnyIP) that would end in a program of the machine.
-    pub async fn start(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8), local: (Ipv4Addr, u8)) -> Result<Self, Error> {
-        run(&base(name, services, pods)).await?;
+    pub async fn start(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8), local: (Ipv4Addr, u8), own: &[Ipv4Addr]) -> Result<Self, Error> {
+        run(&base(name, services, pods, own)).await?;
         // Apart, since not every kernel has nft_socket.
         if let Err(error) = run(&keep_apart(name, local)).await {
             tracing::warn!(%error, "programs of this machine that listen on all addresses answer on pods' addresses too: the kernel lacks nft_socket");
@@ -83,11 +83,12 @@ async fn run(script: &str) -> Result<(), Error> {
 }
 
 /// The empty table. `add` before `delete` makes the deletion work whether or not a killed agent left one.
-fn base(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8)) -> String {
+fn base(name: &str, services: (Ipv4Addr, u8), pods: (Ipv4Addr, u8), own: &[Ipv4Addr]) -> String {
     let (service, service_bits) = services;
     let (pod, pod_bits) = pods;
     // Sandboxes' half (see `kernel`): beyond the pods' range nobody knows their addresses.
     let sandbox_bits = pod_bits + 1;
+    let own = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
         "add table ip {name}
 delete table ip {name}
@@ -96,7 +97,7 @@ table ip {name} {{
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; ip daddr . meta l4proto . th dport vmap @services; }}
   chain output {{ type nat hook output priority -100; policy accept; ip daddr . meta l4proto . th dport vmap @services; }}
   chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; ip saddr {pod}/{pod_bits} ip daddr {pod}/{pod_bits} oifname != \"lo\" ct status dnat masquerade; ip saddr {pod}/{sandbox_bits} ip daddr != {pod}/{pod_bits} oifname != \"lo\" masquerade; }}
-  chain refuse {{ type filter hook output priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
+  chain refuse {{ type filter hook output priority filter; policy accept; ip daddr {{ {own} }} accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
   chain refuse-forwarded {{ type filter hook forward priority filter; policy accept; ip daddr {service}/{service_bits} meta l4proto tcp reject with tcp reset; ip daddr {service}/{service_bits} reject; }}
 }}
 "

@@ -29,6 +29,11 @@ impl Range {
         Ok(Self { network: Ipv4Addr::from(u32::from(base) & !(range.size() - 1)), bits })
     }
 
+    /// The address so many after the first, if it is in the range.
+    pub fn nth(self, offset: u32) -> Option<Ipv4Addr> {
+        (offset < self.size()).then(|| Ipv4Addr::from(u32::from(self.network) + offset))
+    }
+
     /// How many addresses it has.
     pub fn size(self) -> u32 {
         1 << (32 - self.bits)

@@ -75,6 +75,11 @@ pub struct PodSpec {
     pub hostname: String,
     /// Subdomain.
     pub subdomain: String,
+    /// The host name has the pod's domain at its end.
+    #[serde(rename = "setHostnameAsFQDN")]
+    pub set_hostname_as_fqdn: bool,
+    /// Goes before `hostname`, and has no domain (KEP-4762).
+    pub hostname_override: Option<String>,
     /// Labels that the node must have.
     pub node_selector: Value,
     /// Affinity.

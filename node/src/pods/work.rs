@@ -9,6 +9,7 @@ use super::{
     env,
     fit::Room,
     hook,
+    hostname::{self, Hostname},
     machine::{Action, Event, Exit, Verdict},
     probe,
     spec::{Container, Handler, Pod, TokenSource},
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     agent::Options,
+    dns::resolv::{self, ResolvConf},
     events::{self, Recorder},
     images::Images,
     mirror::Objects,
@@ -258,6 +260,10 @@ impl Work {
         if let Err(Verdict { reason, message }) = admit::admit(pod, runtime.name()) {
             return Event::SetupFailed { reason, message, ip: None, fatal: true };
         }
+        let name = match hostname::of(pod, &self.options.cluster_domain) {
+            Ok(name) => name,
+            Err(message) => return sandbox_failed(message, None),
+        };
         let sandboxed = runtime.name() != "wasm";
         let assigned = match pod.spec.host_network {
             true => Ok(self.options.node_ip),
@@ -273,7 +279,7 @@ impl Work {
             return sandbox_failed(format!("make {}: {why}", dir.display()), Some(ip));
         }
         let facts = self.facts_of_volumes(pod, Some(ip));
-        let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip)));
+        let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip, name)));
         let sandbox = match sandbox {
             Ok(Some(namespace)) => self.network.attach(uid, ip, &namespace).await.map_err(|why| why.to_string()),
             Ok(None) => Ok(()),
@@ -296,30 +302,31 @@ impl Work {
         }
     }
 
-    fn sandbox(&self, pod: &Pod, ip: IpAddr) -> SandboxSpec {
+    fn sandbox(&self, pod: &Pod, ip: IpAddr, Hostname { name, domain }: Hostname) -> SandboxSpec {
         let meta = &pod.metadata;
-        let spec = &pod.spec;
-        let mut dns = Dns::default();
-        if let Some(server) = self.options.cluster_dns.filter(|_| matches!(spec.dns_policy.as_str(), "" | "ClusterFirst" | "ClusterFirstWithHostNet"))
-        {
-            let domain = &self.options.cluster_domain;
-            dns.servers.push(server);
-            dns.searches.extend([format!("{}.svc.{domain}", meta.namespace), format!("svc.{domain}"), domain.clone()]);
-            dns.options.push("ndots:5".into());
-        }
-        dns.servers.extend(spec.dns_config.nameservers.iter().filter_map(|s| s.parse::<IpAddr>().ok()));
-        dns.searches.extend(spec.dns_config.searches.iter().cloned());
-        dns.options.extend(spec.dns_config.options.iter().map(|o| o.value.as_ref().map_or_else(|| o.name.clone(), |v| format!("{}:{v}", o.name))));
         SandboxSpec {
             pod: PodRef { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() },
-            hostname: hostname(pod).to_string(),
+            hostname: name,
+            domain,
             ip,
-            dns,
+            dns: self.dns(pod),
             labels: meta.labels.clone(),
             annotations: meta.annotations.clone(),
             dir: self.directory(&meta.uid),
             linux: linux::sandbox(pod),
         }
+    }
+
+    fn dns(&self, pod: &Pod) -> Dns {
+        let spec = &pod.spec;
+        let asked =
+            resolv::Asked { policy: &spec.dns_policy, host_network: spec.host_network, namespace: &pod.metadata.namespace, config: &spec.dns_config };
+        let cluster = self.options.cluster_dns.map(|server| (server, &*self.options.cluster_domain));
+        let (dns, told) = resolv::of_pod(&asked, cluster, &ResolvConf::read(&self.options.resolv_conf));
+        for message in told {
+            self.note(pod, None, true, "DNSConfigForming", &message);
+        }
+        dns
     }
 
     async fn mount(&self, pod: &Pod, facts: &Facts) -> Result<volumes::Mounted, volumes::Error> {
@@ -393,7 +400,8 @@ impl Work {
         };
         // Runtimes set it before a container's own variables, so that those win.
         if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
-            variables.insert(0, ("HOSTNAME".into(), hostname(pod).to_string()));
+            let name = hostname::of(pod, &self.options.cluster_domain).unwrap_or_default().name;
+            variables.insert(0, ("HOSTNAME".into(), name));
         }
         let spec = match self.container(pod, container, attempt, image, variables) {
             Ok(spec) => spec,
@@ -619,9 +627,4 @@ impl Work {
         };
         self.recorder.record(about, warning, reason, message);
     }
-}
-
-/// What the pod's containers take for their host's name.
-fn hostname(pod: &Pod) -> &str {
-    if pod.spec.hostname.is_empty() { &pod.metadata.name } else { &pod.spec.hostname }
 }

@@ -26,7 +26,8 @@ fn hosts(spec: &SandboxSpec, of_node: Option<&str>) -> String {
         Some(text) => format!("# Kubernetes-managed hosts file (host network).\n{text}"),
         None => format!(
             "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{}\t{}\n",
-            spec.ip, spec.hostname
+            spec.ip,
+            names(spec)
         ),
     };
     if !spec.linux.host_aliases.is_empty() {
@@ -39,6 +40,15 @@ fn hosts(spec: &SandboxSpec, of_node: Option<&str>) -> String {
     text
 }
 
+/// As kubelet orders them: with the domain first, then without.
+fn names(spec: &SandboxSpec) -> String {
+    if spec.domain.is_empty() {
+        return spec.hostname.clone();
+    }
+    let short = spec.hostname.strip_suffix(&spec.domain).and_then(|name| name.strip_suffix('.')).unwrap_or(&spec.hostname);
+    format!("{short}.{}\t{short}", spec.domain)
+}
+
 fn resolv_conf(spec: &SandboxSpec) -> String {
     let dns = &spec.dns;
     let mut text = String::new();
@@ -46,7 +56,7 @@ fn resolv_conf(spec: &SandboxSpec) -> String {
         _ = writeln!(text, "search {}", dns.searches.join(" "));
     }
     for server in &dns.servers {
-        _ = writeln!(text, "nameserver {server}");
+        _ = writeln!(text, "nameserver {}", server.ip());
     }
     if !dns.options.is_empty() {
         _ = writeln!(text, "options {}", dns.options.join(" "));

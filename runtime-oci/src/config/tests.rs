@@ -6,6 +6,7 @@ fn sandbox() -> SandboxSpec {
     SandboxSpec {
         pod: PodRef { namespace: "default".into(), name: "pod".into(), uid: "u".into() },
         hostname: "pod".into(),
+        domain: String::new(),
         ip: "10.0.0.2".parse().unwrap(),
         dns: Dns::default(),
         labels: Default::default(),

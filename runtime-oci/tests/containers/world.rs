@@ -65,8 +65,9 @@ impl World {
         SandboxSpec {
             pod: PodRef { namespace: "default".into(), name: "pod".into(), uid: uid.clone() },
             hostname: "the-pod".into(),
+            domain: String::new(),
             ip: "10.99.0.2".parse().unwrap(),
-            dns: Dns { servers: vec!["10.96.0.10".parse().unwrap()], searches: vec!["svc.cluster.local".into()], options: vec!["ndots:5".into()] },
+            dns: Dns { servers: vec!["10.96.0.10:53".parse().unwrap()], searches: vec!["svc.cluster.local".into()], options: vec!["ndots:5".into()] },
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             dir: self.path("pods").join(uid),

@@ -101,7 +101,7 @@ impl Resolver {
         Err(failed)
     }
 
-    async fn ask(&self, server: IpAddr, name: &str, of: TYPE) -> io::Result<Vec<IpAddr>> {
+    async fn ask(&self, server: SocketAddr, name: &str, of: TYPE) -> io::Result<Vec<IpAddr>> {
         let invalid = |error: simple_dns::SimpleDnsError| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
         // Together with a random port and a connected socket: who guesses an answer has to guess this too.
         let id = RandomState::new().build_hasher().finish() as u16;
@@ -114,7 +114,6 @@ impl Resolver {
             false,
         ));
         let bytes = query.build_bytes_vec().map_err(invalid)?;
-        let server = SocketAddr::new(server, 53);
         let socket = UdpSocket::bind(SocketAddr::new(self.from, 0)).await?;
         socket.connect(server).await?;
         socket.send(&bytes).await?;

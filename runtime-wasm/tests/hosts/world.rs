@@ -97,6 +97,7 @@ impl World {
         SandboxSpec {
             pod: PodRef { namespace: "default".to_owned(), name: "pod".to_owned(), uid: uid.clone() },
             hostname: "pod".to_owned(),
+            domain: String::new(),
             ip,
             dns: Dns::default(),
             labels: BTreeMap::new(),

@@ -6,6 +6,7 @@ fn sandbox() -> SandboxSpec {
     SandboxSpec {
         pod: PodRef { namespace: "default".into(), name: "hello".into(), uid: "u1".into() },
         hostname: "hello".into(),
+        domain: String::new(),
         ip: [10, 0, 0, 2].into(),
         dns: Dns::default(),
         labels: BTreeMap::new(),

@@ -8,6 +8,7 @@ pub fn sandbox() -> SandboxSpec {
     SandboxSpec {
         pod: PodRef { namespace: "default".into(), name: "p".into(), uid: "u".into() },
         hostname: "p".into(),
+        domain: String::new(),
         ip: [10, 0, 0, 2].into(),
         dns: Dns::default(),
         labels: BTreeMap::new(),

@@ -1,0 +1,106 @@
+//! Questions about the world: asked of the machine's own name servers, as its resolv.conf has them at that moment (a machine moves between networks).
+
+use super::resolv::ResolvConf;
+use hickory_proto::op::{Message, ResponseCode};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+/// One server may take this long, once.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// All of them together: resolvers give up after 5 s.
+const ALTOGETHER: Duration = Duration::from_millis(4500);
+/// Rounds over all servers; a datagram may be lost.
+const ROUNDS: usize = 2;
+/// Servers that are looked at, as a resolver of libc does.
+const SERVERS: usize = 3;
+
+/// The machine's name servers.
+pub struct Upstreams {
+    resolv_conf: PathBuf,
+    /// This server's address: a machine that asks us would have us ask ourselves.
+    own: IpAddr,
+}
+
+/// A reply as it came, but for its id, and what it says.
+pub struct Reply {
+    /// With the question's id.
+    pub bytes: Vec<u8>,
+    /// Understood.
+    pub message: Message,
+}
+
+impl Upstreams {
+    /// Nothing is read yet.
+    pub fn new(resolv_conf: PathBuf, own: IpAddr) -> Self {
+        Self { resolv_conf, own }
+    }
+
+    /// Asks one server after the other; the first answer that is one, else what was said last. None: nobody answered in time.
+    pub async fn ask(&self, query: &[u8], asked: &Message, stream: bool) -> Option<Reply> {
+        let servers: Vec<IpAddr> = ResolvConf::read(&self.resolv_conf).servers.into_iter().filter(|ip| *ip != self.own).take(SERVERS).collect();
+        let mut refused = None;
+        let all = async {
+            for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
+                match timeout(PATIENCE, exchange(SocketAddr::new(*server, 53), query, asked, stream)).await {
+                    Ok(Ok(reply)) if matches!(reply.message.metadata.response_code, ResponseCode::ServFail | ResponseCode::Refused) => {
+                        refused = Some(reply);
+                    }
+                    Ok(Ok(reply)) => return Some(reply),
+                    Ok(Err(why)) => tracing::debug!(%why, %server, "ask a name server"),
+                    Err(_) => {}
+                }
+            }
+            None
+        };
+        timeout(ALTOGETHER, all).await.ok().flatten().or(refused)
+    }
+}
+
+async fn exchange(server: SocketAddr, query: &[u8], asked: &Message, stream: bool) -> io::Result<Reply> {
+    // With a random port and a connected socket: who guesses an answer has to guess this too.
+    let id: u16 = rand::random();
+    let mut sent = query.to_vec();
+    set_id(&mut sent, id);
+    let fits = |bytes: Vec<u8>| {
+        let message = Message::from_vec(&bytes).ok()?;
+        (message.metadata.id == id && message.queries == asked.queries).then_some((bytes, message))
+    };
+    let (mut bytes, message) = if stream {
+        let mut connection = TcpStream::connect(server).await?;
+        let length = u16::try_from(sent.len()).map_err(io::Error::other)?;
+        connection.write_all(&[&length.to_be_bytes(), &*sent].concat()).await?;
+        let mut reply = vec![0; usize::from(connection.read_u16().await?)];
+        connection.read_exact(&mut reply).await?;
+        fits(reply).ok_or_else(|| io::Error::other("the reply is none to this question"))?
+    } else {
+        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+        socket.connect(server).await?;
+        socket.send(&sent).await?;
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            let length = socket.recv(&mut buffer).await?;
+            // Not a reply to us: somebody guesses.
+            if let Some(reply) = buffer.get(..length).and_then(|reply| fits(reply.to_vec())) {
+                break reply;
+            }
+        }
+    };
+    set_id(&mut bytes, asked.metadata.id);
+    Ok(Reply { bytes, message })
+}
+
+fn set_id(message: &mut [u8], id: u16) {
+    if let Some(place) = message.get_mut(..2) {
+        place.copy_from_slice(&id.to_be_bytes());
+    }
+}
