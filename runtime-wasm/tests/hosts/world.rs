@@ -293,9 +293,9 @@ pub async fn line(address: SocketAddr) -> String {
 }
 
 /// A DNS server on an address of its own that knows one name in the cluster's domain; its address, and the short name.
-pub async fn dns(answer: IpAddr) -> (IpAddr, &'static str) {
-    let server = address();
-    let socket = tokio::net::UdpSocket::bind((server, 53)).await.expect("port 53 (this test runs as root)");
+pub async fn dns(answer: IpAddr) -> (SocketAddr, &'static str) {
+    let socket = tokio::net::UdpSocket::bind((address(), 0)).await.expect("a port");
+    let server = socket.local_addr().expect("its address");
     let IpAddr::V4(answer) = answer else { panic!("an IPv4 address") };
     tokio::spawn(async move {
         let mut buffer = [0; 512];
