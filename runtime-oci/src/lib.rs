@@ -7,7 +7,6 @@
 //! All of them are the same binary: its `main` must call [`hidden_command`] before it starts a thread or anything heavy.
 
 pub mod agent;
-pub mod cgroup;
 pub mod config;
 pub mod image;
 pub mod nursery;
@@ -18,6 +17,7 @@ pub mod wire;
 pub mod worker;
 
 pub use agent::{OciRuntime, Options};
+pub use coracle_runtime::cgroup;
 
 use std::ffi::OsString;
 

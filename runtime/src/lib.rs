@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub mod cgroup;
 pub mod exec;
 pub mod linux;
 pub mod log;

@@ -1,9 +1,9 @@
-//! Control groups of pods, both layouts: version 2 as one tree, version 1 as one tree for each controller.
+//! Control groups, both layouts: version 2 as one tree, version 1 as one tree for each controller.
 //!
 //! `/coracle/<class>/pod<uid>/<container>`, as kubelet's own are (class left out for Guaranteed). Containers' groups are made by libcontainer; this is the pod's level, and what
 //! is read and ended at either.
 
-use coracle_runtime::{Qos, Resources};
+use crate::{Qos, Resources};
 use nix::{
     sys::{
         signal::{Signal, kill},
@@ -27,9 +27,12 @@ const MOST_SHARES: u64 = 262_144;
 /// The kernel takes no quota below a millisecond.
 const LEAST_QUOTA: u64 = 1000;
 
+/// The group of all that a node runs, below the root of each tree.
+pub const BASE: &str = "/coracle";
+
 /// A pod's group below the root of each tree.
 pub fn of_pod(uid: &str, qos: Qos) -> PathBuf {
-    let base = Path::new("/coracle");
+    let base = Path::new(BASE);
     let class = match qos {
         Qos::Guaranteed => base.to_path_buf(),
         Qos::Burstable => base.join("burstable"),
@@ -86,6 +89,19 @@ impl Trees {
         Ok(Self::V1(trees.into_iter().collect()))
     }
 
+    /// Those of some controllers alone, where each has a tree of its own (in version 2 the one tree has all of them).
+    #[must_use]
+    pub fn of(self, controllers: &[&str]) -> Self {
+        let has = |tree: &PathBuf| {
+            let name = tree.file_name().unwrap_or_default().to_string_lossy();
+            name.split(',').any(|controller| controllers.contains(&controller))
+        };
+        match self {
+            Self::V1(trees) => Self::V1(trees.into_iter().filter(has).collect()),
+            one @ Self::V2(_) => one,
+        }
+    }
+
     fn paths(&self, group: &Path) -> Vec<PathBuf> {
         let below = group.strip_prefix("/").unwrap_or(group);
         match self {
@@ -129,7 +145,6 @@ impl Trees {
         }
         if let Self::V2(root) = self {
             enable(root, group)?;
-            self.set(group, "cpu.weight", weight(shares(resources.cpu_request_millis)))?;
             if let Some(millis) = resources.cpu_limit_millis {
                 self.set(group, "cpu.max", format!("{} {PERIOD}", quota(millis)))?;
             }
@@ -137,7 +152,6 @@ impl Trees {
                 self.set(group, "memory.max", bytes)?;
             }
         } else {
-            self.set(group, "cpu.shares", shares(resources.cpu_request_millis))?;
             if let Some(millis) = resources.cpu_limit_millis {
                 self.set(group, "cpu.cfs_period_us", PERIOD)?;
                 self.set(group, "cpu.cfs_quota_us", quota(millis))?;
@@ -146,9 +160,22 @@ impl Trees {
                 self.set(group, "memory.limit_in_bytes", bytes)?;
             }
         }
+        self.weigh(group, resources.cpu_request_millis)?;
         match pids {
             Some(pids) => self.set(group, "pids.max", pids),
             None => Ok(()),
+        }
+    }
+
+    /// Its share of the CPU beside its neighbours, by what is requested.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn weigh(&self, group: &Path, request_millis: Option<u64>) -> io::Result<()> {
+        let shares = shares(request_millis);
+        match self {
+            Self::V1(_) => self.set(group, "cpu.shares", shares),
+            Self::V2(_) => self.set(group, "cpu.weight", weight(shares)),
         }
     }
 
@@ -316,5 +343,12 @@ mod tests {
         assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
         assert_eq!(of_pod("u", Qos::Guaranteed), Path::new("/coracle/podu"));
         assert_eq!(of_pod("u", Qos::BestEffort), Path::new("/coracle/besteffort/podu"));
+    }
+
+    #[test]
+    fn trees_are_chosen_by_controller() {
+        let trees = Trees::V1(["/c/cpu,cpuacct", "/c/memory", "/c/pids", "/c/systemd"].map(PathBuf::from).to_vec());
+        assert_eq!(trees.of(&["cpu", "pids"]), Trees::V1(["/c/cpu,cpuacct", "/c/pids"].map(PathBuf::from).to_vec()));
+        assert_eq!(Trees::V2("/c".into()).of(&["cpu"]), Trees::V2("/c".into()));
     }
 }
