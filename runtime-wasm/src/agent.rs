@@ -3,31 +3,33 @@
 //! It keeps little: containers that were created but not started. What runs is the supervisor's knowledge, asked for when needed, so that a
 //! restarted agent knows the same. The supervisor is started when first needed and whenever it is gone.
 
+mod contact;
+pub mod group;
 pub mod listen;
+
+pub use contact::{Connection, list};
 
 use crate::{
     artifact::Artifacts,
     supervisor::SOCKET,
-    wire::{Answer, Ask, Happened, Kind, Listed, ListedContainer, Page, Start, VERSION, bounds},
+    wire::{Answer, Ask, Kind, Listed, ListedContainer, Start, bounds},
 };
 use async_trait::async_trait;
+use contact::Contact;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus,
-    State, Stats, log, wire,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats, log,
 };
+use group::Group;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, File, Permissions},
-    io,
     net::{IpAddr, SocketAddr},
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixListener, net::UnixStream},
+        unix::{fs::PermissionsExt, net::UnixStream},
     },
     path::{Path, PathBuf},
-    pin::Pin,
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -37,12 +39,8 @@ use tokio::sync::mpsc;
 const DEFAULT_PORT: u16 = 8080;
 /// A host has this much longer than its grace to say that a container ended.
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
-
-/// To the supervisor.
-pub type Connection = wire::connection::Connection<Ask, Answer>;
-/// Before connecting again to a supervisor that cut us off, or did not answer; doubled each time.
-const RECONNECT: Duration = Duration::from_millis(500);
-const RECONNECT_AT_MOST: Duration = Duration::from_secs(30);
+/// This very binary: still there when another took its place on disk, or none.
+const OURSELVES: &str = "/proc/self/exe";
 
 /// How to set the runtime up.
 #[derive(Clone, Debug)]
@@ -55,14 +53,16 @@ pub struct Options {
     pub hosts: usize,
     /// As root: the user and group that hosts and compiler become.
     pub drop_to: Option<(u32, u32)>,
+    /// How long the supervisor may take to answer what needs no time. One that does not is connected again, and replaced if it does not even greet.
+    pub patience: Duration,
 }
 
 impl Options {
     /// This binary, a host for each core, uid and gid 65533 if root.
-    pub fn new(data_dir: PathBuf) -> io::Result<Self> {
+    pub fn new(data_dir: PathBuf) -> Self {
         let hosts = std::thread::available_parallelism().map_or(1, usize::from);
         let root = nix::unistd::geteuid().is_root();
-        Ok(Self { data_dir, exe: std::env::current_exe()?, hosts, drop_to: root.then_some((65533, 65533)) })
+        Self { data_dir, exe: OURSELVES.into(), hosts, drop_to: root.then_some((65533, 65533)), patience: Duration::from_secs(15) }
     }
 }
 
@@ -82,7 +82,9 @@ struct Shared {
     known: Mutex<HashMap<ContainerId, ListedContainer>>,
     /// Sandboxes that are there, with their addresses.
     sandboxes: Mutex<HashMap<SandboxId, IpAddr>>,
-    connection: tokio::sync::Mutex<Option<(Arc<Connection>, usize)>>,
+    contact: tokio::sync::Mutex<Option<Contact>>,
+    /// Of the hosts; none where there can be none.
+    group: Option<Group>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -97,7 +99,16 @@ impl WasmRuntime {
         fs::create_dir_all(&run_dir).map_err(|error| failed("making", &run_dir, &error))?;
         fs::set_permissions(&run_dir, Permissions::from_mode(0o700)).map_err(|error| failed("protecting", &run_dir, &error))?;
         let cache = options.data_dir.join("wasm/artifacts");
-        let artifacts = Artifacts::new(cache.clone(), options.exe.clone(), options.drop_to, options.hosts.div_ceil(2));
+        // An ordinary user has none to give.
+        let group = options.drop_to.and_then(|_| match Group::make(&run_dir, options.hosts) {
+            Ok(group) => Some(group),
+            Err(error) => {
+                tracing::warn!(%error, "the wasm hosts are in no control group: what pods request of the CPU is not kept for them");
+                None
+            }
+        });
+        let place = crate::place(group.as_ref().map(|group| group.path.as_path()), options.drop_to);
+        let artifacts = Artifacts::new(cache.clone(), options.exe.clone(), place, options.hosts.div_ceil(2));
         let artifacts = artifacts.map_err(|error| failed("making the artifact cache", &cache, &error))?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -107,7 +118,8 @@ impl WasmRuntime {
             created: Mutex::default(),
             known: Mutex::default(),
             sandboxes: Mutex::default(),
-            connection: tokio::sync::Mutex::new(None),
+            contact: tokio::sync::Mutex::new(None),
+            group,
             events: sender,
         });
         if let Ok(stream) = UnixStream::connect(shared.run_dir.join(SOCKET)) {
@@ -118,214 +130,44 @@ impl WasmRuntime {
 
     /// Ends every wasm pod of this node, hosts and supervisor included. (A stopped agent leaves them; this is for taking a node down.)
     pub async fn shutdown(&self) {
-        let connection = self.shared.connection.lock().await.take();
-        if let Some((connection, _)) = connection {
-            _ = connection.ask(Ask::Shutdown, Vec::new()).await;
+        if let Some(contact) = self.shared.contact.lock().await.take() {
+            contact.end(self.shared.options.patience).await;
         }
+        let shared = self.shared.clone();
+        _ = tokio::task::spawn_blocking(move || shared.group.as_ref().map(Group::end)).await;
     }
 }
 
 impl Drop for WasmRuntime {
     fn drop(&mut self) {
         // Hang up, so that what listens to the supervisor ends with us; what runs does not.
-        if let Ok(mut held) = self.shared.connection.try_lock()
-            && let Some((connection, _)) = held.take()
+        if let Ok(mut held) = self.shared.contact.try_lock()
+            && let Some(contact) = held.take()
         {
-            connection.dismiss();
+            contact.connection.dismiss();
         }
-    }
-}
-
-/// Everything that is there, page by page. `None` when the supervisor is gone, or is not understood.
-pub async fn list(connection: &Connection) -> Option<Vec<Listed>> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let Ok(Answer::List(Page { items, next })) = connection.ask(Ask::List(after), Vec::new()).await? else { return None };
-        all.extend(items);
-        after = Some(match next {
-            Some(next) => next,
-            None => return Some(all),
-        });
     }
 }
 
 impl Shared {
-    /// Takes over a running supervisor, unless another task has connected meanwhile; what it runs. None: there is none that could be talked with.
-    async fn adopt(self: Arc<Self>, stream: UnixStream) -> Result<Option<Vec<Listed>>, Error> {
-        let mut held = self.connection.lock().await;
-        if held.as_ref().is_none_or(|(connection, _)| connection.is_lost()) {
-            *held = self.greet(stream).await?;
-        }
-        match &*held {
-            Some((connection, _)) => self.learn(connection).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Greets a supervisor and listens to it from then on. None when it cannot be talked with; it is asked to end then.
-    async fn greet(self: &Arc<Self>, stream: UnixStream) -> Result<Option<(Arc<Connection>, usize)>, Error> {
-        stream.set_nonblocking(true).map_err(|error| failed("using", &self.run_dir, &error))?;
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let connection = Connection::new(stream.into(), sender).map_err(|error| failed("using", &self.run_dir, &error))?;
-        let hello = connection.ask(Ask::Hello { version: VERSION }, Vec::new()).await;
-        let Some(Ok(Answer::Hello { version, hosts, pid, engine })) = hello else { return Ok(None) };
-        let ours = self.artifacts.engine();
-        if (version, engine.as_str()) != (VERSION, ours) {
-            // Its hosts could load nothing that is compiled from now on: no pod of theirs could be restarted, and none be added.
-            tracing::warn!(
-                pid,
-                version,
-                engine,
-                ours,
-                "the wasm supervisor found here is of another build, with another protocol or engine: it is ended, its pods start anew"
-            );
-            _ = connection.ask(Ask::Shutdown, Vec::new()).await;
-            return Ok(None);
-        }
-        self.learn(&connection).await.inspect_err(|_| connection.dismiss())?;
-        tokio::spawn(self.clone().follow(connection.clone(), receiver));
-        Ok(Some((connection, hosts)))
-    }
-
-    /// Asks what is there, and remembers it.
-    async fn learn(&self, connection: &Connection) -> Result<Vec<Listed>, Error> {
-        let list = list(connection).await.ok_or_else(|| {
-            Error::again(
-                "ListError",
-                "the wasm supervisor cut the connection instead of listing its pods; see supervisor.log in its run directory".to_owned(),
-            )
-        })?;
-        let mut known = self.known.lock();
-        let mut sandboxes = self.sandboxes.lock();
-        for item in &list {
-            match item {
-                Listed::Sandbox(spec) => _ = sandboxes.insert(spec.pod.uid.clone(), spec.ip),
-                Listed::Container(container) => _ = known.insert(container.status.id.clone(), (**container).clone()),
-            }
-        }
-        Ok(list)
-    }
-
-    /// Turns what the supervisor says into events, until it is gone.
-    /// (Boxed, since it may connect again, which begins another of its kind.)
-    fn follow(self: Arc<Self>, connection: Arc<Connection>, happened: mpsc::UnboundedReceiver<Happened>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.follow_on(connection, happened))
-    }
-
-    async fn follow_on(self: Arc<Self>, connection: Arc<Connection>, mut happened: mpsc::UnboundedReceiver<Happened>) {
-        let began = tokio::time::Instant::now();
-        while let Some(happened) = happened.recv().await {
-            match happened {
-                Happened::Superseded => return,
-                Happened::State { container, state } => {
-                    let Some(ListedContainer { sandbox, status, .. }) = self.known.lock().get(&container).cloned() else { continue };
-                    _ = self.events.send(Event::Container { sandbox, status: ContainerStatus { state, ..status } });
-                }
-                Happened::Notice { container, warning, reason, message } => {
-                    let Some(ListedContainer { sandbox, status, .. }) = self.known.lock().get(&container).cloned() else { continue };
-                    let kind = if warning { "Warning" } else { "Normal" };
-                    _ = self.events.send(Event::Notice { sandbox, container: status.name, kind, reason, message });
-                }
-                Happened::LogFull(container) => {
-                    let Some(ListedContainer { log, .. }) = self.known.lock().get(&container).cloned() else { continue };
-                    match log::rotate(&log.path, log.max_bytes, log.max_files) {
-                        Ok(file) => _ = connection.ask(Ask::Log(container), vec![Arc::new(file.into())]).await,
-                        Err(error) => tracing::warn!(container, %error, "a log could not be rotated"),
-                    }
-                }
-            }
-        }
-        // The channel ends with the connection.
-        if connection.is_dismissed() {
-            return;
-        }
-        // Either it cut us off (out of descriptors, most likely) and goes on, or it is gone with everything that ran.
-        let mut pause = RECONNECT;
-        if began.elapsed() < RECONNECT * 4 {
-            // Connecting again at once would only be cut off again.
-            tokio::time::sleep(pause).await;
-        }
-        let before: Vec<SandboxId> = self.sandboxes.lock().keys().cloned().collect();
-        self.known.lock().clear();
-        let found = loop {
-            let Ok(stream) = UnixStream::connect(self.run_dir.join(SOCKET)) else { break Vec::new() };
-            match self.clone().adopt(stream).await {
-                Ok(found) => break found.unwrap_or_default(),
-                // It is there and runs its pods: they are not said to be lost because it cannot be heard just now.
-                Err(error) => tracing::warn!(%error, ?pause, "the wasm supervisor is there but does not answer; it is asked again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RECONNECT_AT_MOST);
-        };
-        let mut there = HashSet::new();
-        for item in &found {
-            match item {
-                Listed::Sandbox(spec) => _ = there.insert(spec.pod.uid.as_str()),
-                // What was said meanwhile is lost: the states are told again.
-                Listed::Container(container) => {
-                    _ = self.events.send(Event::Container { sandbox: container.sandbox.clone(), status: container.status.clone() });
-                }
-            }
-        }
-        for sandbox in before.into_iter().filter(|id| !there.contains(id.as_str())) {
-            self.sandboxes.lock().remove(&sandbox);
-            let message = "the wasm supervisor process ended and its pods with it".to_owned();
-            _ = self.events.send(Event::SandboxLost { sandbox, message });
-        }
-    }
-
-    /// The connection, made or made anew if need be; and the number of hosts.
-    async fn connection(self: &Arc<Self>) -> Result<(Arc<Connection>, usize), Error> {
-        let mut held = self.connection.lock().await;
-        if let Some((connection, hosts)) = &*held
-            && !connection.is_lost()
-        {
-            return Ok((connection.clone(), *hosts));
-        }
-        let socket = self.run_dir.join(SOCKET);
-        if let Ok(stream) = UnixStream::connect(&socket)
-            && let Some(found) = self.greet(stream).await?
-        {
-            *held = Some(found.clone());
-            return Ok(found);
-        }
-        self.spawn_supervisor(&socket)?;
-        let stream = UnixStream::connect(&socket).map_err(|error| failed("connecting to", &socket, &error))?;
-        let found = self.greet(stream).await?;
-        let found =
-            found.ok_or_else(|| failed("talking to the wasm supervisor on", &socket, &"it ended at once; see supervisor.log beside the socket"))?;
-        *held = Some(found.clone());
-        Ok(found)
-    }
-
-    fn spawn_supervisor(&self, socket: &Path) -> Result<(), Error> {
-        if let Err(error) = fs::remove_file(socket)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(failed("removing", socket, &error));
-        }
-        let listener = UnixListener::bind(socket).map_err(|error| failed("listening on", socket, &error))?;
-        let log = self.run_dir.join("supervisor.log");
-        let file = File::create(&log).map_err(|error| failed("writing", &log, &error))?;
-        let errors = file.try_clone().map_err(|error| failed("writing", &log, &error))?;
-        let mut command = tokio::process::Command::new(&self.options.exe);
-        command.arg(crate::SUPERVISOR).arg(&self.run_dir).arg(self.options.hosts.to_string()).arg(self.artifacts.engine());
-        if let Some((uid, gid)) = self.options.drop_to {
-            command.args([uid.to_string(), gid.to_string()]);
-        }
-        command.env_clear().stdin(Stdio::from(OwnedFd::from(listener))).stdout(file).stderr(errors);
-        let mut child = command.spawn().map_err(|error| failed("starting", &self.options.exe, &error))?;
-        // Reaped if it ends before us; otherwise it stays.
-        tokio::spawn(async move { child.wait().await });
-        Ok(())
-    }
-
+    /// Asks for what takes as long as it takes.
     async fn ask(self: &Arc<Self>, ask: Ask, fds: Vec<Arc<OwnedFd>>) -> Result<Answer, Error> {
         let (connection, _) = self.connection().await?;
         match connection.ask(ask, fds).await {
             Some(answer) => answer.map_err(Error::from),
             None => Err(Error::again("RunContainerError", "the wasm supervisor cut the connection during a request; it is connected again, or started (if this stays, it may be out of descriptors: raise ulimit -n)".to_owned())),
+        }
+    }
+
+    /// Asks for what needs no time.
+    async fn ask_at_once(self: &Arc<Self>, ask: Ask, fds: Vec<Arc<OwnedFd>>) -> Result<Answer, Error> {
+        let patience = self.options.patience;
+        match tokio::time::timeout(patience, self.ask(ask, fds)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.give_up().await;
+                Err(contact::silent(patience))
+            }
         }
     }
 
@@ -391,16 +233,26 @@ impl Runtime for WasmRuntime {
     async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
         let spec = bounds::sandbox(spec)?;
         let (uid, ip) = (spec.pod.uid.clone(), spec.ip);
-        self.shared.ask(Ask::RunSandbox(Box::new(spec)), Vec::new()).await?;
+        self.shared.ask_at_once(Ask::RunSandbox(Box::new(spec)), Vec::new()).await?;
         self.shared.sandboxes.lock().insert(uid, ip);
         Ok(None)
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        self.shared.ask(Ask::RemoveSandbox(id.clone()), Vec::new()).await?;
+        // What runs in it is ended first, by its hosts.
+        match tokio::time::timeout(BEYOND_GRACE, self.shared.ask(Ask::RemoveSandbox(id.clone()), Vec::new())).await {
+            Ok(result) => _ = result?,
+            Err(_) => {
+                return Err(Error::again(
+                    "KillPodSandboxError",
+                    format!("sandbox {id} did not end within {BEYOND_GRACE:?}; its host process does not answer"),
+                ));
+            }
+        }
         self.shared.sandboxes.lock().remove(id);
         self.shared.created.lock().retain(|_, spec| spec.sandbox != *id);
         self.shared.known.lock().retain(|_, spec| spec.sandbox != *id);
+        self.shared.weigh();
         Ok(())
     }
 
@@ -455,6 +307,7 @@ impl Runtime for WasmRuntime {
         }
         // Before it runs, so that no event of it comes too early.
         self.shared.known.lock().insert(id.clone(), ListedContainer::new(&spec, State::Created));
+        self.shared.weigh();
         let patience = spec.request_timeout + BEYOND_GRACE;
         let start = Start { spec, kind: artifact.verdict.kind, artifact: artifact.key, ports };
         let result = match tokio::time::timeout(patience, self.shared.ask(Ask::Start(Box::new(start)), fds)).await {
@@ -483,9 +336,10 @@ impl Runtime for WasmRuntime {
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
         self.stop_container(id, Duration::ZERO).await?;
-        self.shared.ask(Ask::RemoveContainer(id.clone()), Vec::new()).await?;
+        self.shared.ask_at_once(Ask::RemoveContainer(id.clone()), Vec::new()).await?;
         self.shared.created.lock().remove(id);
         self.shared.known.lock().remove(id);
+        self.shared.weigh();
         Ok(())
     }
 
@@ -532,7 +386,7 @@ impl Runtime for WasmRuntime {
                 Err(why) => refused.push(why),
             }
         }
-        self.shared.ask(Ask::Listeners(id.clone(), had), fds).await?;
+        self.shared.ask_at_once(Ask::Listeners(id.clone(), had), fds).await?;
         // One address that cannot be had is no reason to leave the others unheard.
         if refused.is_empty() { Ok(()) } else { Err(Error::again("ServiceListenError", refused.join("; "))) }
     }
@@ -547,7 +401,7 @@ impl Runtime for WasmRuntime {
     }
 
     async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
-        match self.shared.ask(Ask::Stats(id.clone()), Vec::new()).await? {
+        match self.shared.ask_at_once(Ask::Stats(id.clone()), Vec::new()).await? {
             Answer::Stats(stats) => Ok(stats.into_iter().map(|(name, cpu_nanos, memory_bytes)| (name, Stats { cpu_nanos, memory_bytes })).collect()),
             other => Err(Error::again("StatsError", format!("the wasm supervisor answered {other:?} to stats; this is a bug"))),
         }

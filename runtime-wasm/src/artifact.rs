@@ -14,6 +14,7 @@ use coracle_runtime::Error;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs::{self, File, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -46,7 +47,8 @@ pub struct Artifacts {
     dir: PathBuf,
     exe: PathBuf,
     engine: String,
-    drop_to: Option<(u32, u32)>,
+    /// What the compiler is told of where and as whom it runs.
+    place: Vec<OsString>,
     compiling: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refused: Mutex<Vec<(String, String)>>,
     room: Semaphore,
@@ -73,7 +75,7 @@ fn trouble(what: &str, path: &Path, error: &io::Error) -> Error {
 
 impl Artifacts {
     /// In `dir`, made by `exe`'s hidden compiler.
-    pub fn new(dir: PathBuf, exe: PathBuf, drop_to: Option<(u32, u32)>, at_once: usize) -> io::Result<Self> {
+    pub fn new(dir: PathBuf, exe: PathBuf, place: Vec<OsString>, at_once: usize) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
         // What a killed agent left half done.
@@ -83,7 +85,7 @@ impl Artifacts {
             }
         }
         let engine = engine::key(&engine::compiler().map_err(|error| io::Error::other(format!("{error:#}")))?);
-        Ok(Self { dir, exe, engine, drop_to, compiling: Mutex::default(), refused: Mutex::default(), room: Semaphore::new(at_once.max(1)) })
+        Ok(Self { dir, exe, engine, place, compiling: Mutex::default(), refused: Mutex::default(), room: Semaphore::new(at_once.max(1)) })
     }
 
     /// The key of the engine that artifacts are compiled for.
@@ -170,10 +172,15 @@ impl Artifacts {
         let output = File::create(half).map_err(|error| trouble("writing artifact", half, &error))?;
         let written = output.try_clone().map_err(|error| trouble("writing artifact", half, &error))?;
         let mut command = Command::new(&self.exe);
-        command.arg(crate::COMPILER).env_clear().current_dir("/").stdin(wasm).stdout(output).stderr(Stdio::piped()).kill_on_drop(true);
-        if let Some((uid, gid)) = self.drop_to {
-            command.args([uid.to_string(), gid.to_string()]);
-        }
+        command
+            .arg(crate::COMPILER)
+            .args(&self.place)
+            .env_clear()
+            .current_dir("/")
+            .stdin(wasm)
+            .stdout(output)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| trouble("starting the compiler", &self.exe, &error))?;
         let mut said = Vec::new();
         let stderr = child.stderr.take();

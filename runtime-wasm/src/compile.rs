@@ -6,11 +6,15 @@
 //! stderr says what it is or why not.
 
 use crate::{
+    agent,
     classify::{self, Verdict},
     confine, engine,
 };
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 /// Memory of the compiler: a Python component (18 MB) takes about 1.5 GiB.
 const MEMORY: u64 = 6 << 30;
@@ -30,8 +34,11 @@ pub enum Report {
     Failed(String),
 }
 
-/// The process. `drop_to` as for hosts. Returns the exit code.
-pub fn main(drop_to: Option<(u32, u32)>) -> i32 {
+/// The process. `group` and `drop_to` as for hosts. Returns the exit code.
+pub fn main(group: Option<PathBuf>, drop_to: Option<(u32, u32)>) -> i32 {
+    // Where that cannot be, the agent has said so.
+    _ = group.map(|group| agent::group::enter(&group));
+    _ = nix::sys::prctl::set_name(c"coracle-compile");
     // Running pods come first.
     _ = rustix::process::nice(5);
     let report = match confine::compiler(drop_to, MEMORY, CPU_SECONDS) {

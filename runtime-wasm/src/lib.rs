@@ -21,12 +21,22 @@ pub mod wire;
 
 pub use agent::{Options, WasmRuntime};
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// The hidden subcommand of the small parent.
 pub const SUPERVISOR: &str = "wasm-supervisor";
 /// The hidden subcommand of the compiler.
 pub const COMPILER: &str = "wasm-compiler";
+
+/// What the hidden subcommands are told at the end of their command lines: the control group to enter, the user and group to become.
+fn place(group: Option<&Path>, drop_to: Option<(u32, u32)>) -> Vec<OsString> {
+    let mut args = vec![group.map_or_else(|| "-".into(), |path| path.as_os_str().to_owned())];
+    args.extend(drop_to.into_iter().flat_map(|(uid, gid)| [uid.to_string().into(), gid.to_string().into()]));
+    args
+}
 
 /// Runs one of this crate's processes if the command line (program name first) asks for one; returns its exit code when it is over.
 /// To be called first thing in `main`: the supervisor forks, which only a process with one thread may.
@@ -35,13 +45,14 @@ pub fn hidden_command(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
     let name = args.first()?.to_str()?;
     let number = |at: usize| args.get(at).and_then(|arg| arg.to_str()).and_then(|arg| arg.parse::<u32>().ok());
     let drop_to = |at: usize| number(at).zip(number(at + 1));
+    let group = |at: usize| args.get(at).filter(|arg| *arg != "-").map(PathBuf::from);
     match name {
         SUPERVISOR => {
             let (Some(run_dir), Some(hosts), Some(engine)) = (args.get(1), number(2), args.get(3)) else { return Some(2) };
             let (run_dir, engine) = (PathBuf::from(run_dir), engine.to_string_lossy().into_owned());
-            Some(supervisor::main(supervisor::Setup { run_dir, hosts: hosts.max(1) as usize, engine, drop_to: drop_to(4) }))
+            Some(supervisor::main(supervisor::Setup { run_dir, hosts: hosts.max(1) as usize, engine, group: group(4), drop_to: drop_to(5) }))
         }
-        COMPILER => Some(compile::main(drop_to(1))),
+        COMPILER => Some(compile::main(group(1), drop_to(2))),
         _ => None,
     }
 }

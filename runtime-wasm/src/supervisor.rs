@@ -11,7 +11,7 @@
 pub mod state;
 
 use crate::{
-    confine,
+    agent, confine,
     host::{self, Birth},
     ledger::{Ledger, SLOTS},
     wire::{Answer, Answered, Ask, Happened, Order, Refusal, Reply, Request, Said},
@@ -21,6 +21,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
+        prctl,
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -39,6 +40,8 @@ use std::{
 
 /// The name of the socket in the run directory.
 pub const SOCKET: &str = "control.sock";
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 /// A host that lived shorter than this is not replaced at once.
 const TOO_SHORT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
@@ -53,6 +56,8 @@ pub struct Setup {
     pub hosts: usize,
     /// The key of the engine of this very binary, as who starts it knows it.
     pub engine: String,
+    /// The control group to enter.
+    pub group: Option<PathBuf>,
     /// User and group to become, if root.
     pub drop_to: Option<(u32, u32)>,
 }
@@ -91,6 +96,8 @@ pub fn main(setup: Setup) -> i32 {
 fn start(setup: Setup) -> io::Result<Supervisor> {
     // Not a group leader, since it was just spawned; if it is one nevertheless, that serves as well.
     _ = setsid();
+    // It is started as /proc/self/exe, which would be its name.
+    _ = prctl::set_name(c"coracle-wasm");
     _ = std::env::set_current_dir("/");
     confine::raise_descriptors();
     // Before the uid changes: it could not see the directory afterwards.
@@ -104,9 +111,12 @@ fn start(setup: Setup) -> io::Result<Supervisor> {
     // SAFETY: stdin is the listening socket the agent gave us; nothing else in this process uses descriptor 0.
     let control = unsafe { OwnedFd::from_raw_fd(0) };
     rustix::io::ioctl_fionbio(&control, true)?;
+    // Once more, so that who connects is told our process id as the peer's, and not that of the agent who bound it.
+    rustix::net::listen(&control, BACKLOG)?;
+    let group = setup.group.as_deref().map_or(Ok(()), agent::group::enter).map_err(|error| error.to_string());
     confine::supervisor(setup.drop_to)?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(setup.hosts)?));
-    let state = Supervision::new(setup.hosts, nix::unistd::getpid().as_raw(), setup.engine.clone());
+    let state = Supervision::new(setup.hosts, nix::unistd::getpid().as_raw(), setup.engine.clone(), group);
     Ok(Supervisor { setup, control, signals, gone, ledger, state, hosts: Vec::new(), agent: None })
 }
 
@@ -160,7 +170,7 @@ impl Supervisor {
         // What belongs to the supervisor is let go: listeners of pods above all, which would otherwise outlive them here.
         self.hosts.clear();
         self.agent = None;
-        self.state = Supervision::new(0, 0, String::new());
+        self.state = Supervision::new(0, 0, String::new(), Ok(()));
         let keep = link.as_fd().as_raw_fd();
         for fd in [self.control.as_raw_fd(), self.signals.as_raw_fd(), self.gone.as_fd().as_raw_fd()] {
             debug_assert_ne!(fd, keep);

@@ -100,11 +100,18 @@ pub enum Answer {
         /// The key of its hosts' engine: they load what was compiled for that one only.
         #[serde(default)]
         engine: String,
+        /// Whether it and its hosts are in their control group, or why not.
+        #[serde(default = "grouped")]
+        group: Result<(), String>,
     },
     /// To [`Ask::List`].
     List(Page),
     /// To [`Ask::Stats`]: container name, CPU nanoseconds, bytes.
     Stats(Vec<(String, u64, u64)>),
+}
+
+fn grouped() -> Result<(), String> {
+    Ok(())
 }
 
 /// A part of the list, of about [`PAGE`] bytes: the whole of it has no bound.
@@ -137,13 +144,16 @@ pub struct ListedContainer {
     pub status: ContainerStatus,
     /// What to rotate.
     pub log: LogFile,
+    /// Its part of the hosts' share of the CPU.
+    #[serde(default)]
+    pub cpu_request_millis: Option<u64>,
 }
 
 impl ListedContainer {
     /// Of a container in that state.
     pub fn new(spec: &ContainerSpec, state: State) -> Self {
         let log = LogFile { path: spec.log_path.clone(), max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
-        Self { sandbox: spec.sandbox.clone(), status: spec.status(state), log }
+        Self { sandbox: spec.sandbox.clone(), status: spec.status(state), log, cpu_request_millis: spec.resources.cpu_request_millis }
     }
 }
 

@@ -78,6 +78,7 @@ pub struct Supervision<F> {
     hosts: usize,
     pid: i32,
     engine: String,
+    group: Result<(), String>,
     sandboxes: BTreeMap<String, Sandbox<F>>,
     /// Hosts that take orders. One that is being replaced is told everything when it comes up.
     up: BTreeSet<usize>,
@@ -130,12 +131,13 @@ impl<F> Container<F> {
 }
 
 impl<F> Supervision<F> {
-    /// With this many hosts, all of them about to be forked by process `pid`, and the key of their engine.
-    pub fn new(hosts: usize, pid: i32, engine: String) -> Self {
+    /// With this many hosts, all of them about to be forked by process `pid`, the key of their engine, and whether they are in their control group.
+    pub fn new(hosts: usize, pid: i32, engine: String, group: Result<(), String>) -> Self {
         Self {
             hosts,
             pid,
             engine,
+            group,
             sandboxes: BTreeMap::new(),
             up: BTreeSet::new(),
             slots: (0..SLOTS).collect(),
@@ -185,7 +187,8 @@ impl<F> Supervision<F> {
     pub fn ask(&mut self, id: u64, ask: Ask, fds: Vec<Arc<F>>) -> Vec<Command> {
         match ask {
             Ask::Hello { .. } => {
-                vec![reply(id, Ok(Answer::Hello { version: VERSION, hosts: self.hosts, pid: self.pid, engine: self.engine.clone() }))]
+                let (engine, group) = (self.engine.clone(), self.group.clone());
+                vec![reply(id, Ok(Answer::Hello { version: VERSION, hosts: self.hosts, pid: self.pid, engine, group }))]
             }
             Ask::RunSandbox(spec) => {
                 let key = spec.pod.uid.clone();

@@ -3,7 +3,7 @@
 use coracle_runtime::{
     ContainerSpec, ContainerStatus, Dns, Event, ImageConfig, ImageContent, LocalImage, PodRef, Port, Resources, Runtime, SandboxSpec, State,
 };
-use coracle_runtime_wasm::{Options, WasmRuntime};
+use coracle_runtime_wasm::{Options, WasmRuntime, agent::group::Group};
 use http_body_util::{BodyExt, Empty};
 use sha2::{Digest, Sha256};
 use std::{
@@ -28,6 +28,7 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 pub struct World {
     pub runtime: WasmRuntime,
     pub dir: Arc<TempDir>,
+    options: Options,
     owner: bool,
     seen: parking_lot::Mutex<Vec<Event>>,
 }
@@ -52,25 +53,36 @@ pub fn guest(name: &str) -> PathBuf {
 }
 
 pub fn options(dir: &Path) -> Options {
-    let mut options = Options::new(dir.to_owned()).expect("options");
+    let mut options = Options::new(dir.to_owned());
     options.hosts = 2;
     options
 }
 
 impl World {
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With an agent that waits half a second for its supervisor.
+    pub async fn impatient() -> Self {
+        Self::with(|options| options.patience = Duration::from_millis(500)).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let runtime = WasmRuntime::new(options(dir.path())).await.expect("a runtime");
-        Self { runtime, dir: Arc::new(dir), owner: true, seen: Default::default() }
+        let mut options = options(dir.path());
+        change(&mut options);
+        let runtime = WasmRuntime::new(options.clone()).await.expect("a runtime");
+        Self { runtime, dir: Arc::new(dir), options, owner: true, seen: Default::default() }
     }
 
     /// The agent dies (as far as the runtime can tell) and another one comes up in its place.
     pub async fn restart_agent(mut self) -> Self {
         self.owner = false;
-        let dir = self.dir.clone();
+        let (dir, options) = (self.dir.clone(), self.options.clone());
         drop(self);
-        let runtime = WasmRuntime::new(options(dir.path())).await.expect("a runtime");
-        Self { runtime, dir, owner: true, seen: Default::default() }
+        let runtime = WasmRuntime::new(options.clone()).await.expect("a runtime");
+        Self { runtime, dir, options, owner: true, seen: Default::default() }
     }
 
     /// A file as an image.
@@ -226,6 +238,9 @@ impl Drop for World {
         if supervisor > 0 {
             // Ours: found by our own folder's name. Its hosts go with it.
             _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL);
+        }
+        if let Ok(group) = Group::make(&self.dir.path().join("run/wasm"), 2) {
+            group.end();
         }
     }
 }

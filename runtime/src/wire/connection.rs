@@ -130,13 +130,18 @@ where
         self.lost.is_cancelled()
     }
 
-    /// Hangs up.
+    /// Hangs up for good.
     pub fn dismiss(&self) {
         self.dismissed.store(true, Relaxed);
         self.lost.cancel();
     }
 
-    /// Was it we who hung up?
+    /// Hangs up on who does not answer: whoever waits learns that nothing will come, as if the other side had gone.
+    pub fn give_up(&self) {
+        self.lost.cancel();
+    }
+
+    /// Was it we who hung up for good?
     pub fn is_dismissed(&self) -> bool {
         self.dismissed.load(Relaxed)
     }

@@ -56,7 +56,7 @@ fn fds(names: &[Fake]) -> Vec<Arc<Fake>> {
 
 /// Two hosts, both up, an agent, and a sandbox.
 fn ready() -> Supervision<Fake> {
-    let mut state = Supervision::new(2, 1, String::new());
+    let mut state = Supervision::new(2, 1, String::new(), Ok(()));
     assert!(state.said(0, Said::Up).is_empty());
     assert!(state.said(1, Said::Up).is_empty());
     state.agent(true);
@@ -204,7 +204,7 @@ fn what_is_due_is_told_as_things_are_when_there_is_room() {
 
 #[test]
 fn a_long_list_comes_in_pages_that_can_be_sent() {
-    let mut state = Supervision::<Fake>::new(1, 1, String::new());
+    let mut state = Supervision::<Fake>::new(1, 1, String::new(), Ok(()));
     let mut wanted = BTreeSet::new();
     // Ids of which one begins with the other, and a container that has more environment than a page.
     for (number, key) in ["u".to_owned(), "u-1".to_owned()].into_iter().chain((0..2000).map(|n| format!("v{n}"))).enumerate() {

@@ -23,6 +23,8 @@ cases![
     hosts_end_with_the_data_directory,
     supervisor_lost_is_said_and_healed,
     supervisor_that_hangs_up_loses_nothing,
+    supervisor_that_does_not_answer_is_replaced,
+    hosts_have_a_control_group,
     hosts_serve_many_pods,
     hosts_of_another_engine_are_replaced,
     hosts_are_told_more_than_a_socket_holds,
@@ -250,7 +252,7 @@ async fn hosts_of_another_engine_are_replaced() {
     let run_dir = world.dir.path().join("run/wasm");
     let socket = std::os::unix::net::UnixListener::bind(run_dir.join("control.sock")).unwrap();
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.arg(SUPERVISOR).arg(&run_dir).args(["2", "another"]).stdin(std::os::fd::OwnedFd::from(socket));
+    command.arg(SUPERVISOR).arg(&run_dir).args(["2", "another", "-"]).stdin(std::os::fd::OwnedFd::from(socket));
     if let Some((uid, gid)) = options(world.dir.path()).drop_to {
         command.args([uid.to_string(), gid.to_string()]);
     }
@@ -331,4 +333,79 @@ async fn supervisor_that_hangs_up_loses_nothing() {
     assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
     world.runtime.stop_container(&id, Duration::from_secs(1)).await.unwrap();
     assert_eq!(world.exit(&id).await.0, 0, "its end is heard");
+}
+
+async fn supervisor_that_does_not_answer_is_replaced() {
+    let world = World::impatient().await;
+    let (sandbox, _) = world.run(&world.built("hello"), |_| {}).await;
+    let (supervisor, hosts) = world.processes();
+    kill(Pid::from_raw(supervisor), Signal::SIGSTOP).unwrap();
+    // A new agent begins with a deaf supervisor.
+    let world = world.restart_agent().await;
+    assert!(world.runtime.list().await.unwrap().is_empty(), "its pods go with it");
+    until("it and its hosts are gone", async || !alive(supervisor) && hosts.iter().all(|pid| !alive(*pid))).await;
+    let (sandbox, id) = {
+        let mut spec = world.container(&sandbox, &world.built("hello"));
+        world.runtime.run_sandbox(sandbox.clone()).await.unwrap();
+        spec.attempt = 1;
+        let id = world.runtime.create_container(spec).await.unwrap();
+        world.runtime.start_container(&id).await.unwrap();
+        (sandbox, id)
+    };
+    assert_eq!(get(sandbox.ip, 8080, "/").await.unwrap().0, 200);
+    // One that stops listening later is found out by the first who asks, and its pods are said to be lost.
+    let (supervisor, _) = world.processes();
+    kill(Pid::from_raw(supervisor), Signal::SIGSTOP).unwrap();
+    let error = world.runtime.stats(&sandbox.pod.uid).await.unwrap_err();
+    assert!(!error.fatal && error.message.contains("did not answer"), "{error}");
+    let lost = world
+        .event("loss", |event| match event {
+            Event::SandboxLost { sandbox, .. } => Some(sandbox.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(lost, sandbox.pod.uid);
+    assert!(!alive(supervisor));
+    assert_eq!(world.state(&id).await, None);
+    let (again, _) = world.run(&world.built("hello"), |_| {}).await;
+    assert_eq!(get(again.ip, 8080, "/").await.unwrap().0, 200);
+}
+
+async fn hosts_have_a_control_group() {
+    use coracle_runtime::{Resources, cgroup::Trees};
+    use std::{fs, os::unix::fs::MetadataExt, path::Path};
+    let writable = Trees::find().is_ok() && fs::metadata("/sys/fs/cgroup").is_ok() && nix::unistd::geteuid().is_root();
+    let world = World::new().await;
+    let place = fs::metadata(world.dir.path().join("run/wasm")).unwrap();
+    let group = format!("coracle/wasm-{:x}-{:x}", place.dev(), place.ino());
+    let file = |name: &str| {
+        let mut trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path()).collect::<Vec<_>>();
+        trees.push("/sys/fs/cgroup".into());
+        trees.into_iter().find_map(|tree| fs::read_to_string(tree.join(&group).join(name)).ok()).map(|text| text.trim().to_owned())
+    };
+    if !writable || file("pids.max").is_none() {
+        eprintln!("no control groups to write: not tested");
+        return;
+    }
+    let (sandbox, id) =
+        world.run(&world.built("hello"), |spec| spec.resources = Resources { cpu_request_millis: Some(750), ..spec.resources.clone() }).await;
+    let (supervisor, hosts) = world.processes();
+    for pid in hosts.iter().chain([&supervisor]) {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let in_it = |controller: &str| {
+            groups
+                .lines()
+                .any(|line| line.split(':').nth(1).is_some_and(|c| c.is_empty() || c.split(',').any(|c| c == controller)) && line.ends_with(&group))
+        };
+        assert!(in_it("cpu") && in_it("pids"), "{groups}");
+    }
+    let shares = || file("cpu.shares").or_else(|| file("cpu.weight"));
+    assert!(shares() == Some("1024".into()) || shares() == Some("39".into()), "{:?}", shares());
+    assert_eq!(file("pids.max"), Some("320".into()));
+    world.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
+    assert!(shares() == Some("256".into()) || shares() == Some("10".into()), "{:?}", shares());
+    world.runtime.shutdown().await;
+    assert_eq!(file("pids.max"), None, "it goes with them");
+    assert!(Path::new("/sys/fs/cgroup").is_dir() && !alive(supervisor));
 }
