@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use coracle_api::{registry::newest_first, status::Status};
-use coracle_link::pki::{self, Authority, KeyPair};
+use coracle_link::pki::{self, Authority, Identity};
 use coracle_store::{Key, Object, Snapshot, Store};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -156,7 +156,7 @@ pub(crate) struct Document {
 /// What this server needs to speak with others, and what they said.
 #[derive(Default)]
 pub struct Aggregation {
-    identity: OnceLock<(KeyPair, String)>,
+    identity: OnceLock<(Arc<Identity>, String)>,
     documents: Mutex<HashMap<String, Document>>,
     published: Mutex<HashMap<String, openapi::Published>>,
     merged: Mutex<Option<(String, Bytes)>>,
@@ -168,15 +168,15 @@ fn is_stored(store: &Store, name: &str) -> bool {
 }
 
 impl Aggregation {
-    /// Takes the certificate by which remote servers know this one, from an authority that signs nothing else.
+    /// Takes the identity by which remote servers know this one, from an authority that signs nothing else; it is to be kept fresh.
     ///
     /// # Errors
     /// Signing failed.
-    pub fn identify(&self, authority: &Authority) -> Result<(), pki::Error> {
-        let pair = authority.client(FRONT_PROXY, &[], Authority::LEAF_VALID)?;
+    pub fn identify(&self, authority: Authority) -> Result<Arc<Identity>, pki::Error> {
+        let ca = authority.ca_pem().to_owned();
+        let identity = Identity::new(Authority::LEAF_VALID, move || authority.client(FRONT_PROXY, &[], Authority::LEAF_VALID))?;
         // A second call changes nothing: connections use the first.
-        let _ = self.identity.set((pair, authority.ca_pem().to_owned()));
-        Ok(())
+        Ok(self.identity.get_or_init(|| (identity, ca)).0.clone())
     }
 
     /// `kube-system/extension-apiserver-authentication`: how remote servers tell who asks.

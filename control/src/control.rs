@@ -18,7 +18,7 @@ use coracle_apiserver::{
     resources,
 };
 use coracle_link::{
-    pki::{self, Authority},
+    pki::{self, Authority, Identity},
     quic,
 };
 use coracle_schema::Schemas;
@@ -36,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 const STOP: Duration = Duration::from_secs(8);
 /// A node's part of the pod range: 4,096 addresses, half of them for wasm pods.
 pub const NODE_PREFIX: u8 = 20;
-/// Validity of the API server's own certificate; made anew when it is about to end.
-const SERVER_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a control plane is started with.
 #[derive(Clone)]
@@ -67,11 +65,13 @@ pub struct Settings {
     pub audit: Option<audit::Options>,
     /// Requests worked on at once, of all priority levels that are not exempt.
     pub seats: usize,
+    /// How long the server's own certificates live; they are made anew at two thirds of it.
+    pub certificate_life: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { profiles: vec![Profile::default()], audit: None, seats: http::inflight::SEATS }
+        Self { profiles: vec![Profile::default()], audit: None, seats: http::inflight::SEATS, certificate_life: Authority::LEAF_VALID }
     }
 }
 
@@ -170,7 +170,8 @@ impl Control {
             stopping: tasks.token().clone(),
             nodes: OnceLock::new(),
         });
-        core.aggregation.identify(&Authority::open(&pki_dir.join("front-proxy"))?)?;
+        let proxy = core.aggregation.identify(Authority::open(&pki_dir.join("front-proxy"))?)?;
+        tasks.spawn("front proxy's certificate", async move { proxy.keep().await });
         let (recorder, queue) = events::Recorder::new();
         let client = Client::new(core.clone(), Arc::new(User::masters()), recorder);
 
@@ -187,9 +188,12 @@ impl Control {
         tasks.spawn("custom kinds", async move { follower.customs.run().await });
         let names = server_names(&options);
         let authority = options.authority.clone();
-        // Issued at every start: addresses may have changed, and it costs a millisecond.
-        let identity = authority.server(&names, SERVER_CERTIFICATE)?;
-        let link = quic::Server::bind(options.link_addr, &ca_pem, &authority.server(&[quic::SERVER_NAME.to_string()], SERVER_CERTIFICATE)?)?;
+        let (signer, life) = (authority.clone(), options.settings.certificate_life);
+        // Issued at every start: addresses may have changed, and it costs a millisecond. The link's name is always in it.
+        let identity = Identity::new(life, move || signer.server(&names, life))?;
+        let kept = identity.clone();
+        tasks.spawn("server's certificate", async move { kept.keep().await });
+        let link = quic::Server::bind(options.link_addr, &ca_pem, identity.clone())?;
         let link_addr = link.local_addr();
         serve_nodes(&core, link, &tasks);
         controllers::start(
@@ -207,9 +211,9 @@ impl Control {
         );
         scheduler::start(&client, Arc::new(Timestamp::now), options.settings.profiles.clone(), &tasks);
         if let Some(listener) = at_service {
-            listener.serve(core.clone(), &identity, &ca_pem, &tasks)?;
+            listener.serve(core.clone(), identity.clone(), &ca_pem, &tasks)?;
         }
-        listener.serve(core, &identity, &ca_pem, &tasks)?;
+        listener.serve(core, identity, &ca_pem, &tasks)?;
         Ok(Control { client, tasks, api_addr, service_addr, link_addr })
     }
 

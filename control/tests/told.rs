@@ -7,6 +7,7 @@ use cluster::{Answer, Cluster, Peer};
 use coracle_apiserver::audit;
 use coracle_control::Settings;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -44,6 +45,30 @@ async fn told() {
     let text = std::fs::read_to_string(&path).expect("the log");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     the_log_tells(&lines, &ids);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_renewed_while_it_runs() {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let settings = Settings { certificate_life: Duration::from_secs(3), ..Settings::default() };
+    let cluster = Cluster::with(tempfile::tempdir().expect("a directory"), settings).await;
+    let mut held = cluster.admin().await;
+    let shown = async || {
+        let stream = cluster.bare().await;
+        let (_, session) = stream.get_ref();
+        session.peer_certificates().and_then(|chain| chain.first()).expect("a certificate").to_vec()
+    };
+    let first = shown().await;
+    let (_, certificate) = X509Certificate::from_der(&first).expect("a certificate");
+    let end = certificate.validity().not_after.timestamp();
+    while jiff::Timestamp::now().as_second() <= end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A handshake would fail with the old one; who is connected stays so.
+    assert_ne!(shown().await, first);
+    assert_eq!(held.get("/version").await.code, 200);
+    cluster.node("n1").await;
+    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
 async fn requests_are_named(cluster: &Cluster) {

@@ -13,7 +13,10 @@ use coracle_control::{
     Control, Options as ControlOptions,
     control::{NODE_PREFIX, dns_address},
 };
-use coracle_link::{pki::Authority, quic};
+use coracle_link::{
+    pki::{Authority, Identity},
+    quic,
+};
 use coracle_node::{
     Agent, Options as AgentOptions,
     network::{Network, kernel::Kernel},
@@ -31,7 +34,6 @@ const STOP_BOUND: Duration = Duration::from_secs(20);
 const READY_BOUND: Duration = Duration::from_secs(30);
 /// How long the agent may take to end after its pods have.
 const LATE: Duration = Duration::from_secs(5);
-const NODE_CERTIFICATE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Flags of `coracle up`.
 #[derive(Args)]
@@ -133,7 +135,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     kubeconfig::write(&kubeconfig, options.kubeconfig.is_none(), &authority, control.api_addr())?;
     stages.done("control plane");
 
-    let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())?).await?);
+    let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())).await?);
     let mut runtimes: Vec<Arc<dyn Runtime>> = vec![wasm.clone()];
     if root {
         match OciRuntime::new(coracle_runtime_oci::Options::new(data.path.clone())?).await {
@@ -158,8 +160,10 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         image_gc: options.node.image_gc()?,
         ..AgentOptions::new(data.path.clone(), options.node_name.clone())
     };
-    let certificate = authority.client(&format!("system:node:{}", options.node_name), &["system:nodes".to_string()], NODE_CERTIFICATE)?;
-    let connector = quic::connector(control.link_addr(), authority.ca_pem(), &certificate)?;
+    let (signer, user) = (authority.clone(), format!("system:node:{}", options.node_name));
+    let identity = Identity::new(Authority::LEAF_VALID, move || signer.client(&user, &["system:nodes".to_string()], Authority::LEAF_VALID))?;
+    let connector = quic::connector(control.link_addr(), authority.ca_pem(), identity.clone())?;
+    control.tasks().spawn("node's certificate", async move { identity.keep().await });
     let (service, agent) = Agent::new(agent, connector, runtimes)?;
     let cancel = CancellationToken::new();
     let mut node = tokio::spawn(service.run(cancel.clone()));

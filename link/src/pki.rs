@@ -7,12 +7,14 @@
 mod anyone;
 mod authority;
 mod files;
+mod identity;
 mod request;
 mod subject;
 
 pub use anyone::Anyone;
 pub use authority::Authority;
 pub use files::{load_or_issue, write_private};
+pub use identity::Identity;
 pub use request::{CertificateRequest, usages};
 pub use subject::{Subject, subject};
 

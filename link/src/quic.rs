@@ -17,7 +17,6 @@ use rustls::RootCertStore;
 use std::{sync::Arc, time::Duration};
 
 const ALPN: &[u8] = b"coracle/1";
-/// The DNS name in every link server's certificate.
 /// The DNS name in a link server's certificate.
 pub const SERVER_NAME: &str = "coracle";
 const KEEP_ALIVE: Duration = Duration::from_secs(5);

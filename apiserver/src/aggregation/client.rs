@@ -49,9 +49,10 @@ impl Aggregation {
             true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))),
             false => builder.with_root_certificates(webhook::roots(&spec.ca_bundle)?),
         };
-        let Some((pair, _)) = self.identity.get() else { return Ok(Arc::new(builder.with_no_client_auth())) };
-        let (chain, key) = pair.to_der().map_err(|error| error.to_string())?;
-        Ok(Arc::new(builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?))
+        Ok(Arc::new(match self.identity.get() {
+            Some((identity, _)) => builder.with_client_cert_resolver(identity.clone()),
+            None => builder.with_no_client_auth(),
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::tls::Tls;
 use crate::{Tasks, pipeline::Core};
-use coracle_link::pki::{self, KeyPair};
+use coracle_link::pki::{self, Identity};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -88,7 +88,7 @@ impl Listener {
     }
 
     /// Serves until the tasks are cancelled.
-    pub fn serve(self, core: Arc<Core>, identity: &KeyPair, ca_pem: &str, tasks: &Tasks) -> Result<(), Error> {
+    pub fn serve(self, core: Arc<Core>, identity: Arc<Identity>, ca_pem: &str, tasks: &Tasks) -> Result<(), Error> {
         let tls = Tls::new(identity, ca_pem)?;
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let tracked = tasks.clone();

@@ -4,7 +4,7 @@
 //! holds the key; the chain is judged afterwards, and requests of a stranger get the 401 that Kubernetes gives.
 
 use crate::auth::User;
-use coracle_link::pki::{self, KeyPair};
+use coracle_link::pki::{self, Identity};
 use parking_lot::Mutex;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
@@ -68,7 +68,7 @@ pub struct Tls {
 
 impl Tls {
     /// With this identity; clients' certificates are judged by the authority in `ca_pem`.
-    pub fn new(identity: &KeyPair, ca_pem: &str) -> Result<Self, pki::Error> {
+    pub fn new(identity: Arc<Identity>, ca_pem: &str) -> Result<Self, pki::Error> {
         let wrong = |what: &str, error: &dyn std::fmt::Display| pki::Error(format!("{what}: {error}; delete it to have it made anew"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -79,13 +79,11 @@ impl Tls {
             .allow_unauthenticated()
             .build()
             .map_err(|error| wrong("the cluster's CA certificate", &error))?;
-        let (chain, key) = identity.to_der()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| wrong("TLS", &error))?
             .with_client_cert_verifier(Arc::new(Lenient { inner: verifier.clone() }))
-            .with_single_cert(chain, key)
-            .map_err(|error| wrong("the API server's certificate", &error))?;
+            .with_cert_resolver(identity);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), verifier })
     }

@@ -86,8 +86,9 @@ impl Cluster {
 
     /// A node's end of a link (QUIC) to the control plane.
     pub async fn node(&self, name: &str) -> Arc<dyn coracle_link::Connection> {
-        let identity = self.authority.client(&format!("system:node:{name}"), &["system:nodes".into()], DAY).expect("a certificate");
-        let connector = coracle_link::quic::connector(self.control.link_addr(), self.authority.ca_pem(), &identity).expect("a connector");
+        let (authority, user) = (self.authority.clone(), format!("system:node:{name}"));
+        let identity = pki::Identity::new(DAY, move || authority.client(&user, &["system:nodes".into()], DAY)).expect("a certificate");
+        let connector = coracle_link::quic::connector(self.control.link_addr(), self.authority.ca_pem(), identity).expect("a connector");
         connector.connect().await.expect("a link")
     }
 

@@ -17,15 +17,13 @@ struct Dialer {
 /// Dials `server`, whose certificate must be of this CA and bear the name `coracle`.
 ///
 /// # Errors
-/// An identity or CA that cannot be used.
-pub fn connector(server: SocketAddr, ca_pem: &str, identity: &pki::KeyPair) -> Result<Arc<dyn Connector>, Error> {
-    let (chain, key) = identity.to_der().map_err(tls)?;
+/// A CA that cannot be used.
+pub fn connector(server: SocketAddr, ca_pem: &str, identity: Arc<pki::Identity>) -> Result<Arc<dyn Connector>, Error> {
     let mut crypto = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls)?
         .with_root_certificates(roots(ca_pem)?)
-        .with_client_auth_cert(chain, key)
-        .map_err(tls)?;
+        .with_client_cert_resolver(identity);
     crypto.alpn_protocols = vec![ALPN.to_vec()];
     crypto.resumption = rustls::client::Resumption::disabled();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).map_err(tls)?));

@@ -28,17 +28,15 @@ impl Server {
     /// Only peers with a certificate of this CA get past the handshake.
     ///
     /// # Errors
-    /// The port is in use, or the identity cannot be used.
-    pub fn bind(addr: SocketAddr, ca_pem: &str, identity: &pki::KeyPair) -> Result<Self, Error> {
+    /// The port is in use, or the CA cannot be used.
+    pub fn bind(addr: SocketAddr, ca_pem: &str, identity: Arc<pki::Identity>) -> Result<Self, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider.clone()).build().map_err(tls)?;
-        let (chain, key) = identity.to_der().map_err(tls)?;
         let mut crypto = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(tls)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(tls)?;
+            .with_cert_resolver(identity);
         crypto.alpn_protocols = vec![ALPN.to_vec()];
         // Nodes stay connected for days; a session cache would be memory for nothing.
         crypto.session_storage = Arc::new(NoServerSessionStorage {});

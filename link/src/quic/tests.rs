@@ -1,11 +1,17 @@
 use super::*;
 use crate::{
     Connector,
-    pki::{Authority, KeyPair},
+    pki::{Authority, Identity, KeyPair},
     protocol::{Open, Reply},
 };
 use bytes::Bytes;
 use std::net::SocketAddr;
+
+/// One that stays.
+fn fixed(pair: &KeyPair) -> Arc<Identity> {
+    let pair = pair.clone();
+    Identity::new(Authority::LEAF_VALID, move || Ok(pair.clone())).unwrap()
+}
 
 struct World {
     _dir: tempfile::TempDir,
@@ -19,14 +25,14 @@ impl World {
         Self { _dir: dir, ca }
     }
     fn server(&self) -> Server {
-        let identity = self.ca.server(&["127.0.0.1".into()], Authority::LEAF_VALID).unwrap();
-        Server::bind("127.0.0.1:0".parse().unwrap(), self.ca.ca_pem(), &identity).unwrap()
+        let pair = self.ca.server(&["127.0.0.1".into()], Authority::LEAF_VALID).unwrap();
+        Server::bind("127.0.0.1:0".parse().unwrap(), self.ca.ca_pem(), fixed(&pair)).unwrap()
     }
     fn node(&self) -> KeyPair {
         self.ca.client("system:node:n1", &["system:nodes".into()], Authority::LEAF_VALID).unwrap()
     }
     fn dial(&self, to: SocketAddr, identity: &KeyPair) -> Arc<dyn Connector> {
-        connector(to, self.ca.ca_pem(), identity).unwrap()
+        connector(to, self.ca.ca_pem(), fixed(identity)).unwrap()
     }
 }
 
@@ -144,4 +150,39 @@ async fn the_servers_end_reaches_the_node() {
     within("close", server.close()).await;
     assert_eq!(within("closed", node.closed()).await, "the server is shutting down");
     assert!(server.accept().await.is_none());
+}
+
+#[tokio::test]
+async fn both_sides_go_on_beyond_the_life_of_their_certificates() {
+    let world = World::new();
+    let life = Duration::from_secs(3);
+    let (server_ca, node_ca) = (world.ca.clone(), world.ca.clone());
+    let serving = Identity::new(life, move || server_ca.server(&[], life)).unwrap();
+    let dialling = Identity::new(life, move || node_ca.client("system:node:n1", &["system:nodes".into()], life)).unwrap();
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), world.ca.ca_pem(), serving.clone()).unwrap();
+    let dialer = connector(server.local_addr(), world.ca.ca_pem(), dialling.clone()).unwrap();
+    let first = dialer.connect().await.unwrap();
+    let (old_server, old_node) = (serving.current(), dialling.current());
+    let ends = |key: &rustls::sign::CertifiedKey| {
+        use x509_parser::prelude::FromDer;
+        let (_, certificate) = x509_parser::prelude::X509Certificate::from_der(&key.cert[0]).unwrap();
+        certificate.validity().not_after.timestamp()
+    };
+    let end = ends(&old_server).max(ends(&old_node));
+    for identity in [serving.clone(), dialling.clone()] {
+        tokio::spawn(async move { identity.keep().await });
+    }
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    while now() <= end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!Arc::ptr_eq(&old_server, &serving.current()) && !Arc::ptr_eq(&old_node, &dialling.current()));
+    let second = within("dial", dialer.connect()).await.unwrap();
+    for _ in 0..2 {
+        let seen = within("accept", server.accept()).await.unwrap();
+        assert_eq!(seen.peer().common_name, "system:node:n1");
+        // Those of the first connection have ended, and it has not.
+        assert!(seen.open().await.is_ok());
+    }
+    drop((first, second));
 }
