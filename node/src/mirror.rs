@@ -137,7 +137,7 @@ impl Objects for Mirror {
     }
 }
 
-/// How many changes wait for their `Synced` before they are applied without it.
+/// How many changes wait for their `Synced` before they are applied without it. The control plane is then asked for everything if the link breaks first.
 const BATCH: usize = 4096;
 /// And how many bytes of them.
 const BATCH_BYTES: usize = 8 << 20;
@@ -188,7 +188,9 @@ impl Intake {
             return None;
         }
         self.bytes = 0;
-        Some((std::mem::take(&mut self.pending), None))
+        // Until its end there is no position to go on from: what a break leaves of it, such as an object that is gone again by the next
+        // session, only a reset finds.
+        Some((std::mem::take(&mut self.pending), Some(Position::default())))
     }
 }
 

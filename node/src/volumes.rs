@@ -105,6 +105,11 @@ pub fn unmount(pod_dir: &Path) -> std::io::Result<()> {
     remove_tree(&volumes)
 }
 
+/// Takes volumes out of the machine that are to be found again: what is memory goes, what is on disk stays. Blocks.
+pub fn leave(pod_dir: &Path) -> std::io::Result<()> {
+    memory::tear_down(&directory(pod_dir))
+}
+
 /// The most that a pod's containers may use together; none when one of them has no limit.
 fn memory_limit(pod: &Pod) -> Option<i64> {
     let limit = |container: &Container| {

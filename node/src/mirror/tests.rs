@@ -104,3 +104,20 @@ async fn a_long_reset_is_applied_in_parts_and_still_drops_the_rest() {
     feed(&mirror, &mut intake, messages).await;
     assert_eq!(mirror.list("pods", None).len(), BATCH + 3);
 }
+
+#[tokio::test]
+async fn a_long_step_that_is_cut_leaves_no_position_to_go_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut intake = Intake::default();
+    {
+        let (mirror, _) = Mirror::open(dir.path()).unwrap();
+        feed(&mirror, &mut intake, vec![upsert("old", "{}"), Feed::Synced { epoch: 1, revision: 1 }]).await;
+        feed(&mirror, &mut intake, (0..BATCH).map(|n| upsert(&format!("p{n}"), "{}")).collect()).await;
+        mirror.flush().await;
+    }
+    // The link broke, and so did the node. What was there and is gone again would stay for ever if only changes were told.
+    let (mirror, position) = Mirror::open(dir.path()).unwrap();
+    assert_eq!((mirror.list("pods", None).len(), position), (BATCH + 1, Position::default()));
+    feed(&mirror, &mut Intake::default(), vec![Feed::Reset { epoch: 1 }, upsert("old", "{}"), Feed::Synced { epoch: 1, revision: 9 }]).await;
+    assert_eq!(mirror.list("pods", None).len(), 1);
+}

@@ -286,6 +286,8 @@ pub enum Action {
     Refresh,
     /// Remove sandbox, volumes, address; logs stay.
     Teardown,
+    /// Remove sandbox and address; the pod comes back with the agent and finds its volumes again.
+    Leave,
     /// Report the final status, then delete the object with grace 0.
     Delete,
     /// Remove the rest, forget the pod.

@@ -19,7 +19,7 @@ fn note(container: Option<usize>, warning: bool, reason: &str, message: impl Int
 pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes: &mut Vec<Note>) {
     match action {
         Action::Setup => machine.sandbox = Sandbox::Settling,
-        Action::Teardown => machine.sandbox = Sandbox::Leaving,
+        Action::Teardown | Action::Leave => machine.sandbox = Sandbox::Leaving,
         Action::Delete => machine.deletion = Deletion::Asked,
         Action::Forget => machine.forgotten = true,
         Action::Refresh => machine.refreshing = true,

@@ -245,7 +245,7 @@ fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::mac
     }
 }
 
-/// Stops what runs (sidecars last, in reverse order), then gives everything back.
+/// Stops what runs (sidecars last, in reverse order), then gives everything back; a pod that comes back keeps its volumes.
 fn finish(pod: &Pod, machine: &Machine, grace: i64, now: Time) -> Vec<Action> {
     let mut actions = Vec::new();
     let mut alive = false;
@@ -279,9 +279,11 @@ fn finish(pod: &Pod, machine: &Machine, grace: i64, now: Time) -> Vec<Action> {
     if alive || machine.refreshing {
         return actions;
     }
+    let comes_back = machine.leaving.is_some() && !machine.gone && pod.deletion_grace().is_none() && end(pod, machine).is_none();
+    let last = if comes_back { Action::Leave } else { Action::Teardown };
     match machine.sandbox {
-        Sandbox::Absent | Sandbox::Ready | Sandbox::Failed(_) => actions.push(Action::Teardown),
-        Sandbox::Stuck(due) if due.reached(now) => actions.push(Action::Teardown),
+        Sandbox::Absent | Sandbox::Ready | Sandbox::Failed(_) => actions.push(last),
+        Sandbox::Stuck(due) if due.reached(now) => actions.push(last),
         Sandbox::Settling | Sandbox::Leaving | Sandbox::Stuck(_) => {}
         Sandbox::Gone if machine.gone => actions.push(Action::Forget),
         Sandbox::Gone if machine.leaving.is_some() => {}

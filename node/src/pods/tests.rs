@@ -115,7 +115,7 @@ fn success(action: &Action, now: Time) -> Option<Event> {
         Action::Probe { container, attempt, kind } => Event::Probed { container, attempt, kind, outcome: Ok(()) },
         Action::PostStart { container, attempt } => Event::Hooked { container, attempt, well: true },
         Action::Refresh => Event::Refreshed(None),
-        Action::Teardown => Event::TornDown,
+        Action::Teardown | Action::Leave => Event::TornDown,
         Action::Delete => Event::Deleted(true),
         Action::Fail(_) | Action::Forget => return None,
     })
@@ -351,6 +351,25 @@ fn post_start_holds_the_container_back_and_stops_it_when_it_fails() {
     play.exit(0, 143);
     let again = play.settle();
     assert!(again.contains(&Action::PostStart { container: 0, attempt: 1 }), "{again:?}");
+}
+
+#[test]
+fn a_pod_that_comes_back_with_its_agent_keeps_its_volumes() {
+    let mut play = Play::one();
+    play.settle();
+    play.tell(Event::Leave(3_000));
+    assert_eq!(play.settle(), [Action::Stop { container: 0, attempt: 0, grace: 3_000, why: Why::PodEnds, hook: true }, Action::Leave]);
+    // One that has ended, or whose object goes, has no use for them.
+    let mut over = Play::new(json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] }));
+    over.settle();
+    over.exit(0, 0);
+    over.tell(Event::Leave(3_000));
+    assert_eq!(over.settle(), [Action::Teardown]);
+    let mut gone = Play::one();
+    gone.settle();
+    gone.tell(Event::Leave(3_000));
+    gone.tell(Event::Gone);
+    assert!(gone.settle().contains(&Action::Teardown));
 }
 
 #[test]
@@ -650,7 +669,7 @@ fn failure(action: &Action, now: Time) -> Option<Event> {
         }
         Action::Probe { container, attempt, kind } => Event::Probed { container, attempt, kind, outcome: Err("x".into()) },
         Action::PostStart { container, attempt } => Event::Hooked { container, attempt, well: false },
-        Action::Teardown => Event::TeardownFailed("x".into()),
+        Action::Teardown | Action::Leave => Event::TeardownFailed("x".into()),
         Action::Delete => Event::Deleted(false),
         other => return success(&other, now),
     })

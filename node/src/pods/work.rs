@@ -35,7 +35,7 @@ use serde_json::json;
 use std::{
     collections::HashSet,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -237,7 +237,8 @@ impl Work {
                 Event::Probed { container, attempt, kind, outcome }
             }
             Action::Refresh => self.refresh(pod, ip).await,
-            Action::Teardown => self.tear_down(pod).await,
+            Action::Teardown => self.tear_down(pod, volumes::unmount).await,
+            Action::Leave => self.tear_down(pod, volumes::leave).await,
             // Handled by the set itself.
             Action::Fail(_) | Action::Delete | Action::Forget => Event::SpecChanged { volume: false },
         }
@@ -553,7 +554,8 @@ impl Work {
         gone("The container could not be stopped; it goes with its sandbox.".into())
     }
 
-    async fn tear_down(&self, pod: &Pod) -> Event {
+    /// `give_back` does what is to be done with its volumes.
+    async fn tear_down(&self, pod: &Pod, give_back: fn(&Path) -> std::io::Result<()>) -> Event {
         let uid = &pod.metadata.uid;
         for runtime in &self.runtimes {
             if let Err(why) = runtime.remove_sandbox(uid).await {
@@ -564,7 +566,7 @@ impl Work {
         let dir = self.directory(uid);
         let unmounted = tokio::task::spawn_blocking({
             let dir = dir.clone();
-            move || volumes::unmount(&dir)
+            move || give_back(&dir)
         });
         if let Err(why) = unmounted.await.unwrap_or_else(|why| Err(std::io::Error::other(why))) {
             return Event::TeardownFailed(format!("remove {}: {why}", volumes::directory(&dir).display()));

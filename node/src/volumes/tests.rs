@@ -84,6 +84,10 @@ async fn files_modes_and_items() {
     assert_eq!(fs::read(at("fields/labels")).unwrap(), b"a=\"b\"");
     assert_eq!(fs::metadata(at("scratch")).unwrap().permissions().mode() & 0o777, 0o777);
     assert!(at("gone").is_dir());
+    fs::write(at("scratch/kept"), b"x").unwrap();
+    leave(dir.path()).unwrap();
+    mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    assert_eq!(fs::read(at("scratch/kept")).unwrap(), b"x");
     unmount(dir.path()).unwrap();
     assert!(!directory(dir.path()).exists());
 }
