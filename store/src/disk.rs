@@ -174,10 +174,22 @@ fn file(path: &Path) -> Result<std::fs::File, Error> {
         .map_err(|error| Error::Failed(format!("opening {}: {error}; the data directory must be writable by this user", path.display())))
 }
 
-/// Makes the data directory, for us alone, unless it is there.
+/// Makes the data directory, for us alone, unless it is there; until something is in it, the way to it is made durable as well.
 pub(crate) fn make_dir(dir: &Path) -> Result<(), Error> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Error::Failed(format!("making the data directory {}: {error}", dir.display())))
+    let failed = |error: std::io::Error| Error::Failed(format!("making the data directory {}: {error}", dir.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    if dir.join(LOG).exists() {
+        return Ok(());
+    }
+    // Whoever made those above it may not have.
+    for above in dir.canonicalize().map_err(failed)?.ancestors().skip(1) {
+        match sync_dir(above) {
+            // Not ours to read, and so not of our making; or a file system that does not do this for directories.
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::InvalidInput) => {}
+            synced => synced.map_err(failed)?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes new directory entries durable.

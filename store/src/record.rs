@@ -33,6 +33,9 @@ pub enum Corrupt {
     /// A newer (or no) Coracle wrote it.
     #[error("record version {0}, but this build reads version {VERSION}; use the version of Coracle that wrote it")]
     Version(u8),
+    /// A layout that is not read any more.
+    #[error("an earlier version of Coracle wrote it, and this one does not read it; use that version, or another data directory")]
+    Older,
     /// A field has a value that it cannot have.
     #[error("{0} has a value that it cannot have")]
     Value(&'static str),

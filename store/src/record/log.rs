@@ -13,15 +13,18 @@ use super::{Corrupt, Reader, VERSION, Writer};
 use crate::raft::{Entry, LogId, Vote};
 use openraft::impls::leader_id_adv::LeaderId;
 
-/// Where heads and batches may begin. The unit a disk writes whole.
-pub(crate) const BLOCK: usize = 512;
+/// Where heads and batches may begin. No smaller than what a disk writes whole, 4,096 bytes on many: a sector that is torn takes everything in it along. The
+/// kernel writes pages of that size anyway, and must not read one first to write a whole one.
+pub(crate) const BLOCK: usize = 4096;
 /// What the file grows by and segments are made of. (Small in this crate's own tests, so that they see many.)
-pub(crate) const SLOT: usize = if cfg!(test) { 4 << 10 } else { 1 << 20 };
+pub(crate) const SLOT: usize = if cfg!(test) { 4 * BLOCK } else { 1 << 20 };
 
 /// Bytes before the first slot.
-pub(crate) const FILE_HEAD: usize = 4096;
+pub(crate) const FILE_HEAD: usize = BLOCK;
 
-const MAGIC: &[u8; 8] = b"coralog\n";
+const MAGIC: &[u8; 8] = b"coralog2";
+/// Blocks had 512 bytes.
+const OLDER: &[u8; 8] = b"coralog\n";
 
 /// The file's first bytes: version, magic, secret, checksum.
 pub(crate) fn encode_file_head(secret: u64) -> Vec<u8> {
@@ -33,11 +36,12 @@ pub(crate) fn encode_file_head(secret: u64) -> Vec<u8> {
     head
 }
 
-/// The secret; None where no file head stands, an error where one of another version does.
+/// The secret; None where no file head stands, an error where one of another version or layout does.
 pub(crate) fn decode_file_head(head: &[u8]) -> Result<Option<u64>, Corrupt> {
     match head.split_first_chunk::<9>() {
         Some(([VERSION, magic @ ..], _)) if magic == MAGIC => {}
         Some(([version, magic @ ..], _)) if magic == MAGIC => return Err(Corrupt::Version(*version)),
+        Some(([_, magic @ ..], _)) if magic == OLDER => return Err(Corrupt::Older),
         _ => return Ok(None),
     }
     let Some(mut r) = head.get(..1 + 8 + 8 + 4).and_then(|record| Reader::new(record).ok()) else { return Ok(None) };

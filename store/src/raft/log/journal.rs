@@ -318,11 +318,12 @@ impl Journal {
         if slot + slots > self.slots {
             let zeros = vec![0; SLOT];
             let grown = (slot + slots).max(self.slots + GROWTH);
-            self.file.set_len(start(grown))?;
-            for new in self.slots..grown {
-                self.file.write(start(new), &zeros)?;
+            // Grown by the zeros themselves: a length that was set first would stand for slots without room on the disk.
+            let filled = (self.slots..grown).try_for_each(|new| self.file.write(start(new), &zeros)).and_then(|()| self.file.sync_data());
+            if let Err(error) = filled {
+                _ = self.file.set_len(start(self.slots));
+                return Err(error);
             }
-            self.file.sync_data()?;
             self.slots = grown;
         }
         Ok(slot)
