@@ -11,6 +11,7 @@ pub use contact::{Connection, list};
 
 use crate::{
     artifact::Artifacts,
+    compile,
     supervisor::SOCKET,
     wire::{Answer, Ask, Kind, Listed, ListedContainer, Start, bounds},
 };
@@ -55,6 +56,8 @@ pub struct Options {
     pub drop_to: Option<(u32, u32)>,
     /// How long the supervisor may take to answer what needs no time. One that does not is connected again, and replaced if it does not even greet.
     pub patience: Duration,
+    /// What compiling one file may take.
+    pub compile: compile::Limits,
 }
 
 impl Options {
@@ -62,7 +65,14 @@ impl Options {
     pub fn new(data_dir: PathBuf) -> Self {
         let hosts = std::thread::available_parallelism().map_or(1, usize::from);
         let root = nix::unistd::geteuid().is_root();
-        Self { data_dir, exe: OURSELVES.into(), hosts, drop_to: root.then_some((65533, 65533)), patience: Duration::from_secs(15) }
+        Self {
+            data_dir,
+            exe: OURSELVES.into(),
+            hosts,
+            drop_to: root.then_some((65533, 65533)),
+            patience: Duration::from_secs(15),
+            compile: compile::Limits::default(),
+        }
     }
 }
 
@@ -108,7 +118,7 @@ impl WasmRuntime {
             }
         });
         let place = crate::place(group.as_ref().map(|group| group.path.as_path()), options.drop_to);
-        let artifacts = Artifacts::new(cache.clone(), options.exe.clone(), place, options.hosts.div_ceil(2));
+        let artifacts = Artifacts::new(cache.clone(), options.exe.clone(), place, options.compile, options.hosts.div_ceil(2));
         let artifacts = artifacts.map_err(|error| failed("making the artifact cache", &cache, &error))?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

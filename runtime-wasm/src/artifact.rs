@@ -6,7 +6,7 @@
 
 use crate::{
     classify::Verdict,
-    compile::{MAX_WASM, Report},
+    compile::{Limits, MAX_WASM, Report},
     engine,
     wire::Kind,
 };
@@ -21,12 +21,9 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Duration,
 };
 use tokio::{io::AsyncReadExt, process::Command, sync::Semaphore, time::timeout};
 
-/// The compiler may take this long on the clock.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Refusals that are remembered, so that a pod in back-off does not compile the same broken file again and again.
 const REMEMBERED: usize = 256;
 const REPORT: u64 = 64 << 10;
@@ -49,6 +46,7 @@ pub struct Artifacts {
     engine: String,
     /// What the compiler is told of where and as whom it runs.
     place: Vec<OsString>,
+    limits: Limits,
     compiling: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     refused: Mutex<Vec<(String, String)>>,
     room: Semaphore,
@@ -75,7 +73,7 @@ fn trouble(what: &str, path: &Path, error: &io::Error) -> Error {
 
 impl Artifacts {
     /// In `dir`, made by `exe`'s hidden compiler.
-    pub fn new(dir: PathBuf, exe: PathBuf, place: Vec<OsString>, at_once: usize) -> io::Result<Self> {
+    pub fn new(dir: PathBuf, exe: PathBuf, place: Vec<OsString>, limits: Limits, at_once: usize) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
         // What a killed agent left half done.
@@ -85,7 +83,7 @@ impl Artifacts {
             }
         }
         let engine = engine::key(&engine::compiler().map_err(|error| io::Error::other(format!("{error:#}")))?);
-        Ok(Self { dir, exe, engine, place, compiling: Mutex::default(), refused: Mutex::default(), room: Semaphore::new(at_once.max(1)) })
+        Ok(Self { dir, exe, engine, place, limits, compiling: Mutex::default(), refused: Mutex::default(), room: Semaphore::new(at_once.max(1)) })
     }
 
     /// The key of the engine that artifacts are compiled for.
@@ -172,19 +170,13 @@ impl Artifacts {
         let output = File::create(half).map_err(|error| trouble("writing artifact", half, &error))?;
         let written = output.try_clone().map_err(|error| trouble("writing artifact", half, &error))?;
         let mut command = Command::new(&self.exe);
-        command
-            .arg(crate::COMPILER)
-            .args(&self.place)
-            .env_clear()
-            .current_dir("/")
-            .stdin(wasm)
-            .stdout(output)
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        let Limits { memory, cpu_seconds, patience } = self.limits;
+        command.arg(crate::COMPILER).arg(memory.to_string()).arg(cpu_seconds.to_string()).args(&self.place);
+        command.env_clear().current_dir("/").stdin(wasm).stdout(output).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| trouble("starting the compiler", &self.exe, &error))?;
         let mut said = Vec::new();
         let stderr = child.stderr.take();
-        let finished = timeout(PATIENCE, async {
+        let finished = timeout(patience, async {
             if let Some(stderr) = stderr {
                 stderr.take(REPORT).read_to_end(&mut said).await?;
             }
@@ -196,7 +188,7 @@ impl Artifacts {
             Ok(Err(error)) => return Err(trouble("waiting for the compiler", &self.exe, &error)),
             Err(_) => {
                 _ = child.kill().await;
-                return Err(Error::fatal("CompileError", format!("compiling took longer than {PATIENCE:?}; make the module smaller, or split it")));
+                return Err(Error::fatal("CompileError", format!("compiling took longer than {patience:?}; make the module smaller, or split it")));
             }
         };
         let said = String::from_utf8_lossy(&said);

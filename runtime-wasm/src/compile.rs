@@ -14,12 +14,27 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{Read, Write},
     path::PathBuf,
+    time::Duration,
 };
 
-/// Memory of the compiler: a Python component (18 MB) takes about 1.5 GiB.
-const MEMORY: u64 = 6 << 30;
-/// CPU time: JavaScript and Python components take some 10 s on a current core.
-const CPU_SECONDS: u64 = 180;
+/// What one compilation may take of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Address space, bytes.
+    pub memory: u64,
+    /// CPU time, seconds.
+    pub cpu_seconds: u64,
+    /// Time on the clock.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    /// A Python component (18 MB) takes about 1.5 GiB; JavaScript and Python components some 10 s on a current core.
+    fn default() -> Self {
+        Self { memory: 6 << 30, cpu_seconds: 180, patience: Duration::from_secs(300) }
+    }
+}
+
 /// The largest wasm that is looked at.
 pub const MAX_WASM: u64 = 256 << 20;
 
@@ -35,13 +50,13 @@ pub enum Report {
 }
 
 /// The process. `group` and `drop_to` as for hosts. Returns the exit code.
-pub fn main(group: Option<PathBuf>, drop_to: Option<(u32, u32)>) -> i32 {
+pub fn main(limits: Limits, group: Option<PathBuf>, drop_to: Option<(u32, u32)>) -> i32 {
     // Where that cannot be, the agent has said so.
     _ = group.map(|group| agent::group::enter(&group));
     _ = nix::sys::prctl::set_name(c"coracle-compile");
     // Running pods come first.
     _ = rustix::process::nice(5);
-    let report = match confine::compiler(drop_to, MEMORY, CPU_SECONDS) {
+    let report = match confine::compiler(drop_to, limits.memory, limits.cpu_seconds) {
         Ok(()) => compile(),
         Err(error) => Err(Report::Failed(format!("the compiler process could not be confined: {error}"))),
     };

@@ -52,7 +52,12 @@ pub fn hidden_command(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
             let (run_dir, engine) = (PathBuf::from(run_dir), engine.to_string_lossy().into_owned());
             Some(supervisor::main(supervisor::Setup { run_dir, hosts: hosts.max(1) as usize, engine, group: group(4), drop_to: drop_to(5) }))
         }
-        COMPILER => Some(compile::main(group(1), drop_to(2))),
+        COMPILER => {
+            let word = |at: usize| args.get(at).and_then(|arg| arg.to_str()).and_then(|arg| arg.parse::<u64>().ok());
+            let (Some(memory), Some(cpu_seconds)) = (word(1), word(2)) else { return Some(2) };
+            let limits = compile::Limits { memory, cpu_seconds, ..Default::default() };
+            Some(compile::main(limits, group(3), drop_to(4)))
+        }
         _ => None,
     }
 }

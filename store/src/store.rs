@@ -55,7 +55,7 @@ impl Options {
 /// What simulation and tests put in the place of disk and death.
 #[derive(Clone, Default)]
 pub struct Seams {
-    /// In place of `log.bin`.
+    /// In place of `log.bin`: grows, as a file does, when it is written beyond its end.
     pub log: Option<Arc<dyn StorageBackend>>,
     /// In place of `state.redb`.
     pub state: Option<Arc<dyn StorageBackend>>,

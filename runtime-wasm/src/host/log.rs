@@ -26,9 +26,27 @@ use wasmtime_wasi::{
 
 const SLACK: u64 = 4;
 
+/// A file, and whether a line in it was cut short for want of room.
+struct Target {
+    file: File,
+    torn: bool,
+}
+
+impl Target {
+    /// Writes a line with its end. False: there is no room for all of it.
+    fn put(&mut self, line: &[u8]) -> bool {
+        if self.torn && self.file.write_all(b"\n").is_err() {
+            return false;
+        }
+        let written = self.file.write(line).unwrap_or(0);
+        self.torn = written > 0 && written < line.len();
+        written == line.len()
+    }
+}
+
 /// The file, shared by all instances of a container in this process.
 pub struct Log {
-    file: Mutex<File>,
+    file: Mutex<Target>,
     /// What the file holds, as far as this host knows.
     size: AtomicU64,
     max: u64,
@@ -43,20 +61,28 @@ impl Log {
     pub fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         let size = AtomicU64::new(file.metadata().map(|meta| meta.len()).unwrap_or(0));
         let max = if max == 0 { u64::MAX / SLACK } else { max };
-        Arc::new(Self { file: Mutex::new(file), size, max, dropped: AtomicU64::new(0), since: AtomicU64::new(0), full: Box::new(full) })
+        Arc::new(Self {
+            file: Mutex::new(Target { file, torn: false }),
+            size,
+            max,
+            dropped: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            full: Box::new(full),
+        })
     }
 
     /// Writes go to this file from now on.
     pub fn replace(&self, file: File) {
         self.size.store(file.metadata().map(|meta| meta.len()).unwrap_or(0), Relaxed);
-        *self.file.lock() = file;
+        *self.file.lock() = Target { file, torn: false };
+        self.confess("the log was full and no agent there to rotate it");
+    }
+
+    /// Says how many lines are missing here, if there are any.
+    fn confess(&self, why: &str) {
         let dropped = self.dropped.swap(0, Relaxed);
-        if dropped > 0 {
-            self.line(
-                Stream::Err,
-                true,
-                format!("coracle: {dropped} lines were dropped: the log was full and no agent there to rotate it").as_bytes(),
-            );
+        if dropped > 0 && !self.file.lock().put(&record(Stream::Err, true, format!("coracle: {dropped} lines were dropped: {why}").as_bytes())) {
+            self.dropped.fetch_add(dropped, Relaxed);
         }
     }
 
@@ -68,9 +94,11 @@ impl Log {
             return;
         }
         let line = record(stream, whole, text);
+        self.confess("the disk was full");
         // A full disk must not end the guest; the line is lost as it would be with a broken terminal.
-        if self.file.lock().write_all(&line).is_err() {
+        if !self.file.lock().put(&line) {
             self.dropped.fetch_add(1, Relaxed);
+            return;
         }
         let after = before + line.len() as u64;
         self.size.store(after, Relaxed);
@@ -205,6 +233,20 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let time = text.split(' ').next().unwrap();
         assert_eq!((time.len(), time.ends_with('Z')), ("2026-01-02T03:04:05.000000001Z".len(), true), "{time}");
+    }
+
+    #[test]
+    fn what_a_full_disk_took_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::new(File::options().write(true).open("/dev/full").unwrap(), 0, || ());
+        let out = Writer::new(log.clone(), Stream::Out);
+        out.push(b"one\ntwo\nthree\n");
+        // Room again, after the half of a line.
+        std::fs::write(&path, "2026-01-02T03:04:05Z stdout F hal").unwrap();
+        *log.file.lock() = Target { file: open(&path), torn: true };
+        out.push(b"four\n");
+        assert_eq!(lines(&path), ["stdout F hal", "stderr F coracle: 3 lines were dropped: the disk was full", "stdout F four"]);
     }
 
     #[test]

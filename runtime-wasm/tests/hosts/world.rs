@@ -68,7 +68,7 @@ impl World {
         Self::with(|options| options.patience = Duration::from_millis(500)).await
     }
 
-    async fn with(change: impl FnOnce(&mut Options)) -> Self {
+    pub async fn with(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut options = options(dir.path());
         change(&mut options);

@@ -125,6 +125,8 @@ impl StorageBackend for Failing {
         if self.broken.load(Ordering::Relaxed) { Err(std::io::Error::other("the disk is gone")) } else { self.memory.sync_data() }
     }
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        // As a file does.
+        self.memory.set_len(self.memory.len()?.max(offset + data.len() as u64))?;
         self.memory.write(offset, data)
     }
 }

@@ -4,7 +4,13 @@ use crate::{cases, world::*};
 use coracle_runtime::{ImageContent, Runtime};
 use std::time::Duration;
 
-cases![images_that_cannot_run_are_refused_with_a_reason, images_that_loop_at_start_time_out, images_are_compiled_once, images_are_collected,];
+cases![
+    images_that_cannot_run_are_refused_with_a_reason,
+    images_that_loop_at_start_time_out,
+    images_are_compiled_once,
+    images_are_collected,
+    images_that_take_too_much_to_compile_are_refused,
+];
 
 async fn refusal(world: &World, name: &str, wasm: &[u8]) -> String {
     let image = world.image(name, wasm);
@@ -35,6 +41,52 @@ async fn images_that_cannot_run_are_refused_with_a_reason() {
     assert!(world.runtime.supports(&oci).unwrap_err().message.contains("oci runtime"));
     // Nothing is left of the attempts.
     assert_eq!(std::fs::read_dir(world.dir.path().join("wasm/artifacts")).unwrap().count(), 0);
+}
+
+/// Ten megabytes of functions, seconds of compiling. (As text it would take longer to read than to compile.)
+fn heavy() -> Vec<u8> {
+    const FUNCTIONS: usize = 1800;
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        let (mut size, mut all) = (bytes.len(), Vec::new());
+        while size >= 0x80 {
+            all.push(size as u8 | 0x80);
+            size >>= 7;
+        }
+        all.push(size as u8);
+        all.extend_from_slice(bytes);
+        all
+    }
+    // A section begins with how many things are in it.
+    let section = |id: u8, items: Vec<u8>| {
+        [vec![id], sized(&[&(FUNCTIONS as u16 | 0x80).to_le_bytes()[..1], &[(FUNCTIONS >> 7) as u8], &items[..]].concat())].concat()
+    };
+    // local 0 = (local 0 + 77) * (local 0 ^ local 1), again and again
+    let step = [0x20, 0, 0x41, 0xcd, 0, 0x6a, 0x20, 0, 0x20, 1, 0x73, 0x6c, 0x21, 0];
+    let function = sized(&[&[0][..], &step.repeat(400), &[0x20, 0, 0x0b]].concat());
+    let types = [vec![1], sized(&[1, 0x60, 2, 0x7f, 0x7f, 1, 0x7f])].concat();
+    let start = [&[7][..], &sized(b"\x01\x06_start\0\0")].concat();
+    [b"\0asm\x01\0\0\0".to_vec(), types, section(3, vec![0; FUNCTIONS]), start, section(10, function.repeat(FUNCTIONS))].concat()
+}
+
+async fn images_that_take_too_much_to_compile_are_refused() {
+    use coracle_runtime_wasm::compile::Limits;
+    let heavy = heavy();
+    let refused = async |limits: Limits| {
+        let world = World::with(|options| options.compile = limits).await;
+        let error = world.runtime.prepare(&world.image("heavy", &heavy)).await.unwrap_err();
+        assert_eq!((error.reason.as_str(), error.fatal), ("CompileError", true), "{error}");
+        assert_eq!(std::fs::read_dir(world.dir.path().join("wasm/artifacts")).unwrap().count(), 0, "nothing is left of it");
+        // Nobody else pays for it.
+        let (pod, _) = world.run(&world.image("light", &wat::parse_str("(module (func (export \"_start\")))").unwrap()), |_| {}).await;
+        assert_eq!(world.exit(&format!("{}/main/0", pod.pod.uid)).await.0, 0);
+        error.message
+    };
+    let limits = Limits::default();
+    for message in [refused(Limits { memory: 64 << 20, ..limits }).await, refused(Limits { cpu_seconds: 1, ..limits }).await] {
+        assert!(message.contains("its memory and CPU time are limited") && message.contains("make the module smaller"), "{message}");
+    }
+    let message = refused(Limits { patience: Duration::from_millis(300), ..limits }).await;
+    assert!(message.contains("compiling took longer than 300ms") && message.contains("make the module smaller"), "{message}");
 }
 
 async fn images_that_loop_at_start_time_out() {

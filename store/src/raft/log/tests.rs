@@ -336,7 +336,7 @@ fn a_flipped_bit_changes_nothing_or_is_refused() {
             Ok((_, found)) => assert_eq!(held(&disk, &found), model, "byte {at}"),
         }
     }
-    assert!(refused * STEP > 2 * SLOT && cut * STEP > 2 * BLOCK, "{refused} refused, {cut} cut");
+    assert!(refused * STEP > SLOT && cut * STEP > 2 * BLOCK, "{refused} refused, {cut} cut");
 }
 
 #[test]
