@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Raised when an old supervisor could not understand a new agent.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What an artifact is, which decides how it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

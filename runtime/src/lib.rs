@@ -395,7 +395,7 @@ pub trait Runtime: Send + Sync + 'static {
         Err(Error::fatal("ExecError", format!("container {}: {why}", spec.container)))
     }
     /// The streams of a running container's own program, from now on. Standard input is there only for a container with [`ContainerSpec::stdin`]. Several may be
-    /// attached, and each gets all output; one that does not read is let go when a bounded buffer is full, and the container never waits for it.
+    /// attached, and each gets all output; the container waits for one that reads slowly, and one that does not read for some seconds is let go.
     ///
     /// # Errors
     /// The container does not run.

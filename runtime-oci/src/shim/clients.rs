@@ -1,7 +1,7 @@
 //! Who is attached to a container: each gets a copy of what it writes.
 //!
-//! A client that reads slowly slows the container down, as a terminal would, or no program's output could be sent over a slow line; one that does not read at all
-//! is let go, so that nobody can hold a container up for long.
+//! A client that reads slowly slows the container down, as a terminal would, or no program's output could be sent over a slow line; one that does not take what is
+//! there in time is let go, so that nobody can hold a container up for long.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Without having read anything for so long, a client is let go.
+/// A client that has not read what was there for so long is let go.
 const STALLED: Duration = Duration::from_secs(5);
 /// Clients of a container.
 const MOST: usize = 32;
@@ -26,16 +26,16 @@ impl Pipe {
     fn flush(&mut self) -> bool {
         while !self.pending.is_empty() {
             match rustix::io::write(&self.fd, &self.pending) {
-                Ok(count) => {
-                    self.pending.drain(..count);
-                    self.since = Instant::now();
-                }
+                Ok(count) => drop(self.pending.drain(..count)),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return self.since.elapsed() < STALLED,
                 Err(_) => return false,
             }
         }
-        true
+        // Of a pipe that nothing is written to, only this tells that its reader is gone.
+        let mut watched = [rustix::event::PollFd::new(&self.fd, rustix::event::PollFlags::empty())];
+        _ = rustix::event::poll(&mut watched, Some(&rustix::event::Timespec::default()));
+        !watched[0].revents().intersects(rustix::event::PollFlags::ERR | rustix::event::PollFlags::HUP)
     }
 }
 
@@ -154,8 +154,10 @@ mod tests {
             assert_eq!(file.read(&mut [0; 8]).unwrap(), 0, "the end");
             file.into()
         };
+        assert_eq!(clients.watched().len(), 1);
         drop((first, second));
-        clients.write(1, b"nobody");
+        // Nothing has to be written for it.
+        clients.flush();
         assert!(clients.watched().is_empty());
     }
 }

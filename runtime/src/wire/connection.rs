@@ -32,6 +32,12 @@ pub struct Connection<A, R> {
     dismissed: AtomicBool,
 }
 
+/// Answers to what an earlier agent asked may still be under way: no two connections count alike.
+fn first_id() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or_default()
+}
+
 impl<A, R> Connection<A, R>
 where
     A: Serialize + Send + Sync + 'static,
@@ -44,7 +50,7 @@ where
     pub fn new<E: DeserializeOwned + Send + 'static>(fd: OwnedFd, events: mpsc::UnboundedSender<E>) -> io::Result<Arc<Self>> {
         let link = AsyncLink::new(Link::new(fd))?;
         let connection = Arc::new(Self {
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(first_id()),
             waiting: Mutex::default(),
             outgoing: Mutex::default(),
             wake: Notify::new(),
