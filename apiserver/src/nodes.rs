@@ -6,6 +6,7 @@
 
 pub mod connect;
 mod feed;
+pub(crate) mod kubelet;
 mod logs;
 pub(crate) mod proxy;
 mod session;

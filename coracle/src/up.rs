@@ -156,7 +156,9 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         rootless: !root,
         network,
         api_server,
-        eviction_hard: options.node.eviction_hard.clone(),
+        eviction: options.node.eviction()?,
+        system_reserved: options.node.system_reserved.clone(),
+        kube_reserved: options.node.kube_reserved.clone(),
         image_gc: options.node.image_gc()?,
         ..AgentOptions::new(data.path.clone(), options.node_name.clone())
     };

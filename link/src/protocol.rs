@@ -59,6 +59,13 @@ pub enum Open {
     },
     /// control → node: the node's stats as JSON (one [`Reply`]).
     Stats,
+    /// control → node: a GET of kubelet's HTTP API. Follow-ups: [`Reply`] (its body is the media type, or an error), then raw byte frames until the end.
+    Get {
+        /// Without its first slash: `stats/summary`.
+        path: String,
+        /// As it came.
+        query: String,
+    },
 }
 
 /// What of a log is wanted (`core/v1 PodLogOptions`).
@@ -147,6 +154,7 @@ impl Open {
                 .done(),
             Open::Dial { namespace, pod, uid, port } => Writer::new(4).text(namespace).text(pod).text(uid).u64(u64::from(*port)).done(),
             Open::Stats => Writer::new(5).done(),
+            Open::Get { path, query } => Writer::new(15).text(path).text(query).done(),
         }
     }
 
@@ -174,6 +182,7 @@ impl Open {
             },
             4 => Open::Dial { namespace: c.name()?, pod: c.name()?, uid: c.name()?, port: c.port()? },
             5 => Open::Stats,
+            15 => Open::Get { path: c.text(64 << 10)?, query: c.text(64 << 10)? },
             other => return Err(Error::Protocol(format!("unknown kind of stream: {other}"))),
         };
         c.end()?;

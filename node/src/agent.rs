@@ -1,8 +1,11 @@
 //! The agent as a whole: what it is given, how its parts are put together, how it starts and stops.
 
 use crate::{
-    dns, events, eviction,
+    dns, events,
+    eviction::{self, manager::Manager},
     images::{self, Images},
+    kubelet::Kubelet,
+    machine::{Machine, Reserve},
     mirror::{self, Mirror, Objects, Position},
     network::{self, Network, loopback::Loopback},
     pods::{
@@ -10,10 +13,13 @@ use crate::{
         views::Views,
         work::Work,
     },
-    registration, report,
+    registration::{Pressure, Reporter},
+    report,
     session::{self, Session},
+    stats::{Collector, counters::Counters},
     streams::Streams,
 };
+use coracle_api::amounts::Amounts;
 use coracle_link::{Connection, Connector};
 use coracle_runtime::Runtime;
 use std::{
@@ -62,7 +68,11 @@ pub struct Options {
     /// Time-out of one request to a component that serves HTTP.
     pub request_timeout: Duration,
     /// How little of the machine may be left before it is under pressure.
-    pub eviction_hard: eviction::Thresholds,
+    pub eviction: eviction::Config,
+    /// What of the machine is kept for everything else.
+    pub system_reserved: Reserve,
+    /// What of it is kept for the agent and what it starts besides containers.
+    pub kube_reserved: Reserve,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
     /// `None`: [`Loopback`], which needs no root.
@@ -89,10 +99,17 @@ impl Options {
             resolv_conf: "/etc/resolv.conf".into(),
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
-            eviction_hard: eviction::Thresholds::default(),
+            eviction: eviction::Config::default(),
+            system_reserved: Reserve::default(),
+            kube_reserved: Reserve::of_agent(),
             image_gc: images::collect::Policy::default(),
             network: None,
         }
+    }
+
+    /// What of the machine pods may have.
+    pub fn allocatable(&self, machine: &Machine) -> Amounts {
+        machine.allocatable([&self.system_reserved, &self.kube_reserved], &self.eviction.hard)
     }
 }
 
@@ -134,7 +151,7 @@ pub struct Service {
     images: Images,
     network: Arc<dyn Network>,
     dns: Option<(dns::Service, dns::Names)>,
-    machine: registration::Machine,
+    machine: Machine,
     views: Views,
     link: session::Link,
     current: watch::Sender<Option<Arc<dyn Connection>>>,
@@ -178,7 +195,7 @@ impl Agent {
             }
             _ => None,
         };
-        let machine = registration::Machine::read(&options.data_dir);
+        let machine = Machine::read(&options.data_dir);
         let (link, current) = session::link();
         let inputs = mpsc::channel(1024);
         let views = Views::default();
@@ -205,9 +222,11 @@ impl Service {
         let (deleted, mut deletions) = mpsc::channel(256);
         let (report_service, reports) = report::new(link.clone(), deleted);
         let objects: Arc<dyn Objects> = Arc::new(mirror.clone());
+        let (pressure, pressed) = watch::channel(Pressure::default());
+        let counters = Counters::default();
         let work = Arc::new(Work::new(
             options.clone(),
-            objects,
+            objects.clone(),
             network,
             runtimes.clone(),
             images.clone(),
@@ -215,19 +234,30 @@ impl Service {
             recorder.clone(),
             views.clone(),
             machine.clone(),
+            pressed.clone(),
+            counters.clone(),
         ));
+        let collector =
+            Arc::new(Collector::new(options.data_dir.clone(), options.node_name.clone(), views.clone(), runtimes.clone(), images.clone()));
 
         // Registration and reports need the link only; they start first so that the node is Ready early.
-        let streams = Arc::new(Streams::new(options.clone(), views, runtimes.clone(), machine.clone()));
+        let kubelet = Kubelet {
+            options: options.clone(),
+            views: views.clone(),
+            machine: machine.clone(),
+            collector: collector.clone(),
+            counters: counters.clone(),
+            objects: objects.clone(),
+        };
+        let streams = Arc::new(Streams::new(options.clone(), views.clone(), kubelet));
         let (changes, mut batches) = mpsc::channel(64);
         let session = Session::new(connector, current, mirror.clone(), position, changes, streams);
         tracker.spawn(session.run(cancel.clone()));
         tracker.spawn(event_service.run(cancel.clone()));
         tracker.spawn(report_service.run(cancel.clone()));
-        {
-            let (options, images, link, cancel) = (options.clone(), images.clone(), link.clone(), cancel.clone());
-            tracker.spawn(async move { registration::run(&options, &machine, &images, &link, cancel).await });
-        }
+        let handlers = runtimes.iter().map(|runtime| runtime.name()).collect();
+        let reporter = Reporter { options: options.clone(), machine, handlers, images: images.clone(), pressure: pressed, link: link.clone() };
+        tracker.spawn(reporter.run(cancel.clone()));
 
         let limits = work.limits.clone();
         tracker.spawn(images::collect::run(
@@ -238,6 +268,23 @@ impl Service {
             options.node_name.clone(),
             cancel.clone(),
         ));
+        let manager = Manager {
+            config: options.eviction.clone(),
+            data_dir: options.data_dir.clone(),
+            node: options.node_name.clone(),
+            objects,
+            views,
+            collector,
+            images: images.clone(),
+            image_age: options.image_gc.min_age,
+            recorder: recorder.clone(),
+            counters,
+            pressure,
+        };
+        {
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            tracker.spawn(manager.run(cancel, async move |uid, eviction| _ = inputs.send(Input::Evict(uid, eviction)).await));
+        }
         let mut set = Set::new(work, reports, recorder);
         let mut sandboxes = Vec::new();
         for runtime in &runtimes {
@@ -263,7 +310,7 @@ impl Service {
         {
             let (inputs, cancel) = (inputs.clone(), cancel.clone());
             // Said again while it holds, so a lost one does no harm.
-            tracker.spawn(limits.run(cancel, async move |uid, verdict| _ = inputs.send(Input::Evict(uid, verdict)).await));
+            tracker.spawn(limits.run(cancel, async move |uid, eviction| _ = inputs.send(Input::Evict(uid, eviction)).await));
         }
         tracker.spawn(collect_garbage(runtimes.clone(), images, cancel.clone()));
         {

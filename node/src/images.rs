@@ -184,6 +184,13 @@ impl Images {
         images.into_iter().take(50).map(one).collect()
     }
 
+    /// Bytes of all images together; layers that several have count for each.
+    pub fn bytes(&self) -> u64 {
+        let sizes: BTreeMap<String, u64> =
+            self.context.store.list().unwrap_or_default().into_iter().map(|named| (named.manifest, named.size)).collect();
+        sizes.values().sum()
+    }
+
     /// Manifest digests and wasm digests that are still named.
     ///
     /// # Errors

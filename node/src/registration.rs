@@ -2,13 +2,14 @@
 
 use crate::{
     agent::Options,
-    eviction::Observed,
     images::Images,
+    machine::{Machine, architecture, resources},
     pods::time::Time,
     session::{CallError, Link},
 };
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Renewal of the lease.
@@ -18,67 +19,7 @@ const LEASE_SECONDS: i64 = 40;
 /// Report of an unchanged status.
 const STATUS: Duration = Duration::from_secs(300);
 
-/// What the machine has.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    /// Cores.
-    pub cpus: i64,
-    /// Bytes of memory.
-    pub memory: i64,
-    /// Bytes of the file system that the data directory is on.
-    pub disk: i64,
-    /// Of `/proc/sys/kernel/osrelease`.
-    pub kernel: String,
-    /// Of `/etc/os-release`.
-    pub os_image: String,
-    /// Of `/etc/machine-id`.
-    pub machine_id: String,
-    /// Of the running kernel.
-    pub boot_id: String,
-}
-
-impl Machine {
-    /// Reads this machine.
-    pub fn read(data_dir: &std::path::Path) -> Self {
-        let line = |path: &str| std::fs::read_to_string(path).map(|s| s.trim().to_string()).unwrap_or_default();
-        let memory = line("/proc/meminfo")
-            .lines()
-            .find_map(|l| l.strip_prefix("MemTotal:"))
-            .and_then(|l| l.trim().strip_suffix("kB"))
-            .and_then(|kb| kb.trim().parse::<i64>().ok())
-            .map_or(0, |kb| kb.saturating_mul(1024));
-        let disk = rustix::fs::statvfs(data_dir).map_or(0, |s| i64::try_from(s.f_blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX));
-        let os_image = line("/etc/os-release")
-            .lines()
-            .find_map(|l| l.strip_prefix("PRETTY_NAME="))
-            .map_or_else(|| "Linux".into(), |name| name.trim_matches('"').to_string());
-        Self {
-            cpus: std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1)),
-            memory,
-            disk,
-            kernel: line("/proc/sys/kernel/osrelease"),
-            os_image,
-            machine_id: line("/etc/machine-id"),
-            boot_id: line("/proc/sys/kernel/random/boot_id"),
-        }
-    }
-
-    /// Memory that pods may use: all but a small reserve for the agent itself.
-    pub fn allocatable_memory(&self) -> i64 {
-        (self.memory - (100 << 20)).max(self.memory / 2)
-    }
-}
-
-/// Go's names for machine architectures, which images and labels use.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
-}
-
-/// Pressures that a status reports: which of them holds is for [`eviction::Thresholds`](crate::eviction::Thresholds) to say.
+/// Pressures that a status reports: which of them holds is for [`eviction`](crate::eviction) to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// Too little memory is left.
@@ -121,7 +62,15 @@ pub fn node(options: &Options) -> Value {
 }
 
 /// Its status.
-pub fn status(options: &Options, machine: &Machine, images: Vec<Value>, pressure: Pressure, since: &mut Since, now: Time) -> Value {
+pub fn status(
+    options: &Options,
+    machine: &Machine,
+    handlers: &[&str],
+    images: Vec<Value>,
+    pressure: Pressure,
+    since: &mut Since,
+    now: Time,
+) -> Value {
     let mut conditions = Vec::new();
     let pressures = [
         (
@@ -160,63 +109,80 @@ pub fn status(options: &Options, machine: &Machine, images: Vec<Value>, pressure
         if value { add(kind, true, bad, bad_message) } else { add(kind, false, good, good_message) }
     }
     add("Ready", true, "KubeletReady", "kubelet is posting ready status");
-    let capacity = |memory: i64| {
-        json!({
-            "cpu": machine.cpus.to_string(), "memory": format!("{}Ki", memory / 1024), "pods": options.max_pods.to_string(),
-            "ephemeral-storage": format!("{}Ki", machine.disk / 1024),
-        })
-    };
     json!({
-        "capacity": capacity(machine.memory), "allocatable": capacity(machine.allocatable_memory()), "conditions": conditions,
+        "capacity": machine.capacity(options.max_pods), "allocatable": resources(&options.allocatable(machine), options.max_pods), "conditions": conditions,
         "addresses": [{ "type": "InternalIP", "address": options.node_ip.to_string() }, { "type": "Hostname", "address": options.node_name }],
         "images": images,
         "nodeInfo": {
-            "machineID": machine.machine_id, "systemUUID": machine.machine_id, "bootID": machine.boot_id, "kernelVersion": machine.kernel,
+            "machineID": machine.machine_id, "systemUUID": machine.system_uuid, "bootID": machine.boot_id, "kernelVersion": machine.kernel,
             "osImage": machine.os_image, "containerRuntimeVersion": options.runtime_version, "kubeletVersion": options.version,
             "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": architecture(),
+            "swap": { "capacity": machine.swap },
         },
+        "runtimeHandlers": handlers.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
     })
 }
 
-/// Registers, then keeps status and lease fresh until cancelled. Everything is said again after a cut.
-pub async fn run(options: &Options, machine: &Machine, images: &Images, link: &Link, cancel: CancellationToken) {
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = report(options, machine, images, link) => {}
-        () = lease(options, link) => {}
+/// What a report is made of.
+pub struct Reporter {
+    /// The agent's options.
+    pub options: Arc<Options>,
+    /// The machine's size.
+    pub machine: Machine,
+    /// The runtimes' names.
+    pub handlers: Vec<&'static str>,
+    /// Images.
+    pub images: Images,
+    /// What the node runs short of.
+    pub pressure: watch::Receiver<Pressure>,
+    /// The API.
+    pub link: Link,
+}
+
+impl Reporter {
+    /// Registers, then keeps status and lease fresh until cancelled. Everything is said again after a cut.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let (options, link) = (self.options.clone(), self.link.clone());
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = self.report() => {}
+            () = lease(&options, &link) => {}
+        }
     }
-}
 
-fn pressed(options: &Options) -> Pressure {
-    options.eviction_hard.pressure(&Observed::read(&options.data_dir))
-}
-
-async fn report(options: &Options, machine: &Machine, images: &Images, link: &Link) {
-    let mut since = Since::default();
-    let mut wait = Duration::from_millis(100);
-    loop {
-        link.connected().await;
-        let (pressure, stamp) = (pressed(options), images.stamp());
-        let status = status(options, machine, images.status(), pressure, &mut since, Time::now());
-        match register(options, link, status).await {
-            Ok(()) => {
-                wait = Duration::from_millis(100);
-                // Until the machine's state or its images change, five minutes pass, or a new link is there (the control plane may be a new one).
-                let due = tokio::time::Instant::now() + STATUS;
-                loop {
-                    tokio::select! {
-                        () = link.reconnected() => break,
-                        () = tokio::time::sleep(LEASE) => {}
-                    }
-                    if tokio::time::Instant::now() >= due || pressed(options) != pressure || images.stamp() != stamp {
-                        break;
-                    }
+    async fn report(&mut self) {
+        let mut since = Since::default();
+        let mut wait = Duration::from_millis(100);
+        loop {
+            self.link.connected().await;
+            let (pressure, stamp) = (*self.pressure.borrow_and_update(), self.images.stamp());
+            let images = self.images.status();
+            let status = status(&self.options, &self.machine, &self.handlers, images, pressure, &mut since, Time::now());
+            match register(&self.options, &self.link, status).await {
+                Ok(()) => {
+                    wait = Duration::from_millis(100);
+                    self.due(stamp).await;
+                }
+                Err(why) => {
+                    tracing::warn!(%why, "register this node; tried again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LEASE);
                 }
             }
-            Err(why) => {
-                tracing::warn!(%why, "register this node; tried again");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LEASE);
+        }
+    }
+
+    /// Until a pressure or the images change, five minutes pass, or a new link is there (the control plane may be a new one).
+    async fn due(&mut self, stamp: Option<std::time::SystemTime>) {
+        let due = tokio::time::Instant::now() + STATUS;
+        loop {
+            tokio::select! {
+                () = self.link.reconnected() => return,
+                Ok(()) = self.pressure.changed() => return,
+                () = tokio::time::sleep(LEASE) => {}
+            }
+            if tokio::time::Instant::now() >= due || self.images.stamp() != stamp {
+                return;
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use crate::{
     agent::Options,
+    kubelet::Kubelet,
     logs,
     pods::views::{View, Views},
-    registration::Machine,
     session::Serve,
-    usage,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +14,6 @@ use coracle_link::{
     Stream,
     protocol::{Open, Reply},
 };
-use coracle_runtime::Runtime;
-use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,13 +24,14 @@ use tokio::{
 const DIAL: Duration = Duration::from_secs(10);
 /// Bytes a frame.
 const CHUNK: usize = 32 << 10;
+/// The same of an answer that is there as a whole.
+const ANSWER: usize = 1 << 20;
 
 /// Serves the control plane's streams.
 pub struct Streams {
     options: Arc<Options>,
     views: Views,
-    runtimes: Vec<Arc<dyn Runtime>>,
-    machine: Machine,
+    kubelet: Kubelet,
 }
 
 fn refusal(status: &Status) -> Bytes {
@@ -41,9 +39,9 @@ fn refusal(status: &Status) -> Bytes {
 }
 
 impl Streams {
-    /// Over these views and runtimes.
-    pub fn new(options: Arc<Options>, views: Views, runtimes: Vec<Arc<dyn Runtime>>, machine: Machine) -> Self {
-        Self { options, views, runtimes, machine }
+    /// Over these views.
+    pub fn new(options: Arc<Options>, views: Views, kubelet: Kubelet) -> Self {
+        Self { options, views, kubelet }
     }
 
     fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<View>, Status> {
@@ -79,38 +77,21 @@ impl Streams {
         }
     }
 
-    async fn stats(&self) -> Value {
-        let mut pods = Vec::new();
-        // Of the whole machine; where that cannot be read, of its pods.
-        let machine = usage::read();
-        let (mut cpu, mut memory) = (0_u64, 0_u64);
-        for view in self.views.all() {
-            let mut containers = Vec::new();
-            for runtime in &self.runtimes {
-                for (name, stats) in runtime.stats(&view.uid.to_string()).await.unwrap_or_default() {
-                    cpu = cpu.saturating_add(stats.cpu_nanos);
-                    memory = memory.saturating_add(stats.memory_bytes);
-                    containers.push(json!({
-                        "name": name, "cpu": { "usageCoreNanoSeconds": stats.cpu_nanos },
-                        "memory": { "usageBytes": stats.memory_bytes, "workingSetBytes": stats.memory_bytes },
-                    }));
+    /// Kubelet's HTTP API, in frames.
+    async fn get(&self, path: &str, query: &str, mut stream: Box<dyn Stream>) {
+        match self.kubelet.get(path, query).await {
+            Ok((media_type, body)) => {
+                let reply = Reply { code: 200, body: Bytes::from_static(media_type.as_bytes()) };
+                let mut sent = stream.send(reply.encode()).await;
+                let mut body = body;
+                while sent.is_ok() && !body.is_empty() {
+                    let chunk = body.split_to(body.len().min(ANSWER));
+                    sent = stream.send(chunk).await;
                 }
             }
-            pods.push(json!({
-                "podRef": { "namespace": view.namespace, "name": view.name, "uid": &*view.uid },
-                "startTime": view.start_time, "containers": containers,
-            }));
+            Err(status) => _ = stream.send(refusal(&status)).await,
         }
-        if let Some(machine) = machine {
-            (cpu, memory) = (machine.cpu_nanos, machine.memory);
-        }
-        json!({
-            "node": {
-                "nodeName": self.options.node_name, "cpu": { "usageCoreNanoSeconds": cpu },
-                "memory": { "usageBytes": memory, "workingSetBytes": memory, "availableBytes": self.machine.memory.saturating_sub(i64::try_from(memory).unwrap_or(i64::MAX)) },
-            },
-            "pods": pods,
-        })
+        let _ = stream.finish().await;
     }
 }
 
@@ -145,12 +126,15 @@ impl Serve for Streams {
             }
             Open::Dial { namespace, pod, uid, port } => self.dial(&namespace, &pod, &uid, port, stream).await,
             Open::Stats => {
-                let body = Bytes::from(self.stats().await.to_string());
+                let body = self.kubelet.usage().await;
                 let _ = stream.send(Reply { code: 200, body }.encode()).await;
                 let _ = stream.finish().await;
             }
+            Open::Get { path, query } => self.get(&path, &query, stream).await,
             Open::Subscribe { .. } | Open::Call { .. } => {
-                let _ = stream.send(refusal(&Status::bad_request("a node serves logs, dial and stats; this is asked of a control plane"))).await;
+                let _ = stream
+                    .send(refusal(&Status::bad_request("a node serves logs, dial, stats and its own HTTP API; this is asked of a control plane")))
+                    .await;
                 let _ = stream.finish().await;
             }
         }

@@ -10,6 +10,7 @@ pub mod limits;
 mod memory;
 pub mod paths;
 pub mod tokens;
+pub mod walk;
 
 use crate::{
     mirror::Objects,

@@ -20,8 +20,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, Session,
-    Standard, State, Stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
+    Session, Standard, State, Stats, stats,
     wire::{
         connection,
         socket::{AsyncLink, Link},
@@ -462,14 +462,25 @@ impl Runtime for OciRuntime {
         socket.map_err(|error| Error::again("ConnectError", format!("connecting to localhost port {port} in the pod failed: {error}")))
     }
 
-    async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
-        let Some(shim) = self.shared.shim(id) else { return Ok(Vec::new()) };
-        let known: Vec<ContainerSpec> = shim.known.lock().values().cloned().collect();
+    async fn stats(&self, id: &SandboxId) -> Result<PodStats, Error> {
+        let Some(shim) = self.shared.shim(id) else { return Ok(PodStats::default()) };
+        let mut latest: HashMap<String, ContainerSpec> = HashMap::new();
+        for spec in shim.known.lock().values() {
+            if latest.get(&spec.name).is_none_or(|other| other.attempt < spec.attempt) {
+                latest.insert(spec.name.clone(), spec.clone());
+            }
+        }
+        let (trees, dir) = (&self.shared.trees, self.shared.dir(&shim.spec));
         let usage = |spec: ContainerSpec| {
-            let (cpu_nanos, memory_bytes) = self.shared.trees.usage(&config::group(&spec, &shim.spec))?;
-            Some((spec.name, Stats { cpu_nanos, memory_bytes }))
+            let stats = trees.stats(&config::group(&spec, &shim.spec))?;
+            let written = Some(worker::bundle(&dir, &spec).join("upper"));
+            Some((spec.name, Stats { written, ..stats }))
         };
-        Ok(known.into_iter().filter_map(usage).collect())
+        let containers = latest.into_values().filter_map(usage).collect();
+        let whole = trees.stats(&cgroup::of_pod(id, shim.spec.linux.qos));
+        // The shim's namespace is the pod's.
+        let devices = (!shim.spec.linux.host_network).then(|| fs::read_to_string(format!("/proc/{}/net/dev", shim.pid)).ok()).flatten();
+        Ok(PodStats { whole, containers, interfaces: devices.map_or_else(Vec::new, |text| stats::interfaces(&text)) })
     }
 
     async fn collect_garbage(&self, _: &[String]) -> Result<(), Error> {

@@ -18,7 +18,8 @@ use crate::{
 use async_trait::async_trait;
 use contact::Contact;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec, SandboxStatus, State, Stats, log,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus, State,
+    Stats, log,
 };
 use group::Group;
 use parking_lot::Mutex;
@@ -410,9 +411,12 @@ impl Runtime for WasmRuntime {
         Ok(Box::new(socket))
     }
 
-    async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
+    async fn stats(&self, id: &SandboxId) -> Result<PodStats, Error> {
         match self.shared.ask_at_once(Ask::Stats(id.clone()), Vec::new()).await? {
-            Answer::Stats(stats) => Ok(stats.into_iter().map(|(name, cpu_nanos, memory_bytes)| (name, Stats { cpu_nanos, memory_bytes })).collect()),
+            Answer::Stats(stats) => {
+                let one = |(name, cpu_nanos, memory_bytes)| (name, Stats { cpu_nanos, memory_bytes, ..Stats::default() });
+                Ok(PodStats { containers: stats.into_iter().map(one).collect(), ..PodStats::default() })
+            }
             other => Err(Error::again("StatsError", format!("the wasm supervisor answered {other:?} to stats; this is a bug"))),
         }
     }

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+mod stats;
+
 const ROOT: &str = "/sys/fs/cgroup";
 /// Kernel's period of CPU quotas, microseconds.
 pub const PERIOD: u64 = 100_000;
@@ -251,21 +253,6 @@ impl Trees {
         let name = if let Self::V2(_) = self { "memory.events" } else { "memory.oom_control" };
         let text = self.read(group, name).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
-    }
-
-    /// CPU time in nanoseconds and memory in use without what could be dropped at once, as kubelet counts it (the working set).
-    pub fn usage(&self, group: &Path) -> Option<(u64, u64)> {
-        let number = |name: &str| self.read(group, name)?.trim().parse::<u64>().ok();
-        let line = |file: &str, key: &str| -> Option<u64> {
-            let text = self.read(group, file)?;
-            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
-        };
-        if let Self::V2(_) = self {
-            let cpu = line("cpu.stat", "usage_usec")?.saturating_mul(1000);
-            return Some((cpu, number("memory.current")?.saturating_sub(line("memory.stat", "inactive_file").unwrap_or(0))));
-        }
-        let cpu = number("cpuacct.usage")?;
-        Some((cpu, number("memory.usage_in_bytes")?.saturating_sub(line("memory.stat", "total_inactive_file").unwrap_or(0))))
     }
 }
 

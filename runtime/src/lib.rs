@@ -21,10 +21,12 @@ pub mod linux;
 pub mod log;
 pub mod mock;
 pub mod remove;
+pub mod stats;
 pub mod wire;
 
 pub use exec::{Duplex, ExecSpec, Resize, Session, Standard};
 pub use linux::{LinuxSandbox, Qos, Seccomp, Security};
+pub use stats::{PodStats, Stats};
 
 /// A pod's identity; the sandbox id is its uid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -321,15 +323,6 @@ pub enum Event {
     },
 }
 
-/// A container's use of the machine.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    /// CPU time since the container started.
-    pub cpu_nanos: u64,
-    /// Memory in use now.
-    pub memory_bytes: u64,
-}
-
 /// `reason` becomes the container's waiting reason and the event's reason: CreateContainerError, RunContainerError,
 /// CreateContainerConfigError, InvalidImage, CompileError, … ; `fatal` means trying again cannot help until the spec changes.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -408,8 +401,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// Nobody listens there, or the sandbox is not here.
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error>;
-    /// Use of the machine by container name.
-    async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error>;
+    /// Use of the machine by the pod and its containers; nothing for a sandbox that is not there.
+    async fn stats(&self, id: &SandboxId) -> Result<PodStats, Error>;
     /// Removes compiled artifacts and so on that no digest of `keep` needs.
     async fn collect_garbage(&self, keep: &[String]) -> Result<(), Error>;
 }

@@ -8,7 +8,7 @@
 //! Cloning gives another handle on the same "machine": drop the agent under test, build a new one on a clone, and it finds what was running.
 
 use crate::{
-    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, Runtime, SandboxId, SandboxSpec,
+    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec,
     SandboxStatus, Session, Standard, State, Stats,
 };
 use async_trait::async_trait;
@@ -352,10 +352,11 @@ impl Runtime for MockRuntime {
         Ok(Box::new(ours))
     }
 
-    async fn stats(&self, id: &SandboxId) -> Result<Vec<(String, Stats)>, Error> {
+    async fn stats(&self, id: &SandboxId) -> Result<PodStats, Error> {
         let machine = self.machine.lock();
         let sandbox = machine.sandboxes.get(id).ok_or_else(|| missing("sandbox", id))?;
-        Ok(sandbox.containers.values().map(|container| (container.spec.name.clone(), container.stats.clone())).collect())
+        let containers = sandbox.containers.values().map(|container| (container.spec.name.clone(), container.stats.clone())).collect();
+        Ok(PodStats { containers, ..PodStats::default() })
     }
 
     async fn collect_garbage(&self, keep: &[String]) -> Result<(), Error> {

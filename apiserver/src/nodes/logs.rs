@@ -5,7 +5,7 @@ use crate::pipeline::{NodeLink, Request};
 use axum::body::Body;
 use coracle_api::status::{Cause, Status};
 use coracle_link::{
-    RecvHalf,
+    RecvHalf, Stream,
     protocol::{LogOptions, Open},
 };
 use coracle_store::{Key, Store};
@@ -56,13 +56,22 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         return text(Body::empty());
     }
     let open = Open::Logs { namespace: namespace.into(), pod: name.into(), uid: object.meta.uid.to_string(), container, options };
-    let (send, recv) = accepted(link, &pod.spec.node_name, open).await?.split();
+    read(link, &pod.spec.node_name, open).await
+}
+
+/// A log that a node was asked for.
+pub(super) async fn read(link: &dyn NodeLink, node: &str, open: Open) -> Result<Response<Body>, Status> {
+    text(stream(accepted(link, node, open).await?))
+}
+
+/// The frames of a stream as a body.
+pub(super) fn stream(stream: Box<dyn Stream>) -> Body {
     // Both halves live in the body: when the client goes away they are dropped, and the node learns of it.
-    let frames = futures::stream::try_unfold((send, recv), |(send, mut recv): (_, Box<dyn RecvHalf>)| async move {
+    let frames = futures::stream::try_unfold(stream.split(), |(send, mut recv): (_, Box<dyn RecvHalf>)| async move {
         let frame = recv.recv().await.map_err(std::io::Error::other)?;
         Ok::<_, std::io::Error>(frame.map(|frame| (frame, (send, recv))))
     });
-    text(Body::from_stream(frames.try_filter(|frame| std::future::ready(!frame.is_empty()))))
+    Body::from_stream(frames.try_filter(|frame| std::future::ready(!frame.is_empty())))
 }
 
 fn text(body: Body) -> Result<Response<Body>, Status> {
@@ -96,7 +105,7 @@ fn container(pod: &Pod, name: &str, wanted: &str) -> Result<String, Status> {
 }
 
 /// `core/v1 PodLogOptions` out of the query.
-fn options(request: &Request) -> Result<LogOptions, Status> {
+pub(super) fn options(request: &Request) -> Result<LogOptions, Status> {
     let flag = |name: &str| -> Result<bool, Status> {
         match request.param(name) {
             None => Ok(false),

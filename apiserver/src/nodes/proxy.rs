@@ -1,4 +1,4 @@
-//! `pods/proxy`, `services/proxy`, `nodes/proxy`: one HTTP/1.1 request over a stream to the pod, answered as it comes.
+//! `pods/proxy`, `services/proxy` (and, in [`super::kubelet`], `nodes/proxy`): one HTTP/1.1 request over a stream to the pod, answered as it comes.
 //!
 //! A connection a request: the stream over the link costs no round trip to open, and a pool would keep pods' connections open for
 //! nobody. Upstream rewrites links in HTML; here only `Location` is rewritten, which is what clients follow by themselves.
@@ -37,7 +37,7 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         }
     };
     if &*request.resource.plural == "nodes" {
-        return node(link, &request.name, http).await;
+        return super::kubelet::serve(link, request, http).await;
     }
     let to = target::split(&request.name)?;
     if to.scheme == "https" {
@@ -56,19 +56,6 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         RequestBody::None => Default::default(),
     };
     forward(link, &target, http, &prefix, body).await
-}
-
-/// What of the kubelet's own API there is.
-async fn node(link: &dyn NodeLink, name: &str, http: &HttpParts) -> Result<Response<Body>, Status> {
-    match (&http.method, http.rest.trim_matches('/')) {
-        (&Method::GET, "stats/summary") => {
-            let mut stream = link.open(name, Open::Stats).await?;
-            let reply = super::answer(name, &mut *stream).await?;
-            let response = Response::builder().header(header::CONTENT_TYPE, "application/json");
-            response.body(Body::from(reply.body)).map_err(Status::internal)
-        }
-        (_, path) => Err(Status::new(404, "NotFound", format!("a node serves stats/summary, not {path:?}"))),
-    }
 }
 
 /// Sends the request to a pod and gives its answer, streaming. `prefix` is the path under which the client reached it.

@@ -402,6 +402,11 @@ async fn fake_node(node: Arc<dyn Connection>) {
                     stream.send(Reply { code: 502, body: body.into() }.encode()).await.unwrap();
                 }
                 Open::Stats => stream.send(ok("{\"node\":{}}")).await.unwrap(),
+                Open::Get { path, query } if path.starts_with("metrics") => {
+                    stream.send(ok("text/plain")).await.unwrap();
+                    stream.send(format!("{path}?{query}").into()).await.unwrap();
+                    stream.finish().await.unwrap();
+                }
                 _ => stream.send(Reply { code: 404, body: "plain words".into() }.encode()).await.unwrap(),
             }
         });
@@ -511,5 +516,15 @@ async fn requests_are_proxied_to_a_real_server() {
         assert!(error.code == code && error.message.contains(words), "{name}: {} {error}", error.code);
     }
     assert_eq!(&sessions.stats("n1").await.unwrap()[..], b"{\"node\":{}}");
-    assert_eq!(go("nodes", "n1", "runningpods").await.unwrap_err().code, 404);
+    assert_eq!(go("nodes", "n1", "runningpods").await.unwrap_err().code, 405, "it is a POST");
+    let get = |rest: &'static str| {
+        let (store, sessions) = (world.store.clone(), sessions.clone());
+        let http = HttpParts { method: http::Method::GET, headers: http::HeaderMap::new(), rest: rest.into(), raw_query: "a=b".into() };
+        async move { proxy::serve(&store, &sessions, &request("nodes", "n1", "proxy", &[], Some(http))).await }
+    };
+    let response = get("metrics/cadvisor").await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/plain");
+    assert_eq!(&response.into_body().collect().await.unwrap().to_bytes()[..], b"metrics/cadvisor?a=b");
+    let error = get("exec/a/b/c").await.unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (404, "plain words"));
 }

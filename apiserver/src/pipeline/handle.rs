@@ -39,7 +39,9 @@ impl Core {
 
     pub(super) async fn serve(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
         let row = &request.resource;
-        self.authorize(&request.user, &attributes(request))?;
+        if !crate::nodes::kubelet::may_read(self, request) {
+            self.authorize(&request.user, &attributes(request))?;
+        }
         let serves = match &*request.subresource {
             "" => row.serves(request.verb.as_str()),
             name => row.subresource(name).ok_or_else(no_such_path)?.verbs.iter().any(|verb| **verb == *request.verb.as_str()),

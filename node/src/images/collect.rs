@@ -103,28 +103,47 @@ pub enum Outcome {
 }
 
 impl Images {
-    /// Notes which images are in use and removes others if the disk is too full. `wanted` are the references that pods on this node name.
-    pub fn collect(&self, policy: &Policy, wanted: &HashSet<String>) -> Result<Outcome, Error> {
-        let (store, dir) = (&self.context.store, &self.context.options.data_dir);
-        let look = || Disk::of(dir).map_err(|why| Error::new("ImageGCFailed", format!("look at the disk of {}: {why}", dir.display())));
+    /// Removes every image that is not in use and has not just come: what kubelet does when the node itself runs short.
+    pub fn remove_unused(&self, min_age: Duration, wanted: &HashSet<String>) -> Result<(), Error> {
+        let store = &self.context.store;
+        if !store.sweep()? {
+            return Ok(());
+        }
+        let all = Policy { high: 0, low: 0, min_age };
+        for reference in order(self.candidates(wanted)?, SystemTime::now(), &all) {
+            tracing::info!(reference, "an image is removed: the node runs short of disk");
+            store.remove(&reference)?;
+        }
+        Ok(())
+    }
+
+    fn candidates(&self, wanted: &HashSet<String>) -> Result<Vec<Candidate>, Error> {
+        let store = &self.context.store;
         let (held, named) = (store.held()?, store.list()?);
         let wanted: HashSet<String> = wanted.iter().filter_map(|reference| Some(super::parse(reference).ok()?.whole())).collect();
         let used: HashSet<&str> = named.iter().filter(|named| wanted.contains(&named.reference)).map(|named| &*named.manifest).collect();
         let in_use = |named: &Named| used.contains(&*named.manifest) || held.manifests.contains(&named.manifest);
         named.iter().filter(|named| in_use(named)).for_each(|named| store.touch(named));
-        let disk = look()?;
-        let Some(amount) = to_free(disk, policy) else { return Ok(Outcome::Fine) };
-        // Nothing could be freed while something is pulled.
-        if !store.sweep()? {
-            return Ok(Outcome::Busy);
-        }
         let candidate = |named: &Named| Candidate {
             reference: named.reference.clone(),
             in_use: in_use(named),
             used: store.used(named).unwrap_or(SystemTime::now()),
             made: named.created.parse::<jiff::Timestamp>().map_or(SystemTime::UNIX_EPOCH, Into::into),
         };
-        let candidates = named.iter().map(candidate).collect();
+        Ok(named.iter().map(candidate).collect())
+    }
+
+    /// Notes which images are in use and removes others if the disk is too full. `wanted` are the references that pods on this node name.
+    pub fn collect(&self, policy: &Policy, wanted: &HashSet<String>) -> Result<Outcome, Error> {
+        let (store, dir) = (&self.context.store, &self.context.options.data_dir);
+        let look = || Disk::of(dir).map_err(|why| Error::new("ImageGCFailed", format!("look at the disk of {}: {why}", dir.display())));
+        let candidates = self.candidates(wanted)?;
+        let disk = look()?;
+        let Some(amount) = to_free(disk, policy) else { return Ok(Outcome::Fine) };
+        // Nothing could be freed while something is pulled.
+        if !store.sweep()? {
+            return Ok(Outcome::Busy);
+        }
         let mut freed = look()?.available.saturating_sub(disk.available);
         for reference in order(candidates, SystemTime::now(), policy) {
             if freed >= amount {
@@ -192,7 +211,8 @@ pub async fn run(images: Images, policy: Policy, objects: Arc<dyn Objects>, reco
     }
 }
 
-fn wanted(objects: &dyn Objects) -> HashSet<String> {
+/// References that pods on this node name.
+pub fn wanted(objects: &dyn Objects) -> HashSet<String> {
     let pods = objects.list("pods", None);
     let pods = pods.iter().filter_map(|(_, json)| Pod::parse(json).ok());
     pods.flat_map(|pod| pod.all_containers().map(|container| container.image.clone()).collect::<Vec<_>>()).collect()

@@ -174,7 +174,7 @@ impl<'a> Archive<'a> {
     fn indexed(&self, name: &str, mut entries: Vec<ImageIndexEntry>) -> Result<Named, Error> {
         for _ in 0..DEPTH {
             let index = OciImageIndex { schema_version: 2, media_type: None, manifests: entries, artifact_type: None, annotations: None };
-            let platform = || self.wrong(format!("image {name} has nothing for linux/{}", crate::registration::architecture()));
+            let platform = || self.wrong(format!("image {name} has nothing for linux/{}", crate::machine::architecture()));
             let entry = manifest::choose(&index).ok_or_else(platform)?;
             let bytes = self.blob(&entry.digest, DOCUMENT as u64)?;
             match manifest::read(&bytes).map_err(|why| self.wrong(format!("the manifest of {name}: {why}")))? {

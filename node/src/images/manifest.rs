@@ -67,7 +67,7 @@ pub fn read(bytes: &[u8]) -> Result<OciManifest, String> {
 /// The manifest for this machine among an index's: for wasm, else for its operating system and architecture, the nearest variant first, else one that says
 /// nothing of its platform. None that says to be for another.
 pub fn choose(index: &OciImageIndex) -> Option<&ImageIndexEntry> {
-    choose_for(index, crate::registration::architecture())
+    choose_for(index, crate::machine::architecture())
 }
 
 fn choose_for<'a>(index: &'a OciImageIndex, own: &str) -> Option<&'a ImageIndexEntry> {
@@ -148,7 +148,7 @@ pub fn nature(config: &Config) -> Nature {
 
 /// Whether a container of that config can run on this machine.
 pub fn runs_here(config: &Config, reference: &str) -> Result<(), Error> {
-    let own = crate::registration::architecture();
+    let own = crate::machine::architecture();
     let like = |said: &str, own: &str| said.is_empty() || said == own;
     match like(&config.os, "linux") && like(&config.architecture, own) {
         true => Ok(()),
@@ -265,7 +265,7 @@ mod tests {
     fn wasm_is_preferred_in_an_index() {
         let entry = |arch: &str| json!({"mediaType": "m", "digest": arch, "size": 1, "platform": {"architecture": arch, "os": "linux"}});
         let index = |entries: Value| serde_json::from_value::<OciImageIndex>(json!({"schemaVersion": 2, "manifests": entries})).unwrap();
-        let own = crate::registration::architecture();
+        let own = crate::machine::architecture();
         let chosen = |entries| choose(&index(entries)).map(|entry| entry.digest.clone());
         assert_eq!(chosen(json!([entry("s390x"), entry(own), entry("wasm")])).as_deref(), Some("wasm"));
         assert_eq!(chosen(json!([entry("s390x"), entry(own)])).as_deref(), Some(own));

@@ -195,7 +195,7 @@ impl Session<'_> {
                 (OciManifest::ImageIndex(index), _) => index,
             };
             let entry = manifest::choose(&index).ok_or_else(|| {
-                let platform = format!("linux/{}", crate::registration::architecture());
+                let platform = format!("linux/{}", crate::machine::architecture());
                 failed(format!("no match for platform {platform} in the index of image {}", self.reference))
             })?;
             if self.context.store.blob(&entry.digest).is_none() {

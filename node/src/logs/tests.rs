@@ -30,7 +30,17 @@ impl Log {
     }
 
     fn view(&self, attempt: u32, alive: bool) {
-        let container = ContainerView { name: "c".into(), attempt, created: true, alive, over: false, waiting: None };
+        let container = ContainerView {
+            name: "c".into(),
+            attempt,
+            created: true,
+            alive,
+            over: false,
+            waiting: None,
+            started: None,
+            image: String::new(),
+            memory_limit: None,
+        };
         self.views.set(View {
             namespace: "ns".into(),
             name: "p".into(),

@@ -6,7 +6,9 @@
 use super::{
     machine::Verdict,
     spec::{Container, Pod},
+    step::EVICTED,
 };
+use crate::{eviction::rank::critical, registration::Pressure};
 use coracle_api::{
     amounts::{Amounts, of_containers},
     selector::Selector,
@@ -69,6 +71,22 @@ pub fn fits(pod: &Pod, asks: &Amounts, used: &Amounts, others: usize, room: &Roo
     Ok(())
 }
 
+/// `Err` refuses a pod that a node under pressure does not take (kubelet's eviction manager as an admission handler): all of them when disk or process ids are
+/// short, those that ask for nothing when memory is. Critical pods are always taken.
+pub fn bears(pod: &Pod, pressure: Pressure) -> Result<(), Verdict> {
+    let conditions = [("MemoryPressure", pressure.memory), ("DiskPressure", pressure.disk), ("PIDPressure", pressure.pid)];
+    let conditions: Vec<&str> = conditions.into_iter().filter_map(|(name, holds)| holds.then_some(name)).collect();
+    if conditions.is_empty() || critical(pod) {
+        return Ok(());
+    }
+    let asks_for_something = matches!(pod.status.qos_class.as_str(), "Burstable" | "Guaranteed");
+    let bears_it = || pod.spec.tolerations.iter().any(|toleration| toleration.bears("node.kubernetes.io/memory-pressure", "NoSchedule"));
+    if conditions == ["MemoryPressure"] && (asks_for_something || bears_it()) {
+        return Ok(());
+    }
+    Err(Verdict { reason: EVICTED.into(), message: format!("The node had condition: [{}]. ", conditions.join(" ")) })
+}
+
 /// The node has the labels and the name that `nodeSelector` and required node affinity ask for.
 fn wanted(pod: &Pod, node: &Value) -> bool {
     let (labels, name) = (&node["metadata"]["labels"], node["metadata"]["name"].as_str());
@@ -128,6 +146,36 @@ mod tests {
                 .cpu,
             250
         );
+    }
+
+    #[test]
+    fn a_node_under_pressure_takes_what_it_can_bear() {
+        let pod = |class: &str, priority: i64, tolerations: Value| -> Pod {
+            serde_json::from_value(json!({ "spec": { "priority": priority, "tolerations": tolerations }, "status": { "qosClass": class } })).unwrap()
+        };
+        let (memory, disk) = (Pressure { memory: true, ..Pressure::default() }, Pressure { disk: true, ..Pressure::default() });
+        let both = Pressure { memory: true, ..disk };
+        let judge = |pod: &Pod, pressure| bears(pod, pressure).map_err(|verdict| (verdict.reason, verdict.message));
+        let refused = |conditions: &str| Err(("Evicted".to_string(), format!("The node had condition: [{conditions}]. ")));
+        let plain = pod("BestEffort", 0, json!([]));
+        assert_eq!(judge(&plain, Pressure::default()), Ok(()));
+        assert_eq!(judge(&plain, memory), refused("MemoryPressure"));
+        assert_eq!(judge(&plain, both), refused("MemoryPressure DiskPressure"));
+        assert_eq!(judge(&pod("Burstable", 0, json!([])), memory), Ok(()));
+        assert_eq!(judge(&pod("Guaranteed", 0, json!([])), disk), refused("DiskPressure"));
+        assert_eq!(judge(&pod("BestEffort", 2_000_000_000, json!([])), both), Ok(()));
+        for (toleration, bears) in [
+            (json!({ "key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule" }), true),
+            (json!({ "operator": "Exists" }), true),
+            (json!({ "key": "node.kubernetes.io/memory-pressure" }), true),
+            (json!({ "key": "node.kubernetes.io/memory-pressure", "value": "x" }), false),
+            (json!({ "key": "node.kubernetes.io/disk-pressure", "operator": "Exists" }), false),
+            (json!({ "operator": "Exists", "effect": "NoExecute" }), false),
+        ] {
+            let pod = pod("BestEffort", 0, json!([toleration]));
+            assert_eq!(judge(&pod, memory).is_ok(), bears, "{toleration}");
+            assert_eq!(judge(&pod, disk), refused("DiskPressure"), "a toleration is for memory alone");
+        }
     }
 
     #[test]

@@ -182,6 +182,24 @@ pub struct Verdict {
     pub message: String,
 }
 
+/// How a pod is put out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Why.
+    pub verdict: Verdict,
+    /// The most that its containers have to stop in, milliseconds.
+    pub grace: i64,
+    /// The node had to save itself: the pod gets a `DisruptionTarget` condition.
+    pub disruption: bool,
+}
+
+impl Eviction {
+    /// At once: a second, and the pod's own fault.
+    pub fn of(message: String) -> Self {
+        Self { verdict: Verdict { reason: super::step::EVICTED.into(), message }, grace: 1_000, disruption: false }
+    }
+}
+
 /// Everything known of a pod besides its object.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -203,6 +221,8 @@ pub struct Machine {
     pub start_time: Time,
     /// The pod failed as a whole.
     pub verdict: Option<Verdict>,
+    /// It was put out: the grace, milliseconds, and whether that gave it a `DisruptionTarget` condition.
+    pub evicted: Option<(i64, bool)>,
     /// The agent is stopping its pods: grace in milliseconds.
     pub leaving: Option<i64>,
     /// The object is gone from the API.
@@ -409,8 +429,8 @@ pub enum Event {
         /// It went well.
         well: bool,
     },
-    /// The pod takes more of this node than it may: it fails as a whole, at once.
-    Evicted(Verdict),
+    /// The pod takes more of this node than it may, or than there is: it fails as a whole.
+    Evicted(Eviction),
     /// Volumes were written again; when to do it next.
     Refreshed(Option<Due>),
     /// The runtime lost the sandbox.
@@ -509,6 +529,7 @@ impl Machine {
             initialized: pod.inits() == 0,
             start_time: pod.status.start_time.as_deref().and_then(Time::parse).unwrap_or(now),
             verdict: None,
+            evicted: None,
             leaving: None,
             gone: false,
             forgotten: false,

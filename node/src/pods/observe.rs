@@ -2,8 +2,8 @@
 
 use super::{
     machine::{
-        Action, Backoff, ContainerState, Deletion, Event, Exit, FIRST_DELAY, FORGIVEN, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why,
-        doubling,
+        Action, Backoff, ContainerState, Deletion, Event, Eviction, Exit, FIRST_DELAY, FORGIVEN, Hook, Image, LONGEST_DELAY, Machine, Note, Run,
+        Sandbox, Why, doubling,
     },
     probes,
     spec::{Container, Pod},
@@ -175,10 +175,11 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
             }
             machine.initialized = step::initialized(pod, machine);
         }
-        Event::Evicted(verdict) => {
+        Event::Evicted(Eviction { verdict, grace, disruption }) => {
             if step::end(pod, machine).is_none() {
                 notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
                 machine.verdict = Some(verdict);
+                machine.evicted = Some((grace, disruption));
             }
         }
         Event::Refreshed(next) => {

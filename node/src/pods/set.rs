@@ -5,7 +5,7 @@
 
 use super::{
     adopt, fit,
-    machine::{Action, Event, Exit, Image, Machine, Note, Run, Sandbox, Verdict},
+    machine::{Action, Event, Eviction, Exit, Image, Machine, Note, Run, Sandbox, Verdict},
     observe,
     spec::Pod,
     status, step,
@@ -20,7 +20,7 @@ use crate::{
     report::{self, Deleted, Reports},
 };
 use bytes::Bytes;
-use coracle_api::amounts::Amounts;
+use coracle_api::amounts::{Amounts, quantity};
 use coracle_runtime::{SandboxStatus, State};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -50,8 +50,8 @@ pub enum Input {
     Runtime(coracle_runtime::Event),
     /// A deletion went well or not.
     Deleted(Deleted),
-    /// A pod takes more than it may.
-    Evict(Uid, Verdict),
+    /// A pod takes more than it may, or than there is.
+    Evict(Uid, Eviction),
     /// Stop all pods within the bound; answers the names of those that were late.
     Stop {
         /// Bound.
@@ -203,7 +203,7 @@ impl Set {
         match input {
             Input::Changes(changes) => self.changes(changes).await,
             Input::Runtime(event) => self.runtime(event),
-            Input::Evict(uid, verdict) => self.event(&uid, Event::Evicted(verdict)),
+            Input::Evict(uid, eviction) => self.event(&uid, Event::Evicted(eviction)),
             Input::Deleted(deleted) => self.event(&deleted.uid, Event::Deleted(deleted.done)),
             Input::Stop { bound, answer } => {
                 let now = tokio::time::Instant::now();
@@ -271,6 +271,7 @@ impl Set {
         if begun || pod.deletion_grace().is_some() || step::end(pod, machine).is_some() {
             return Ok(());
         }
+        fit::bears(pod, self.work.pressure())?;
         let (mut used, mut others) = (Amounts::default(), 0);
         for entry in self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none()) {
             used.add(&entry.asks);
@@ -532,6 +533,12 @@ impl Set {
                     (Run::Idle | Run::Starting, _) => Some("ContainerCreating".into()),
                     _ => None,
                 },
+                started: match &state.run {
+                    Run::Running { since, .. } => Some(*since),
+                    _ => None,
+                },
+                image: container.image.clone(),
+                memory_limit: container.resources.limits.get("memory").and_then(|limit| u64::try_from(quantity(limit).units()).ok()),
             })
             .collect();
         self.work.views.set(View {
@@ -590,6 +597,7 @@ impl Set {
         }
         self.reports.forget(uid);
         self.work.views.remove(uid);
+        self.work.counters.forget(uid);
         self.work.remove_directory(uid);
     }
 

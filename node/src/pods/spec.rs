@@ -25,6 +25,35 @@ pub struct Pod {
     pub spec: PodSpec,
     /// `status` as the control plane last stored it; read once, when the agent first sees the pod.
     pub status: StoredStatus,
+    /// It is of a file on this node (a static pod), which the API only mirrors.
+    #[serde(skip)]
+    pub from_file: bool,
+}
+
+/// `Toleration`, as far as taints without a value go.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Toleration {
+    /// Empty: every taint, with `Exists`.
+    pub key: String,
+    /// `Equal` (also when empty) or `Exists`.
+    pub operator: String,
+    /// For `Equal`.
+    pub value: String,
+    /// Empty: every effect.
+    pub effect: String,
+}
+
+impl Toleration {
+    /// It bears the taint of that key, without a value.
+    pub fn bears(&self, key: &str, effect: &str) -> bool {
+        let operator = match self.operator.as_str() {
+            "Exists" => true,
+            "" | "Equal" => self.value.is_empty() && !self.key.is_empty(),
+            _ => false,
+        };
+        operator && (self.effect.is_empty() || self.effect == effect) && (self.key.is_empty() || self.key == key)
+    }
 }
 
 /// The parts of `ObjectMeta` that matter here.
@@ -88,6 +117,8 @@ pub struct PodSpec {
     pub os: Os,
     /// Priority.
     pub priority: i64,
+    /// Taints that it bears.
+    pub tolerations: Vec<Toleration>,
     /// Requests of the pod as a whole.
     pub resources: Resources,
     /// What the sandbox takes.

@@ -107,6 +107,8 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
     };
     let ready = if containers.0 { gates(pod, machine) } else { containers.clone() };
     let sandbox = machine.sandbox == Sandbox::Ready;
+    let disruption = machine.evicted.filter(|(_, disruption)| *disruption).and(machine.verdict.as_ref());
+    let disruption = disruption.map(|verdict| ("DisruptionTarget", (true, "TerminationByKubelet", verdict.message.clone())));
     let list = [
         ("PodReadyToStartContainers", (sandbox, "", String::new())),
         ("Initialized", initialized),
@@ -114,7 +116,7 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
         ("ContainersReady", containers),
     ];
     let mut conditions = Vec::new();
-    for (kind, (value, reason, message)) in list {
+    for (kind, (value, reason, message)) in list.into_iter().chain(disruption) {
         let value = if value { "True" } else { "False" };
         let since = match machine.conditions.get(kind) {
             Some((old, since)) if old == value => *since,

@@ -82,7 +82,7 @@ pub fn step(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
         // A pod that is over gets its ordinary grace for what still runs (sidecars); a removed object has nobody left to wait for it.
         let mut grace = deletion.unwrap_or_else(|| pod.grace());
         if machine.verdict.as_ref().is_some_and(|verdict| verdict.reason == EVICTED) {
-            grace = grace.min(1_000);
+            grace = grace.min(machine.evicted.map_or(1_000, |(grace, _)| grace));
         }
         if machine.gone {
             grace = grace.min(2_000);

@@ -2,7 +2,7 @@
 
 use super::{
     adopt::adopt,
-    machine::{Action, Deletion, Event, Exit, Machine, Note, Run, Sandbox, Verdict, Why},
+    machine::{Action, Deletion, Event, Eviction, Exit, Machine, Note, Run, Sandbox, Why},
     observe,
     probes::Kind,
     spec::Pod,
@@ -378,17 +378,27 @@ fn an_evicted_pod_fails_at_once_and_stays_failed() {
     play.settle();
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
     for _ in 0..2 {
-        play.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: message.into() }));
+        play.tell(Event::Evicted(Eviction::of(message.into())));
     }
     assert_eq!(play.notes.iter().filter(|note| note.reason == "Evicted").count(), 1);
     assert_eq!(play.settle(), [Action::Stop { container: 0, attempt: 0, grace: 1000, why: Why::PodEnds, hook: true }, Action::Teardown]);
     let status = play.status();
     assert_eq!((&status["phase"], &status["reason"], &status["message"]), (&json!("Failed"), &json!("Evicted"), &json!(message)));
+    let disrupted = |play: &mut Play| play.status()["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "DisruptionTarget").cloned();
+    assert_eq!(disrupted(&mut play), None, "its own fault");
+    // The node saves itself: the pod has the grace that it is given, and is told.
+    let mut saved = Play::one();
+    saved.settle();
+    saved.tell(Event::Evicted(Eviction { grace: 5_000, disruption: true, ..Eviction::of("The node was low on resource: memory. ".into()) }));
+    assert!(saved.settle().contains(&Action::Stop { container: 0, attempt: 0, grace: 5_000, why: Why::PodEnds, hook: true }));
+    let condition = disrupted(&mut saved).unwrap();
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
+    assert_eq!(condition["message"], "The node was low on resource: memory. ");
     // One that has ended by itself is not evicted any more.
     let mut over = Play::new(json!({ "restartPolicy": "Never", "containers": [{ "name": "c", "image": "i" }] }));
     over.settle();
     over.exit(0, 0);
-    over.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: message.into() }));
+    over.tell(Event::Evicted(Eviction::of(message.into())));
     assert_eq!(over.phase(), "Succeeded");
 }
 
@@ -723,7 +733,7 @@ proptest! {
                     play.pod.metadata.deletion_grace_period_seconds = Some(grace);
                     play.tell(Event::SpecChanged { volume: false });
                 }
-                Blow::Evict => play.tell(Event::Evicted(Verdict { reason: "Evicted".into(), message: "x".into() })),
+                Blow::Evict => play.tell(Event::Evicted(Eviction::of("x".into()))),
                 Blow::Gone => play.tell(Event::Gone),
                 _ => {}
             }

@@ -1,5 +1,6 @@
 //! What others may look at while pods change: where a pod's logs are, whether its containers still run, its address.
 
+use super::time::Time;
 use parking_lot::RwLock;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use tokio::sync::watch;
@@ -19,6 +20,12 @@ pub struct ContainerView {
     pub over: bool,
     /// Waiting reason, for errors.
     pub waiting: Option<String>,
+    /// Since when it runs, milliseconds since 1970.
+    pub started: Option<Time>,
+    /// As the pod names it.
+    pub image: String,
+    /// `limits.memory`, bytes.
+    pub memory_limit: Option<u64>,
 }
 
 /// One pod.

@@ -21,10 +21,12 @@ use crate::{
     dns::resolv::{self, ResolvConf},
     events::{self, Recorder},
     images::Images,
+    machine::Machine,
     mirror::Objects,
     network::{Listeners, Network},
-    registration,
+    registration::Pressure,
     session::Link,
+    stats::counters::Counters,
     volumes::{self, limits::Limits},
 };
 use async_trait::async_trait;
@@ -69,7 +71,11 @@ pub struct Work {
     /// What others look at.
     pub views: Views,
     /// The machine's size.
-    pub machine: registration::Machine,
+    pub machine: Machine,
+    /// What the node runs short of.
+    pressed: watch::Receiver<Pressure>,
+    /// What is counted.
+    pub counters: Counters,
     /// Volumes that may grow only so large.
     pub limits: Limits,
     gate: Semaphore,
@@ -113,15 +119,26 @@ impl Work {
         link: Link,
         recorder: Recorder,
         views: Views,
-        machine: registration::Machine,
+        machine: Machine,
+        pressed: watch::Receiver<Pressure>,
+        counters: Counters,
     ) -> Self {
         let (gate, version, limits) = (Semaphore::new(STARTS), watch::Sender::new(0), Limits::new());
-        Self { options, objects, network, runtimes, images, link, recorder, views, machine, limits, gate, version }
+        Self { options, objects, network, runtimes, images, link, recorder, views, machine, pressed, counters, limits, gate, version }
     }
 
     /// The mirror changed: whoever waits for a latecomer looks again.
     pub fn changed(&self) {
         self.version.send_modify(|v| *v += 1);
+    }
+
+    /// What the node runs short of.
+    pub fn pressure(&self) -> Pressure {
+        *self.pressed.borrow()
+    }
+
+    fn allocatable(&self) -> Amounts {
+        self.options.allocatable(&self.machine)
     }
 
     /// A pod's directory.
@@ -136,12 +153,13 @@ impl Work {
     }
 
     fn facts(&self, ip: Option<IpAddr>) -> Facts {
+        let allocatable = self.allocatable();
         Facts {
             node_name: self.options.node_name.clone(),
             host_ip: self.options.node_ip,
             pod_ip: ip,
-            cpu_millis: self.machine.cpus.saturating_mul(1000),
-            memory: self.machine.allocatable_memory(),
+            cpu_millis: allocatable.cpu,
+            memory: allocatable.memory,
             host_paths: false,
         }
     }
@@ -195,10 +213,7 @@ impl Work {
 
     /// What this node has for pods.
     pub fn room(&self) -> Room {
-        let machine = &self.machine;
-        let amounts =
-            Amounts { cpu: machine.cpus.saturating_mul(1000), memory: machine.allocatable_memory(), storage: machine.disk, ..Amounts::default() };
-        Room { amounts, pods: self.options.max_pods }
+        Room { amounts: self.allocatable(), pods: self.options.max_pods }
     }
 
     /// The Node object, if the feed has brought it.
@@ -209,9 +224,19 @@ impl Work {
     /// Does what an action says.
     pub async fn carry_out(&self, pod: &Pod, action: Action, ip: Option<IpAddr>) -> Event {
         match action {
-            Action::Setup => self.set_up(pod, ip).await,
+            Action::Setup => {
+                self.counters.count(|counts| counts.pods += 1);
+                self.set_up(pod, ip).await
+            }
             Action::Pull { container } => self.pull(pod, container).await,
-            Action::Start { container, attempt } => self.start(pod, container, attempt, ip).await,
+            Action::Start { container, attempt } => {
+                let event = self.start(pod, container, attempt, ip).await;
+                self.counters.count(|counts| {
+                    counts.started += 1;
+                    counts.start_errors += u64::from(!matches!(event, Event::Started { .. }));
+                });
+                event
+            }
             Action::Stop { container, attempt, grace, hook, .. } => self.stop(pod, container, attempt, grace, ip.filter(|_| hook)).await,
             Action::PostStart { container, attempt } => {
                 let hook = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.post_start.as_ref()?))).zip(ip);
@@ -234,6 +259,9 @@ impl Work {
                     },
                     _ => Err("the pod has no address".into()),
                 };
+                if let Some(spec) = pod.container(container) {
+                    self.counters.probed(pod, &spec.name, kind, outcome.is_ok());
+                }
                 Event::Probed { container, attempt, kind, outcome }
             }
             Action::Refresh => self.refresh(pod, ip).await,
@@ -467,7 +495,7 @@ impl Work {
             let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
             mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
         }
-        let resources = linux::resources(pod, container, self.machine.allocatable_memory())?;
+        let resources = linux::resources(pod, container, self.machine.memory)?;
         let port = |p: &super::spec::ContainerPort| Port {
             name: p.name.clone(),
             port: p.container_port,

@@ -4,9 +4,11 @@
 //! later, and looking (a walk that counts as `du` does) sets the watches again, each before its directory is read, so that nothing is missed in between. A
 //! quiet volume costs nothing, a busy one a walk now and then. Where the kernel has no watches left, the pod is looked at as often as kubelet does.
 
-mod walk;
-
-use crate::pods::{machine::Verdict, spec::Pod, step::EVICTED};
+use super::walk;
+use crate::{
+    eviction::rank::critical,
+    pods::{machine::Eviction, spec::Pod},
+};
 use coracle_api::{amounts::quantity, names::quote};
 use futures::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
@@ -28,8 +30,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PERIOD: Duration = Duration::from_secs(10);
 /// A walk rests for so many times what it took.
 const REST: u32 = 20;
-/// Pods of this priority are not evicted (`system-cluster-critical`).
-const CRITICAL: i64 = 2_000_000_000;
 
 /// A volume and its bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct Limit {
 
 /// The volumes of a pod that are to be watched; `volumes` is their directory, `on_disk` says which have no memory of their own.
 pub fn of_pod(pod: &Pod, volumes: &Path, on_disk: impl Fn(&str) -> bool) -> Vec<Limit> {
-    if pod.spec.priority >= CRITICAL {
+    if critical(pod) {
         return Vec::new();
     }
     let limited = pod.spec.volumes.iter().filter_map(|volume| {
@@ -122,7 +122,7 @@ impl Limits {
     }
 
     /// Runs until cancelled; `exceeded` is told of pods that are over a limit, again and again until they are forgotten.
-    pub async fn run(self, cancel: CancellationToken, exceeded: impl AsyncFn(Arc<str>, Verdict)) {
+    pub async fn run(self, cancel: CancellationToken, exceeded: impl AsyncFn(Arc<str>, Eviction)) {
         let mut events = self.shared.events.lock().take();
         loop {
             let next = self.shared.next();
@@ -141,7 +141,7 @@ impl Limits {
                         let Ok((over, watched)) = looked else { continue };
                         self.shared.rest(&uid, began.elapsed(), over.is_some() || !watched);
                         if let Some(message) = over {
-                            exceeded(uid, Verdict { reason: EVICTED.into(), message }).await;
+                            exceeded(uid, Eviction::of(message)).await;
                         }
                     }
                 }
@@ -213,7 +213,7 @@ impl Shared {
         let mut over = None;
         for limit in limits {
             match walk::usage(&limit.path, &mut watch) {
-                Ok(used) if used <= limit.bytes => {}
+                Ok(used) if used.bytes <= limit.bytes => {}
                 Ok(_) => over = Some(format!("Usage of EmptyDir volume {} exceeds the limit {}. ", quote(&limit.name), quote(&limit.text))),
                 Err(walk::Error::Deep) => {
                     over = Some(format!("Usage of EmptyDir volume {} cannot be measured: {}. ", quote(&limit.name), walk::Error::Deep));

@@ -37,8 +37,8 @@ async fn a_volume_that_grows_is_seen_and_a_quiet_one_is_not_looked_at() {
     let mut file = fs::File::create(dir.path().join("a/b/c")).unwrap();
     std::io::Write::write_all(&mut file, &vec![1; 2 << 20]).unwrap();
     let (uid, verdict) = tokio::time::timeout(Duration::from_secs(20), told.recv()).await.expect("in time").unwrap();
-    assert_eq!((&*uid, verdict.reason.as_str()), ("u", "Evicted"));
-    assert_eq!(verdict.message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ");
+    assert_eq!((&*uid, verdict.verdict.reason.as_str()), ("u", "Evicted"));
+    assert_eq!(verdict.verdict.message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Mi\". ");
     limits.forget("u");
     assert_eq!(limits.shared.next(), None);
     cancel.cancel();
@@ -55,6 +55,6 @@ fn only_limited_volumes_of_pods_that_may_be_evicted() {
     let found = of_pod(&pod, Path::new("/v"), |name| name != "d");
     assert_eq!(found, [Limit { name: "a".into(), path: "/v/a".into(), bytes: 1536 << 10, text: "1536Ki".into() }]);
     assert_eq!(of_pod(&pod, Path::new("/v"), |_| true).len(), 2);
-    pod.spec.priority = CRITICAL;
+    pod.spec.priority = crate::eviction::rank::CRITICAL;
     assert!(of_pod(&pod, Path::new("/v"), |_| true).is_empty());
 }

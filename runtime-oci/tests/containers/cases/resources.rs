@@ -36,8 +36,14 @@ pub async fn processor_time_has_a_limit() {
     } else {
         assert_eq!((read("cpu", "cpu.cfs_quota_us"), read("cpu", "cpu.shares")), ("25000".into(), "102".into()));
     }
-    let stats = world.runtime.stats(&sandbox.pod.uid).await.unwrap();
+    let used = world.runtime.stats(&sandbox.pod.uid).await.unwrap();
+    let stats = &used.containers;
     assert!(stats.iter().any(|(name, stats)| *name == spec.name && stats.memory_bytes > 0 && stats.cpu_nanos > 0), "{stats:?}");
+    let whole = used.whole.as_ref().and_then(|whole| whole.group.as_ref()).expect("the pod's own group");
+    assert!(
+        whole.tasks > 0 && whole.usage_bytes > 0 && stats.iter().all(|(_, stats)| stats.written.as_ref().is_some_and(|dir| dir.is_dir())),
+        "{used:?}"
+    );
 }
 
 pub async fn an_idle_shim_is_small() {

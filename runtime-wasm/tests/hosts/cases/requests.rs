@@ -108,7 +108,7 @@ async fn http_a_loop_does_not_hold_the_host() {
     // More loops than hosts, so that each has some.
     let loops: Vec<_> = (0..8).map(|_| tokio::spawn(get(looping.ip, 8080, "/loop"))).collect();
     until("all loops run", async || {
-        let stats = world.runtime.stats(&looping.pod.uid).await.unwrap();
+        let stats = world.runtime.stats(&looping.pod.uid).await.unwrap().containers;
         stats.first().is_some_and(|(_, stats)| stats.cpu_nanos > 50_000_000)
     })
     .await;
@@ -139,7 +139,7 @@ async fn http_memory_limit() {
     }
     assert!(seen.contains(&200) && seen.contains(&503), "{seen:?}");
     assert!(seen.iter().all(|status| [200, 503].contains(status)), "{seen:?}");
-    until("all memory is given back", async || world.runtime.stats(&sandbox.pod.uid).await.unwrap()[0].1.memory_bytes == 0).await;
+    until("all memory is given back", async || world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.memory_bytes == 0).await;
 }
 
 async fn http_failures_are_500_and_noticed() {
@@ -187,7 +187,7 @@ async fn http_drains_when_stopped() {
     let world = World::new().await;
     let (sandbox, id) = world.run(&world.built("web"), |_| {}).await;
     let slow = tokio::spawn(get(sandbox.ip, 8080, "/sleep?700"));
-    until("the request is there", async || world.runtime.stats(&sandbox.pod.uid).await.unwrap()[0].1.memory_bytes > 0).await;
+    until("the request is there", async || world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.memory_bytes > 0).await;
     world.runtime.stop_container(&id, Duration::from_secs(20)).await.unwrap();
     assert_eq!(slow.await.unwrap().unwrap(), (200, "slept\n".to_owned()), "what was under way is finished");
 }
@@ -219,11 +219,11 @@ async fn http_service_listeners() {
 async fn http_stats() {
     let world = World::new().await;
     let (sandbox, _) = world.run(&world.built("web"), |_| {}).await;
-    let before = world.runtime.stats(&sandbox.pod.uid).await.unwrap()[0].1.cpu_nanos;
+    let before = world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.cpu_nanos;
     for _ in 0..50 {
         get(sandbox.ip, 8080, "/").await.unwrap();
     }
-    let after = world.runtime.stats(&sandbox.pod.uid).await.unwrap()[0].clone();
+    let after = world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].clone();
     assert!(after.1.cpu_nanos > before, "{after:?}");
     assert_eq!((after.0.as_str(), after.1.memory_bytes), ("main", 0), "idle, it holds nothing");
 }

@@ -24,13 +24,29 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// Bytes below `root`. `enter` is called with each directory before it is read.
-pub fn usage(root: &Path, enter: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<u64, Error> {
+/// What a tree holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Allocated bytes.
+    pub bytes: u64,
+    /// Files and directories, the root itself included.
+    pub inodes: u64,
+}
+
+impl Used {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
+/// What is below `root`. `enter` is called with each directory before it is read.
+pub fn usage(root: &Path, enter: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<Used, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = |at: BorrowedFd<'_>, name: &std::ffi::CStr| openat(at, name, flags, Mode::empty());
     let root = Rc::new(openat(CWD, root, flags, Mode::empty()).map_err(io::Error::from)?);
     let mut linked = HashSet::new();
-    let mut total = 0_u64;
+    let mut total = Used { bytes: 0, inodes: 1 };
     // Directories yet to be read: within which, by what name, how deep. By name, so that only those on the way down are open.
     let mut waiting: Vec<(Rc<OwnedFd>, CString, usize)> = vec![(root, c".".into(), 0)];
     while let Some((parent, name, depth)) = waiting.pop() {
@@ -58,7 +74,7 @@ pub fn usage(root: &Path, enter: &mut dyn FnMut(BorrowedFd<'_>)) -> Result<u64, 
             } else if stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
                 continue;
             }
-            total = total.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512));
+            total = total.plus(Used { bytes: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512), inodes: 1 });
         }
     }
     Ok(total)
@@ -83,7 +99,8 @@ mod tests {
         let mut entered = 0;
         let used = usage(&root, &mut |_| entered += 1).unwrap();
         assert_eq!(entered, 3);
-        assert!((1 << 20..1 << 20 | 64 << 10).contains(&used), "{used}");
+        assert!((1 << 20..1 << 20 | 64 << 10).contains(&used.bytes), "{used:?}");
+        assert_eq!(used.inodes, 7, "itself, two directories, a file of two names, two links, a sparse file");
         assert!(usage(&dir.path().join("none"), &mut |_| {}).is_err());
     }
 
