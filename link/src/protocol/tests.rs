@@ -32,7 +32,7 @@ fn open() -> impl Strategy<Value = Open> {
         }),
         (any::<[String; 3]>(), any::<u16>()).prop_map(|([namespace, pod, uid], port)| Open::Dial { namespace, pod, uid, port }),
         Just(Open::Stats),
-        (text(), text()).prop_map(|(path, query)| Open::Get { path, query }),
+        any::<(String, String)>().prop_map(|(path, query)| Open::Get { path, query }),
     ]
 }
 
