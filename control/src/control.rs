@@ -6,11 +6,11 @@ use crate::{
 };
 use bytes::Bytes;
 use coracle_api::Registry;
-pub use coracle_apiserver::bootstrap::dns_address;
+pub use coracle_apiserver::bootstrap::{dns_address, first_address};
 use coracle_apiserver::{
     Tasks, admission, audit,
     auth::{self, Auth, User},
-    bootstrap::{self, first_address},
+    bootstrap,
     client::{Client, events},
     custom, expiry, http,
     nodes::{self, Call, ServeCall, Sessions},

@@ -35,6 +35,7 @@ pub mod service_account;
 pub mod service_cidr;
 pub mod stateful_set;
 pub mod token_secrets;
+pub mod unserved;
 pub mod volume_protection;
 
 use coracle_api::registry::ResourceRef;
@@ -121,6 +122,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(certificates::Certificates::new(&context, options.authority)),
         Box::new(flow_schemas::FlowSchemas::new(&context)),
         Box::new(volume_protection::VolumeProtection::new(&context)),
+        Box::new(unserved::Unserved::new(&context)),
     ];
     runner::start(client.store(), controllers, tasks);
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use coracle_control::{
     Control, Options as ControlOptions,
-    control::{NODE_PREFIX, dns_address},
+    control::{NODE_PREFIX, dns_address, first_address},
 };
 use coracle_link::{
     pki::{Authority, Identity},
@@ -150,7 +150,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
     let agent = AgentOptions {
         cluster_dns: dns_address(&services).map(|ip| SocketAddr::from((ip, 53))),
-        cluster_ranges: vec![services, cluster_pods],
+        cluster_ranges: vec![services.clone(), cluster_pods],
+        api_listen: first_address(&services).filter(|_| root).map(|ip| SocketAddr::from((ip, 443))),
         resolv_conf: options.resolv_conf,
         pod_cidr: pods,
         rootless: !root,

@@ -7,7 +7,7 @@ use crate::{
     kubelet::Kubelet,
     machine::{Machine, Reserve},
     mirror::{self, Mirror, Objects, Position},
-    network::{self, Network, loopback::Loopback},
+    network::{self, Network, loopback::Loopback, sync::Sync},
     pods::{
         set::{Input, Set},
         views::Views,
@@ -75,6 +75,8 @@ pub struct Options {
     pub kube_reserved: Reserve,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
+    /// Where this node listens for what its pods have to say to the API server: the `kubernetes` Service's address. None: somebody else does.
+    pub api_listen: Option<SocketAddr>,
     /// `None`: [`Loopback`], which needs no root.
     pub network: Option<Arc<dyn Network>>,
 }
@@ -103,6 +105,7 @@ impl Options {
             system_reserved: Reserve::default(),
             kube_reserved: Reserve::of_agent(),
             image_gc: images::collect::Policy::default(),
+            api_listen: None,
             network: None,
         }
     }
@@ -259,6 +262,17 @@ impl Service {
         let reporter = Reporter { options: options.clone(), machine, handlers, images: images.clone(), pressure: pressed, link: link.clone() };
         tracker.spawn(reporter.run(cancel.clone()));
 
+        if let Some(at) = options.api_listen {
+            tracker.spawn(network::api::run(at, Arc::new(mirror.clone()), cancel.clone()));
+        }
+        let services = Sync {
+            objects: Arc::new(mirror.clone()),
+            network: work.network.clone(),
+            node: options.node_name.clone(),
+            recorder: recorder.clone(),
+            inputs: inputs.clone(),
+        };
+        let services = services.run(work.services(), cancel.clone());
         let limits = work.limits.clone();
         tracker.spawn(images::collect::run(
             images.clone(),
@@ -295,6 +309,8 @@ impl Service {
         }
         set.adopt(sandboxes).await;
         adopted.send_replace(true);
+        // Only now have adopted pods their addresses.
+        tracker.spawn(services);
 
         for runtime in &runtimes {
             let (runtime, inputs, cancel) = (runtime.clone(), inputs.clone(), cancel.clone());

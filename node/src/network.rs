@@ -3,12 +3,18 @@
 //! [`loopback`] is what an ordinary user gets: addresses out of 127/8, nothing to configure in the kernel, Service addresses listened
 //! on by the hosts of the pods themselves. As root, AnyIP routes and nftables maps stand behind the same trait.
 
+pub mod api;
 mod bridge;
+mod conntrack;
 pub mod kernel;
 pub mod loopback;
 mod nftables;
 mod pool;
+mod rules;
 mod services;
+pub mod sync;
+
+pub use services::{Backend, Frontend, HostPort, Protocol};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,7 +58,9 @@ pub trait Network: Send + Sync + 'static {
     }
     /// The pod is gone.
     async fn release(&self, uid: &str);
-    /// The Services and EndpointSlices (canonical JSON) that now hold. Returns, by pod uid, the Service addresses that pods on this
+    /// Ports of the node that lead to the pod from the next [`sync_services`](Self::sync_services) on, until it is released; they replace those it had.
+    async fn host_ports(&self, uid: &str, ports: Vec<HostPort>);
+    /// The Services and EndpointSlices (canonical JSON) that now hold, as the node of this name sees them. Returns, by pod uid, the Service addresses that pods on this
     /// node have to listen on themselves: all pods that had some and all that get some; empty where the kernel does the work.
-    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>) -> Result<Vec<(String, Listeners)>, Error>;
+    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error>;
 }

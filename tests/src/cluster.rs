@@ -151,6 +151,28 @@ impl Cluster {
         self.coracle(&["image", "import", &copy.to_string_lossy(), "--name", image])?.ok().map(drop)
     }
 
+    /// Imports the container image `busybox:v1` ([`busybox`](crate::busybox)), whose command is a shell, with no registry.
+    pub fn import_busybox(&self) -> Result {
+        let archive = crate::busybox::archive(&self.dir(), "busybox:v1", &serde_json::json!({ "Cmd": ["sh"] }))?;
+        self.coracle(&["image", "import", &archive.to_string_lossy()])?.ok().map(drop)
+    }
+
+    /// Runs a shell script in a container of `busybox:v1` to its end, in a pod that has `spec` besides; what it printed.
+    pub fn shell(&self, namespace: &str, name: &str, script: &str, spec: Value) -> Result<String> {
+        let mut pod = serde_json::json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": namespace }, "spec": spec });
+        pod["spec"]["restartPolicy"] = "Never".into();
+        pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
+        pod["spec"]["containers"] =
+            serde_json::json!([{ "name": "main", "image": "busybox:v1", "imagePullPolicy": "Never", "command": ["sh", "-c", script] }]);
+        self.apply(&pod.to_string())?;
+        eventually(&format!("pod {name} ends"), 60, || {
+            let pod = self.get(&["-n", namespace, "pod", name])?;
+            ensure!(matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")), "{}", pod["status"]);
+            Ok(())
+        })?;
+        self.kubectl(&["-n", namespace, "logs", name])?.ok()
+    }
+
     /// Runs the binary with its data directory.
     pub fn coracle(&self, arguments: &[&str]) -> Result<Output> {
         Output::of(self.as_user(self.program()?).args(arguments).arg("--data-dir").arg(self.data_dir()), "")

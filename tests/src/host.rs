@@ -4,7 +4,7 @@ use crate::{Output, Result};
 use rustix::thread::LinkNameSpaceType;
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     os::fd::AsFd,
     path::Path,
     process::Command,
@@ -61,16 +61,27 @@ impl Host {
 
     /// Listens as a program of this host that is none of the cluster's.
     pub fn listen(&self, address: &str) -> Result<TcpListener> {
-        let (name, address) = (self.name.clone(), address.to_owned());
-        // On a thread of its own, since the namespace is the thread's.
-        let listening = std::thread::spawn(move || -> Result<TcpListener> {
-            if let Some(name) = name {
-                let namespace = fs::File::open(Path::new("/run/netns").join(name))?;
-                rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            }
-            Ok(TcpListener::bind(address)?)
+        self.inside(|| TcpListener::bind(address))
+    }
+
+    /// The same for datagrams.
+    pub fn datagrams(&self, address: &str) -> Result<UdpSocket> {
+        self.inside(|| UdpSocket::bind(address))
+    }
+
+    /// On a thread of its own, since the namespace is the thread's.
+    fn inside<T: Send>(&self, make: impl FnOnce() -> std::io::Result<T> + Send) -> Result<T> {
+        let made = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| -> Result<T> {
+                if let Some(name) = &self.name {
+                    let namespace = fs::File::open(Path::new("/run/netns").join(name))?;
+                    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                }
+                Ok(make()?)
+            });
+            thread.join()
         });
-        listening.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the listening thread panicked")))
+        made.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread in the namespace panicked")))
     }
 
     /// Its name, if it is a namespace.

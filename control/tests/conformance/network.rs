@@ -14,6 +14,7 @@ pub async fn all(cluster: &Cluster) {
     a_service_of_no_pods_has_empty_endpoints(&mut admin).await;
     endpoints_follow_pods(&mut admin).await;
     addresses_are_objects(&mut admin).await;
+    what_nobody_acts_on_is_said(&mut admin).await;
 }
 
 fn services(place: &str) -> String {
@@ -189,4 +190,33 @@ async fn addresses_are_objects(admin: &mut Peer) {
     ok(&admin.send("DELETE", &format!("{addresses}?labelSelector=type%3Dlink-local"), "application/json", String::new()).await);
     assert!(items(admin, &format!("{addresses}?labelSelector=type%3Dlink-local")).await.is_empty());
     ok(&admin.send("DELETE", &format!("{addresses}/255.255.255.255"), "application/json", String::new()).await);
+}
+
+async fn what_nobody_acts_on_is_said(admin: &mut Peer) {
+    namespace(admin, "not-served").await;
+    let port = json!([{"port": 80}]);
+    for (path, object) in [
+        (services("not-served"), json!({"metadata": {"name": "balanced"}, "spec": {"type": "LoadBalancer", "ports": port}})),
+        (services("not-served"), json!({"metadata": {"name": "plain"}, "spec": {"ports": port}})),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/not-served/networkpolicies".into(),
+            json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}}}),
+        ),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/not-served/ingresses".into(),
+            json!({"metadata": {"name": "shop"}, "spec": {"defaultBackend": {"service": {"name": "plain", "port": {"number": 80}}}}}),
+        ),
+        (
+            "/api/v1/namespaces/not-served/persistentvolumeclaims".into(),
+            json!({"metadata": {"name": "disk"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        ),
+    ] {
+        made(admin, &path, object).await;
+    }
+    let told = |events: &[Value]| -> BTreeSet<String> {
+        let about = events.iter().filter(|event| event["reason"] == "NotServed");
+        about.map(|event| event["involvedObject"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let events = settled(admin, "/api/v1/namespaces/not-served/events", "four objects are told of", |events| told(events).len() == 4).await;
+    assert_eq!(told(&events), ["balanced", "deny", "disk", "shop"].map(String::from).into());
 }

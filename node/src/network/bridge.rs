@@ -4,7 +4,10 @@
 
 use super::{Error, pool::Range};
 use futures::TryStreamExt;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::link::LinkMessage};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_route::{link::LinkMessage, route::RouteScope},
+};
 use std::{
     fs::File,
     net::Ipv4Addr,
@@ -17,6 +20,10 @@ use tokio::task::JoinHandle;
 pub const NAME: &str = "coracle0";
 /// Loopback's number, in every namespace.
 const LOOPBACK: u32 = 1;
+
+/// Below /proc/sys/net. A pod must not become the machine's router; what reaches pods from the machine's loopback finds its way back (the rules let nothing else
+/// from the bridge to loopback).
+const SETTINGS: [(&str, &str); 2] = [("ipv6/conf/coracle0/accept_ra", "0"), ("ipv4/conf/coracle0/route_localnet", "1")];
 
 /// The bridge of the node's sandboxes.
 pub struct Bridge {
@@ -67,6 +74,11 @@ impl Netlink {
     }
 }
 
+/// The bridge's own hardware address: without one it takes a port's, and pods lose the node when that port goes.
+fn hardware(gateway: Ipv4Addr) -> Vec<u8> {
+    [&[0x0a, 0x58], &gateway.octets()[..]].concat()
+}
+
 /// No such device.
 fn libc_enodev() -> i32 {
     nix::errno::Errno::ENODEV as i32
@@ -99,7 +111,7 @@ impl Bridge {
         let index = match netlink.find(NAME).await? {
             Some(link) => link.header.index,
             None => {
-                let link = LinkBridge::new(NAME).up().build();
+                let link = LinkBridge::new(NAME).address(hardware(self.gateway())).up().build();
                 netlink.handle.link().add(link).execute().await.map_err(|error| refused(&format!("make the bridge {NAME}"), &error))?;
                 *made = false;
                 netlink.find(NAME).await?.map(|link| link.header.index).ok_or_else(|| refused("find the bridge", &"it is gone again"))?
@@ -110,6 +122,11 @@ impl Bridge {
             address.map_err(|error| refused("give the bridge its address", &error))?;
             let up = LinkUnspec::new_with_index(index).up().build();
             netlink.handle.link().set(up).execute().await.map_err(|error| refused("bring the bridge up", &error))?;
+            for (name, value) in SETTINGS {
+                if let Err(why) = std::fs::write(format!("/proc/sys/net/{name}"), value) {
+                    tracing::warn!(%why, name, value, "a setting of the bridge stays as it is");
+                }
+            }
             // Pods reach other machines through this one.
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|error| refused("switch forwarding on (net.ipv4.ip_forward)", &error))?;
             *made = true;
@@ -138,21 +155,32 @@ impl Bridge {
         inside.handle.link().set(over).execute().await.map_err(|error| refused("bring a device of the sandbox to the machine", &error))?;
         let up = LinkUnspec::new_with_name(&name).controller(bridge).up().build();
         here.handle.link().set(up).execute().await.map_err(|error| refused("put the sandbox's device on the bridge", &error))?;
+        // A pod reaches itself by a Service also where bridges pass what they carry through the machine's rules (br_netfilter).
+        if let Some(port) = here.find(&name).await? {
+            let back = LinkBridgePort::new(port.header.index).hairpin(true).build();
+            here.handle
+                .link()
+                .set_port(back)
+                .execute()
+                .await
+                .map_err(|error| refused("let the sandbox's device have its own packets back", &error))?;
+        }
 
         let eth0 = inside.find("eth0").await?.map(|link| link.header.index).ok_or_else(|| refused("find eth0", &"it is gone again"))?;
-        inside
-            .handle
-            .address()
-            .add(eth0, address.into(), self.range.bits)
-            .execute()
-            .await
-            .map_err(|error| refused("give the sandbox its address", &error))?;
+        inside.handle.address().add(eth0, address.into(), 32).execute().await.map_err(|error| refused("give the sandbox its address", &error))?;
         for index in [LOOPBACK, eth0] {
             let up = LinkUnspec::new_with_index(index).up().build();
             inside.handle.link().set(up).execute().await.map_err(|error| refused("bring a device of the sandbox up", &error))?;
         }
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.gateway()).output_interface(eth0).build();
-        inside.handle.route().add(route).execute().await.map_err(|error| refused("give the sandbox its route", &error))
+        // Everything goes by the node, neighbours' packets too: what a Service translated has to come back the way it went.
+        let routes = [
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(self.gateway(), 32).scope(RouteScope::Link).output_interface(eth0),
+            RouteMessageBuilder::<Ipv4Addr>::new().gateway(self.gateway()).output_interface(eth0),
+        ];
+        for route in routes {
+            inside.handle.route().add(route.build()).execute().await.map_err(|error| refused("give the sandbox its routes", &error))?;
+        }
+        Ok(())
     }
 
     /// Removes a sandbox's devices. They go with its namespace as well, a moment later.

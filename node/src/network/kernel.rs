@@ -4,10 +4,12 @@
 //! beats a bridge's route. The first address of the half is the node's own, from which it calls Services.
 
 use super::{
-    Error, Listeners, Network,
-    bridge::Bridge,
-    nftables::Proxy,
+    Error, HostPort, Listeners, Network,
+    bridge::{self, Bridge},
+    conntrack,
+    nftables::{Places, Proxy},
     pool::{Pool, Range},
+    rules::Rules,
     services,
 };
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use rtnetlink::{
     packet_route::route::{RouteMessage, RouteScope, RouteType},
 };
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -34,6 +37,12 @@ pub struct Kernel {
     bridge: Bridge,
     routes: Routes,
     proxy: tokio::sync::Mutex<Proxy>,
+    /// What the rules were last made of.
+    table: Mutex<services::Table>,
+    /// Every pod of the node.
+    whole: Range,
+    /// By the pods' uids.
+    hosts: Mutex<BTreeMap<String, Vec<HostPort>>>,
 }
 
 impl Kernel {
@@ -47,15 +56,25 @@ impl Kernel {
         let services = Range::parse(services)?;
         let routes = Routes { pods: half, services, own: own(services) };
         routes.set().await?;
-        let ends = |range: Range| (range.network, range.bits);
-        let proxy = Proxy::start(table, ends(services), ends(whole), ends(half), &own(services)).await.map_err(kernel)?;
+        let places = Places { table: table.into(), services, pods: whole, local: half, own: own(services), bridge: bridge::NAME };
+        let proxy = Proxy::start(places).await.map_err(kernel)?;
         let lower = whole.lower_half();
         let bridge = Bridge::new(lower);
         let mut sandboxes = Pool::new(lower);
         // No pod has that uid.
         sandboxes.assign("", Some(bridge.gateway().into()))?;
         let (pool, sandboxes) = (Mutex::new(Pool::new(half)), Mutex::new(sandboxes));
-        Ok(Self { pool, sandboxes, lower, bridge, routes, proxy: tokio::sync::Mutex::new(proxy) })
+        Ok(Self {
+            pool,
+            sandboxes,
+            lower,
+            bridge,
+            routes,
+            proxy: tokio::sync::Mutex::new(proxy),
+            table: Mutex::default(),
+            whole,
+            hosts: Mutex::default(),
+        })
     }
 
     /// Takes down what was set up, for a machine that no pod runs on any more.
@@ -132,15 +151,35 @@ impl Network for Kernel {
 
     async fn release(&self, uid: &str) {
         self.pool.lock().release(uid);
+        self.hosts.lock().remove(uid);
         if let Err(why) = self.bridge.detach(uid).await {
             tracing::warn!(%why, uid, "a sandbox's device stays");
         }
         self.sandboxes.lock().release(uid);
     }
 
-    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>) -> Result<Vec<(String, Listeners)>, Error> {
-        let table = services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref));
-        self.proxy.lock().await.apply(table).await.map_err(kernel)?;
+    async fn host_ports(&self, uid: &str, ports: Vec<HostPort>) {
+        let mut hosts = self.hosts.lock();
+        match ports.is_empty() {
+            true => _ = hosts.remove(uid),
+            false => _ = hosts.insert(uid.into(), ports),
+        }
+    }
+
+    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error> {
+        let table = services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), node);
+        let hosts: Vec<HostPort> = self.hosts.lock().values().flatten().copied().collect();
+        let rules = Rules::new(&table, &hosts, &self.whole.to_string());
+        self.proxy.lock().await.apply(rules).await.map_err(kernel)?;
+        let before = std::mem::replace(&mut *self.table.lock(), table.clone());
+        let changed = conntrack::changed(&before, &table);
+        if !changed.is_empty() {
+            match tokio::task::spawn_blocking(move || conntrack::forget(&changed)).await {
+                Ok(Ok(count)) => tracing::debug!(count, "flows of datagrams to what is gone are forgotten"),
+                Ok(Err(why)) => tracing::warn!(%why, "flows of datagrams go on to endpoints that are gone"),
+                Err(why) => tracing::error!(%why, "forget flows of datagrams"),
+            }
+        }
         Ok(Vec::new())
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Error, Listeners, Network,
     pool::{Pool, Range},
-    services::{self, Protocol, Table},
+    services::{self, Backend, Frontend, HostPort, Protocol, Table},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +21,7 @@ pub struct Loopback {
 struct State {
     pool: Pool,
     listeners: BTreeMap<String, Listeners>,
+    hosts: BTreeMap<String, Vec<HostPort>>,
 }
 
 impl Loopback {
@@ -30,7 +31,7 @@ impl Loopback {
         if !parsed.network.is_loopback() || parsed.bits < 9 {
             return Err(Error::Range(range.into(), "without root it must lie within 127.0.0.0/8 and be a /9 to /30".into()));
         }
-        Ok(Self { state: Mutex::new(State { pool: Pool::new(parsed), listeners: BTreeMap::new() }) })
+        Ok(Self { state: Mutex::new(State { pool: Pool::new(parsed), listeners: BTreeMap::new(), hosts: BTreeMap::new() }) })
     }
 }
 
@@ -44,12 +45,18 @@ impl Network for Loopback {
         let mut state = self.state.lock();
         state.pool.release(uid);
         state.listeners.remove(uid);
+        state.hosts.remove(uid);
     }
 
-    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>) -> Result<Vec<(String, Listeners)>, Error> {
-        let wanted = listeners(&services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref)));
+    async fn host_ports(&self, uid: &str, ports: Vec<HostPort>) {
+        self.state.lock().hosts.insert(uid.into(), ports);
+    }
+
+    async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error> {
+        let table = services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), node);
         let mut state = self.state.lock();
-        let State { pool, listeners } = &mut *state;
+        let State { pool, listeners, hosts } = &mut *state;
+        let wanted = self::listeners(&table, hosts.values().flatten());
         let mut changed = Vec::new();
         for (uid, address) in pool.iter() {
             let new = wanted.get(address).cloned().unwrap_or_default();
@@ -62,14 +69,23 @@ impl Network for Loopback {
     }
 }
 
-/// Service listeners by pod address: each Service port at the endpoint's own port. Only loopback addresses can be listened on without root.
-fn listeners(table: &Table) -> HashMap<Ipv4Addr, Listeners> {
+/// Listeners by pod address: each port of a Service, of the node for a Service and of the node for the pod at the pod's own port. Of Services' addresses only
+/// those on loopback can be listened on without root.
+fn listeners<'a>(table: &Table, hosts: impl Iterator<Item = &'a HostPort>) -> HashMap<Ipv4Addr, Listeners> {
     let mut wanted: HashMap<Ipv4Addr, Listeners> = HashMap::new();
-    for (frontend, backends) in table.iter().filter(|(frontend, _)| frontend.ip.is_loopback() && frontend.protocol == Protocol::Tcp) {
-        for backend in backends {
-            wanted.entry(backend.ip).or_default().push((SocketAddr::from((frontend.ip, frontend.port)), backend.port));
+    let mut listen = |front: &Frontend, to: &Backend| {
+        let ip = front.ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        if front.protocol == Protocol::Tcp && (front.ip.is_none() || ip.is_loopback()) {
+            wanted.entry(to.ip).or_default().push((SocketAddr::from((ip, front.port)), to.port));
         }
+    };
+    for (front, port) in &table.ports {
+        let inside = if port.inside_local { &port.local } else { &port.all };
+        inside.iter().for_each(|backend| listen(front, backend));
+        let outside = if port.outside_local { &port.local } else { &port.all };
+        port.outside.iter().for_each(|front| outside.iter().for_each(|backend| listen(front, backend)));
     }
+    hosts.for_each(|host| listen(&host.front, &host.to));
     wanted
 }
 
@@ -102,12 +118,29 @@ mod tests {
             "endpoints": [{ "addresses": [a.to_string()], "conditions": { "ready": true } }, { "addresses": [b.to_string()], "conditions": { "ready": b_ready } }] }))
         };
         let want = vec![("127.43.0.1:80".parse().unwrap(), 8080)];
-        let got = network.sync_services(vec![service.clone()], vec![slice(false)]).await.unwrap();
+        let got = network.sync_services(vec![service.clone()], vec![slice(false)], "n").await.unwrap();
         assert_eq!(got, vec![("a".to_string(), want.clone())]);
-        let got = network.sync_services(vec![service], vec![slice(true)]).await.unwrap();
+        let got = network.sync_services(vec![service], vec![slice(true)], "n").await.unwrap();
         assert_eq!(got, vec![("b".to_string(), want)]);
-        let mut got = network.sync_services(vec![], vec![]).await.unwrap();
+        let mut got = network.sync_services(vec![], vec![], "n").await.unwrap();
         got.sort();
         assert_eq!(got, vec![("a".to_string(), vec![]), ("b".to_string(), vec![])]);
+    }
+
+    #[tokio::test]
+    async fn ports_of_the_node_are_listened_on_by_pods() {
+        let network = Loopback::new("127.42.0.0/24").unwrap();
+        let IpAddr::V4(a) = network.assign("a", None).await.unwrap() else { panic!("an IPv4 address") };
+        let service = bytes(json!({ "metadata": { "name": "web", "namespace": "d" }, "spec": { "type": "NodePort", "clusterIP": "127.43.0.1",
+            "externalIPs": ["192.0.2.7"], "ports": [{ "port": 8000, "nodePort": 30080 }] } }));
+        let slice = bytes(json!({ "metadata": { "name": "web-1", "namespace": "d", "labels": { "kubernetes.io/service-name": "web" } },
+            "ports": [{ "port": 8080 }], "endpoints": [{ "addresses": [a.to_string()] }] }));
+        let front = Frontend { ip: Some(Ipv4Addr::LOCALHOST), protocol: Protocol::Tcp, port: 9000 };
+        network.host_ports("a", vec![HostPort { front, to: Backend { ip: a, port: 8080 } }]).await;
+        let got = network.sync_services(vec![service], vec![slice], "n").await.unwrap();
+        let at = |text: &str| (text.parse().unwrap(), 8080);
+        assert_eq!(got, vec![("a".to_string(), vec![at("127.43.0.1:8000"), at("0.0.0.0:30080"), at("127.0.0.1:9000")])]);
+        network.release("a").await;
+        assert_eq!(network.sync_services(vec![], vec![], "n").await.unwrap(), vec![]);
     }
 }

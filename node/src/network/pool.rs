@@ -15,6 +15,12 @@ pub struct Range {
     pub bits: u8,
 }
 
+impl std::fmt::Display for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.network, self.bits)
+    }
+}
+
 impl Range {
     /// Reads `10.244.0.0/20`.
     pub fn parse(text: &str) -> Result<Self, Error> {
@@ -90,7 +96,7 @@ impl Pool {
                 return Ok(self.take(uid, address));
             }
         }
-        Err(Error::Exhausted(format!("{}/{}", self.range.network, self.range.bits), self.by_uid.len()))
+        Err(Error::Exhausted(self.range.to_string(), self.by_uid.len()))
     }
 
     /// Gives the pod's address back.

@@ -1,12 +1,14 @@
 //! What Services ask for, as pure data: which address, protocol and port leads to which backends.
 //!
-//! Follows kube-proxy's reading of Service and EndpointSlice: ready endpoints serve; if none is ready, those that are still serving
-//! while they terminate do (KEP-1669). A frontend without backends is kept, so that it can be refused instead of timing out.
+//! Follows kube-proxy's reading of Service and EndpointSlice: ready endpoints serve; if none is ready, those that are still serving while they terminate do
+//! (KEP-1669); a policy `Local` takes those of this node alone. A port without backends is kept, so that it can be refused instead of timing out.
 
-use serde::Deserialize;
+mod object;
+
+use object::{Conditions, Service, ServicePort, Slice};
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 /// Transport protocol of a Service's port.
@@ -27,9 +29,10 @@ impl Protocol {
         }
     }
 
-    fn parse(text: Option<&str>) -> Option<Self> {
+    /// As objects have it; nothing means TCP. None: not carried here.
+    pub fn parse(text: Option<&str>) -> Option<Self> {
         match text {
-            None | Some("TCP") => Some(Self::Tcp),
+            None | Some("" | "TCP") => Some(Self::Tcp),
             Some("UDP") => Some(Self::Udp),
             Some(_) => None,
         }
@@ -39,8 +42,8 @@ impl Protocol {
 /// Where clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Frontend {
-    /// The Service's cluster IP.
-    pub ip: Ipv4Addr,
+    /// A Service's address; none: any address of the node.
+    pub ip: Option<Ipv4Addr>,
     /// Its protocol.
     pub protocol: Protocol,
     /// Its port.
@@ -56,111 +59,100 @@ pub struct Backend {
     pub port: u16,
 }
 
-/// All frontends with their backends, both sorted.
-pub type Table = BTreeMap<Frontend, Vec<Backend>>;
-
-#[derive(Deserialize)]
-struct Service {
-    metadata: Metadata,
-    #[serde(default)]
-    spec: Spec,
+/// One port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Port {
+    /// Every backend in the cluster, sorted.
+    pub all: Vec<Backend>,
+    /// Those on this node, sorted.
+    pub local: Vec<Backend>,
+    /// `internalTrafficPolicy: Local`
+    pub inside_local: bool,
+    /// `externalTrafficPolicy: Local`
+    pub outside_local: bool,
+    /// Seconds for which a client stays with its backend.
+    pub affinity: Option<u32>,
+    /// Node port, external addresses.
+    pub outside: Vec<Frontend>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    namespace: String,
-    labels: BTreeMap<String, String>,
+/// What is asked of a load balancer's health check node port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Of the Service.
+    pub namespace: String,
+    /// Of the Service.
+    pub name: String,
+    /// Endpoints on this node.
+    pub local: usize,
 }
 
-#[derive(Deserialize, Default)]
-struct Spec {
-    #[serde(rename = "clusterIPs", default)]
-    cluster_ips: Vec<String>,
-    #[serde(rename = "clusterIP", default)]
-    cluster_ip: String,
-    #[serde(default)]
-    ports: Vec<ServicePort>,
+/// All ports of Services by their place in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Ports by cluster address, protocol and number.
+    pub ports: BTreeMap<Frontend, Port>,
+    /// Health checks by node port.
+    pub checks: BTreeMap<u16, Check>,
 }
 
-#[derive(Deserialize)]
-struct ServicePort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: u16,
+/// A port of the node that leads to a port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// Address of the node that it is asked for at; none: all.
+    pub front: Frontend,
+    /// The pod's end.
+    pub to: Backend,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Slice {
-    metadata: Metadata,
-    #[serde(default)]
-    endpoints: Vec<Endpoint>,
-    #[serde(default)]
-    ports: Vec<SlicePort>,
-}
-
-#[derive(Deserialize)]
-struct SlicePort {
-    name: Option<String>,
-    protocol: Option<String>,
-    port: Option<u16>,
-}
-
-#[derive(Deserialize)]
-struct Endpoint {
-    #[serde(default)]
-    addresses: Vec<String>,
-    #[serde(default)]
-    conditions: Conditions,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Conditions {
-    ready: Option<bool>,
-    serving: Option<bool>,
-    terminating: Option<bool>,
-}
-
-/// Reads Services and EndpointSlices (canonical JSON each). What cannot be read is left out: the API server validated it, so it is of a newer kind.
-pub fn table<'a>(services: impl IntoIterator<Item = &'a [u8]>, slices: impl IntoIterator<Item = &'a [u8]>) -> Table {
+/// Reads Services and EndpointSlices (canonical JSON each) for the node of this name. What cannot be read is left out: the API server validated it, so it is of a
+/// newer kind.
+pub fn table<'a>(services: impl IntoIterator<Item = &'a [u8]>, slices: impl IntoIterator<Item = &'a [u8]>, node: &str) -> Table {
     let mut by_service: BTreeMap<(String, String), Vec<Slice>> = BTreeMap::new();
     for json in slices {
-        let Ok(slice) = serde_json::from_slice::<Slice>(json) else { continue };
-        let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") else { continue };
-        by_service.entry((slice.metadata.namespace.clone(), service.clone())).or_default().push(slice);
+        let Some((service, slice)) = Slice::read(json) else { continue };
+        by_service.entry((slice.metadata.namespace.clone(), service)).or_default().push(slice);
     }
-    let mut table = Table::new();
+    let mut table = Table::default();
     for json in services {
         let Ok(service) = serde_json::from_slice::<Service>(json) else { continue };
-        let ips: Vec<&String> =
-            if service.spec.cluster_ips.is_empty() { vec![&service.spec.cluster_ip] } else { service.spec.cluster_ips.iter().collect() };
         // Headless ("None"), not yet allocated and IPv6 addresses have no frontend here.
-        let Some(ip) = ips.iter().find_map(|ip| ip.parse::<Ipv4Addr>().ok()) else { continue };
-        let slices = by_service.get(&(service.metadata.namespace, service.metadata.name)).map(Vec::as_slice).unwrap_or_default();
+        let Some(ip) = service.address() else { continue };
+        let place = (service.metadata.namespace.clone(), service.metadata.name.clone());
+        let slices = by_service.get(&place).map(Vec::as_slice).unwrap_or_default();
+        let (inside_local, outside_local) = (service.spec.internal_traffic_policy == "Local", service.spec.external_traffic_policy == "Local");
+        let mut on_node = 0;
         for port in &service.spec.ports {
             let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
-            table.insert(Frontend { ip, protocol, port: port.port }, backends(slices, port, protocol));
+            let local = backends(slices, port, protocol, Some(node));
+            on_node = on_node.max(local.len());
+            let node_port = (port.node_port != 0).then_some(Frontend { ip: None, protocol, port: port.node_port });
+            let external = service.external().map(|ip| Frontend { ip: Some(ip), protocol, port: port.port });
+            let asked = Port {
+                all: backends(slices, port, protocol, None),
+                local,
+                inside_local,
+                outside_local,
+                affinity: service.affinity(),
+                outside: node_port.into_iter().chain(external).collect(),
+            };
+            table.ports.insert(Frontend { ip: Some(ip), protocol, port: port.port }, asked);
+        }
+        if outside_local && service.spec.health_check_node_port != 0 {
+            table.checks.insert(service.spec.health_check_node_port, Check { namespace: place.0, name: place.1, local: on_node });
         }
     }
     table
 }
 
-fn backends(slices: &[Slice], port: &ServicePort, protocol: Protocol) -> Vec<Backend> {
-    let name = port.name.as_deref().unwrap_or("");
+fn backends(slices: &[Slice], port: &ServicePort, protocol: Protocol, node: Option<&str>) -> Vec<Backend> {
     let choose = |usable: fn(&Conditions) -> bool| {
         let mut found = Vec::new();
         for slice in slices {
-            let matching = slice
-                .ports
-                .iter()
-                .filter(|port| port.name.as_deref().unwrap_or("") == name && Protocol::parse(port.protocol.as_deref()) == Some(protocol));
-            for number in matching.filter_map(|port| port.port) {
-                let addresses =
-                    slice.endpoints.iter().filter(|endpoint| usable(&endpoint.conditions)).filter_map(|endpoint| endpoint.addresses.first());
-                found.extend(addresses.filter_map(|text| text.parse().ok()).filter_map(|ip| match ip {
+            for number in slice.numbers(port.name.as_deref().unwrap_or_default(), protocol) {
+                let endpoints = slice.endpoints.iter().filter(|endpoint| usable(&endpoint.conditions));
+                let here = endpoints.filter(|endpoint| node.is_none_or(|node| endpoint.node_name.as_deref() == Some(node)));
+                found.extend(here.filter_map(|endpoint| endpoint.addresses.first()).filter_map(|text| text.parse().ok()).filter_map(|ip| match ip {
                     IpAddr::V4(ip) => Some(Backend { ip, port: number }),
                     IpAddr::V6(_) => None,
                 }));
@@ -177,60 +169,13 @@ fn backends(slices: &[Slice], port: &ServicePort, protocol: Protocol) -> Vec<Bac
     choose(|conditions| conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn service(ip: &str) -> Vec<u8> {
-        json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"clusterIP": ip, "ports": [{"name": "web", "port": 80, "protocol": "TCP"}]}})
-            .to_string()
-            .into_bytes()
-    }
-
-    fn slice(endpoints: serde_json::Value) -> Vec<u8> {
-        let body = json!({"metadata": {"name": "s-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}},
-            "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints});
-        body.to_string().into_bytes()
-    }
-
-    fn read(service: &[u8], slice: &[u8]) -> Vec<(Frontend, Vec<Backend>)> {
-        table([service], [slice]).into_iter().collect()
-    }
-
-    const FRONT: Frontend = Frontend { ip: Ipv4Addr::new(10, 96, 0, 9), protocol: Protocol::Tcp, port: 80 };
-
-    fn back(last: u8) -> Backend {
-        Backend { ip: Ipv4Addr::new(10, 0, 0, last), port: 8080 }
-    }
-
-    #[test]
-    fn ready_endpoints_serve() {
-        let slice = slice(json!([
-            {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
-            {"addresses": ["10.0.0.1"]},
-            {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}}
-        ]));
-        assert_eq!(read(&service("10.96.0.9"), &slice), [(FRONT, vec![back(1), back(2)])]);
-    }
-
-    #[test]
-    fn terminating_endpoints_serve_when_none_is_ready() {
-        let slice = slice(json!([
-            {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
-            {"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}}
-        ]));
-        assert_eq!(read(&service("10.96.0.9"), &slice), [(FRONT, vec![back(3)])]);
-    }
-
-    #[test]
-    fn no_backend_is_still_a_frontend_and_headless_is_none() {
-        assert_eq!(read(&service("10.96.0.9"), &slice(json!([]))), [(FRONT, vec![])]);
-        assert_eq!(read(&service("None"), &slice(json!([]))), []);
-    }
-
-    #[test]
-    fn junk_is_left_out() {
-        assert_eq!(read(b"{", b"[]"), []);
-    }
+/// Where the API server is, by its Service's own slice.
+pub fn api_servers(slice: &[u8]) -> Vec<SocketAddr> {
+    let Some((_, slice)) = Slice::read(slice) else { return Vec::new() };
+    let ready = slice.endpoints.iter().filter(|endpoint| endpoint.conditions.ready.unwrap_or(true));
+    let ips: Vec<IpAddr> = ready.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok()).collect();
+    slice.numbers("https", Protocol::Tcp).flat_map(|port| ips.iter().map(move |ip| SocketAddr::new(*ip, port))).collect()
 }
+
+#[cfg(test)]
+mod tests;

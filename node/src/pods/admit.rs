@@ -21,7 +21,7 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
             return refuse("spec.hostUsers: false (user namespaces) is not supported on this node yet; remove the field".into());
         }
         for container in pod.all_containers() {
-            if let Err(message) = process_can_run(container, pod.spec.host_network) {
+            if let Err(message) = process_can_run(container) {
                 return refuse(format!("container {}: {message}", container.name));
             }
         }
@@ -46,7 +46,7 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
 }
 
 /// What containers of processes will have and have not yet.
-fn process_can_run(container: &Container, host_network: bool) -> Result<(), String> {
+fn process_can_run(container: &Container) -> Result<(), String> {
     for kind in Kind::ALL {
         let Some(probe) = kind.of(container) else { continue };
         if probe.exec.is_some() || probe.grpc.is_some() {
@@ -72,9 +72,6 @@ fn process_can_run(container: &Container, host_network: bool) -> Result<(), Stri
         if mount.recursive_read_only == "Enabled" {
             return Err(format!("recursiveReadOnly of volumeMount {} is not supported on this node yet; remove the field", mount.name));
         }
-    }
-    if let Some(port) = container.ports.iter().find(|p| p.host_port != 0 && !host_network) {
-        return Err(format!("hostPort {} is not supported; use a Service", port.host_port));
     }
     Ok(())
 }
@@ -113,9 +110,6 @@ fn container_can_run(container: &Container) -> Result<(), String> {
     }
     if !container.volume_devices.is_empty() {
         return Err("block devices are not supported for wasm pods; remove volumeDevices".into());
-    }
-    if let Some(port) = container.ports.iter().find(|p| p.host_port != 0) {
-        return Err(format!("hostPort {} is not supported; use a Service", port.host_port));
     }
     Ok(())
 }

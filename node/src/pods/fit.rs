@@ -5,7 +5,7 @@
 
 use super::{
     machine::Verdict,
-    spec::{Container, Pod},
+    spec::{Container, ContainerPort, Pod},
     step::EVICTED,
 };
 use crate::{eviction::rank::critical, registration::Pressure};
@@ -85,6 +85,23 @@ pub fn bears(pod: &Pod, pressure: Pressure) -> Result<(), Verdict> {
         return Ok(());
     }
     Err(Verdict { reason: EVICTED.into(), message: format!("The node had condition: [{}]. ", conditions.join(" ")) })
+}
+
+/// Whether the pod's host ports are free beside those of `others`: two want the same one if protocol and number are, at one address or either at all.
+///
+/// # Errors
+/// They are not.
+pub fn ports<'a>(pod: &Pod, others: impl IntoIterator<Item = &'a Pod>) -> Result<(), Verdict> {
+    let everywhere = |ip: &str| matches!(ip, "" | "0.0.0.0" | "::");
+    let protocol = |port: &ContainerPort| if port.protocol.is_empty() { "TCP".to_owned() } else { port.protocol.clone() };
+    let clash = |a: &ContainerPort, b: &ContainerPort| {
+        a.host_port == b.host_port && protocol(a) == protocol(b) && (a.host_ip == b.host_ip || everywhere(&a.host_ip) || everywhere(&b.host_ip))
+    };
+    if pod.host_ports().next().is_none() || !others.into_iter().any(|other| other.host_ports().any(|b| pod.host_ports().any(|a| clash(a, b)))) {
+        return Ok(());
+    }
+    let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    Err(Verdict { reason: "NodePorts".into(), message: message.into() })
 }
 
 /// The node has the labels and the name that `nodeSelector` and required node affinity ask for.
@@ -199,5 +216,25 @@ mod tests {
             assert_eq!(judge(spec, (0, 0), None), Ok(()));
         }
         assert_eq!(judge(json!({ "containers": [], "os": { "name": "windows" } }), (0, 0), None).unwrap_err().0, "PodOSNotSupported");
+    }
+
+    #[test]
+    fn a_port_of_the_node_is_one_pods() {
+        let wants = |host_ip: &str, protocol: &str| {
+            pod(
+                json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 80, "hostPort": 8080, "hostIP": host_ip, "protocol": protocol }] }] }),
+            )
+        };
+        let none = pod(json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 8080 }] }] }));
+        for (a, b, free) in [
+            (wants("", "TCP"), wants("127.0.0.1", ""), false),
+            (wants("127.0.0.1", "TCP"), wants("127.0.0.1", "TCP"), false),
+            (wants("127.0.0.1", "TCP"), wants("127.0.0.2", "TCP"), true),
+            (wants("", "TCP"), wants("", "UDP"), true),
+            (wants("", "TCP"), none.clone(), true),
+            (none.clone(), none, true),
+        ] {
+            assert_eq!(ports(&a, [&b]).is_ok(), free, "{a:?} {b:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     status, step,
     time::{Due, Time},
     views::{ContainerView, View},
-    work::Work,
+    work::{Work, host_ports},
 };
 use crate::{
     events,
@@ -46,6 +46,8 @@ const LISTEN_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
 pub enum Input {
     /// The mirror changed.
     Changes(Vec<Change>),
+    /// What hosts of pods are to listen on, by the pods' uids.
+    Listeners(Vec<(String, Listeners)>),
     /// A runtime spoke.
     Runtime(coracle_runtime::Event),
     /// A deletion went well or not.
@@ -128,6 +130,7 @@ impl Set {
                 if let Err(why) = self.work.network.assign(&pod.metadata.uid, Some(sandbox.spec.ip)).await {
                     tracing::warn!(pod = %pod.long_name(), %why, "keep the address of an adopted pod");
                 }
+                self.work.network.host_ports(&pod.metadata.uid, host_ports(&pod, sandbox.spec.ip)).await;
             }
             let logs = |container: &str| self.work.highest_log(&pod.metadata.uid, container);
             let machine = adopt::adopt(&pod, sandbox.as_ref(), logs, now);
@@ -142,7 +145,7 @@ impl Set {
         for uid in uids {
             self.pump(&uid);
         }
-        self.sync_services().await;
+        self.work.services_changed();
     }
 
     /// Runs until cancelled, or until a stop is over.
@@ -201,7 +204,8 @@ impl Set {
 
     async fn input(&mut self, input: Input) {
         match input {
-            Input::Changes(changes) => self.changes(changes).await,
+            Input::Changes(changes) => self.changes(changes),
+            Input::Listeners(listeners) => self.listeners(listeners),
             Input::Runtime(event) => self.runtime(event),
             Input::Evict(uid, eviction) => self.event(&uid, Event::Evicted(eviction)),
             Input::Deleted(deleted) => self.event(&deleted.uid, Event::Deleted(deleted.done)),
@@ -272,15 +276,17 @@ impl Set {
             return Ok(());
         }
         fit::bears(pod, self.work.pressure())?;
+        let here = || self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none());
+        fit::ports(pod, here().map(|entry| &*entry.pod))?;
         let (mut used, mut others) = (Amounts::default(), 0);
-        for entry in self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none()) {
+        for entry in here() {
             used.add(&entry.asks);
             others += 1;
         }
         fit::fits(pod, asks, &used, others, &self.work.room(), self.work.node().as_ref())
     }
 
-    async fn changes(&mut self, changes: Vec<Change>) {
+    fn changes(&mut self, changes: Vec<Change>) {
         let mut services = false;
         let mut named: HashSet<Key> = HashSet::new();
         for (key, json) in changes {
@@ -310,7 +316,7 @@ impl Set {
             }
         }
         if services {
-            self.sync_services().await;
+            self.work.services_changed();
         }
         self.work.changed();
     }
@@ -359,19 +365,13 @@ impl Set {
         }
     }
 
-    async fn sync_services(&mut self) {
-        let all = |resource: &str| self.work.objects.list(resource, None).into_iter().map(|(_, json)| json).collect::<Vec<_>>();
-        match self.work.network.sync_services(all("services"), all("endpointslices.discovery.k8s.io")).await {
-            Ok(listeners) => {
-                for (uid, listeners) in listeners {
-                    let uid = Uid::from(uid);
-                    if let Some(entry) = self.pods.get_mut(&uid) {
-                        entry.wanted = listeners;
-                        self.listen(&uid);
-                    }
-                }
+    fn listeners(&mut self, listeners: Vec<(String, Listeners)>) {
+        for (uid, listeners) in listeners {
+            let uid = Uid::from(uid);
+            if let Some(entry) = self.pods.get_mut(&uid) {
+                entry.wanted = listeners;
+                self.listen(&uid);
             }
-            Err(why) => tracing::error!(%why, "make the services known to this node's network"),
         }
     }
 

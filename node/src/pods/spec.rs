@@ -407,8 +407,11 @@ pub struct ContainerPort {
     pub name: Option<String>,
     /// Port.
     pub container_port: u16,
-    /// Port of the node, refused.
+    /// Port of the node; 0: none.
     pub host_port: u16,
+    /// Address of the node at which it is asked for; empty: all.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
     /// `TCP` when empty.
     pub protocol: String,
 }
@@ -506,6 +509,12 @@ pub struct TcpSocket {
 }
 
 impl Pod {
+    /// Ports that want one of the node's.
+    pub fn host_ports(&self) -> impl Iterator<Item = &ContainerPort> {
+        let sidecars = self.spec.init_containers.iter().filter(|container| container.is_sidecar());
+        self.spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports).filter(|port| port.host_port != 0)
+    }
+
     /// Reads canonical JSON.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)

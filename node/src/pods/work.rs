@@ -23,7 +23,7 @@ use crate::{
     images::Images,
     machine::Machine,
     mirror::Objects,
-    network::{Listeners, Network},
+    network::{Backend, Frontend, HostPort, Listeners, Network, Protocol},
     registration::Pressure,
     session::Link,
     stats::counters::Counters,
@@ -36,7 +36,7 @@ use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRe
 use serde_json::json;
 use std::{
     collections::HashSet,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -80,6 +80,7 @@ pub struct Work {
     pub limits: Limits,
     gate: Semaphore,
     version: watch::Sender<u64>,
+    services: watch::Sender<u64>,
 }
 
 #[async_trait]
@@ -124,7 +125,8 @@ impl Work {
         counters: Counters,
     ) -> Self {
         let (gate, version, limits) = (Semaphore::new(STARTS), watch::Sender::new(0), Limits::new());
-        Self { options, objects, network, runtimes, images, link, recorder, views, machine, pressed, counters, limits, gate, version }
+        let services = watch::Sender::new(0);
+        Self { options, objects, network, runtimes, images, link, recorder, views, machine, pressed, counters, limits, gate, version, services }
     }
 
     /// The mirror changed: whoever waits for a latecomer looks again.
@@ -139,6 +141,16 @@ impl Work {
 
     fn allocatable(&self) -> Amounts {
         self.options.allocatable(&self.machine)
+    }
+
+    /// Services, or ports of the node that lead to pods, are others now.
+    pub fn services_changed(&self) {
+        self.services.send_modify(|v| *v += 1);
+    }
+
+    /// Tells when they are.
+    pub fn services(&self) -> watch::Receiver<u64> {
+        self.services.subscribe()
     }
 
     /// A pod's directory.
@@ -303,6 +315,11 @@ impl Work {
             Ok(ip) => ip,
             Err(why) => return sandbox_failed(why.to_string(), None),
         };
+        let ports = host_ports(pod, ip);
+        if !ports.is_empty() {
+            self.network.host_ports(uid, ports).await;
+            self.services_changed();
+        }
         let dir = self.directory(uid);
         if let Err(why) = volumes::paths::make(&dir, 0o755) {
             return sandbox_failed(format!("make {}: {why}", dir.display()), Some(ip));
@@ -600,6 +617,9 @@ impl Work {
             return Event::TeardownFailed(format!("remove {}: {why}", volumes::directory(&dir).display()));
         }
         self.network.release(uid).await;
+        if pod.host_ports().next().is_some() {
+            self.services_changed();
+        }
         Event::TornDown
     }
 
@@ -657,4 +677,18 @@ impl Work {
         };
         self.recorder.record(about, warning, reason, message);
     }
+}
+
+/// Ports of the node that lead to the pod; a pod on the machine's own network has them already.
+pub fn host_ports(pod: &Pod, ip: IpAddr) -> Vec<HostPort> {
+    let IpAddr::V4(ip) = ip else { return Vec::new() };
+    if pod.spec.host_network {
+        return Vec::new();
+    }
+    let asked = pod.host_ports().filter_map(|port| {
+        let protocol = Protocol::parse(Some(&port.protocol))?;
+        let at = port.host_ip.parse().ok().filter(|at: &Ipv4Addr| !at.is_unspecified());
+        Some(HostPort { front: Frontend { ip: at, protocol, port: port.host_port }, to: Backend { ip, port: port.container_port } })
+    });
+    asked.collect()
 }
