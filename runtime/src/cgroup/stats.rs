@@ -1,7 +1,7 @@
 //! What a group used, as cAdvisor and kubelet read it from the kernel's files (cgroup-v1/memory, cgroup-v2 in the kernel's documentation).
 
 use super::Trees;
-use coracle_runtime::{Stats, stats::Group};
+use crate::{Stats, stats::Group};
 use std::{collections::HashMap, path::Path};
 
 /// The files of one group.
