@@ -5,6 +5,7 @@
 //! [`resolv`] says what a pod's resolver is told.
 
 mod forward;
+mod gate;
 pub mod resolv;
 mod server;
 pub mod zone;

@@ -2,6 +2,7 @@
 
 use super::{
     forward::Upstreams,
+    gate::Gate,
     zone::{Answer, Zone},
 };
 use hickory_proto::{
@@ -14,17 +15,18 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
 
 /// What fits a datagram on any path (DNS flag day 2020).
 const DATAGRAM: u16 = 1232;
-/// Questions that others are being asked at once; one more is told to try again.
-const ASKING: usize = 512;
-/// Connections at once.
-const CONNECTIONS: usize = 128;
+/// Questions that others are being asked at once, of all pods and of one; one more is told to try again.
+const ASKING: (usize, usize) = (512, 64);
+/// Connections at once, likewise; one more is closed.
+const CONNECTIONS: (usize, usize) = (256, 16);
+/// Random ports that are tried for both ways in.
+const PORTS: usize = 16;
 /// A connection that says nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// Aliases that are followed one after the other.
@@ -53,6 +55,18 @@ impl Sockets {
     /// # Errors
     /// The kernel's.
     pub fn bind(wanted: SocketAddr) -> io::Result<Self> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::both(wanted) {
+                // The port that one of them was given may be somebody's for the other.
+                Err(why) if wanted.port() == 0 && why.kind() == io::ErrorKind::AddrInUse && tries < PORTS => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn both(wanted: SocketAddr) -> io::Result<Self> {
         let datagrams = std::net::UdpSocket::bind(wanted)?;
         let address = datagrams.local_addr()?;
         let connections = std::net::TcpListener::bind(address)?;
@@ -90,7 +104,7 @@ pub async fn run(server: Arc<Server>, address: SocketAddr, first: Option<Sockets
 }
 
 async fn serve_datagrams(server: &Arc<Server>, socket: UdpSocket) -> io::Error {
-    let (socket, gate) = (Arc::new(socket), Arc::new(Semaphore::new(ASKING)));
+    let (socket, gate) = (Arc::new(socket), Gate::new(ASKING.0, ASKING.1));
     let mut asking = JoinSet::new();
     // More than any question has.
     let mut buffer = [0; 4096];
@@ -110,7 +124,7 @@ async fn serve_datagrams(server: &Arc<Server>, socket: UdpSocket) -> io::Error {
                 let _ = socket.send_to(&fit(reply, limit(&query)), from).await;
             }
             First::Ask(query, begun) => {
-                let Ok(permit) = gate.clone().try_acquire_owned() else {
+                let Some(place) = gate.enter(from.ip()) else {
                     let _ = socket.send_to(&fit(failed(&query, ResponseCode::ServFail), limit(&query)), from).await;
                     continue;
                 };
@@ -118,7 +132,7 @@ async fn serve_datagrams(server: &Arc<Server>, socket: UdpSocket) -> io::Error {
                 asking.spawn(async move {
                     let reply = server.ask(&query, &bytes, begun, false).await;
                     let _ = socket.send_to(&reply, from).await;
-                    drop(permit);
+                    drop(place);
                 });
             }
         }
@@ -126,16 +140,15 @@ async fn serve_datagrams(server: &Arc<Server>, socket: UdpSocket) -> io::Error {
 }
 
 async fn serve_connections(server: &Arc<Server>, listener: TcpListener) -> io::Error {
-    let mut open = JoinSet::new();
+    let (mut open, gate) = (JoinSet::new(), Gate::new(CONNECTIONS.0, CONNECTIONS.1));
     loop {
         while open.try_join_next().is_some() {}
-        if open.len() >= CONNECTIONS {
-            open.join_next().await;
-        }
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let Some(place) = gate.enter(from.ip()) else { continue };
                 let server = server.clone();
                 open.spawn(async move {
+                    let _place = place;
                     if let Err(why) = converse(&server, stream).await {
                         tracing::trace!(%why, "a connection to cluster DNS ended");
                     }
@@ -213,6 +226,7 @@ impl Server {
                 Answer::Elsewhere => return Some(name),
                 Answer::NoName => {
                     reply.metadata.response_code = ResponseCode::NXDomain;
+                    reply.metadata.authoritative = true;
                     reply.add_authority(zone.authority());
                     return None;
                 }

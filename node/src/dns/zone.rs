@@ -122,7 +122,8 @@ impl Zone {
 
     fn slice(&mut self, place: Place, new: Option<Slice>) {
         let names = |place: &Place, slice: &Slice| {
-            let named = slice.endpoints.iter().filter_map(|endpoint| Some((endpoint.address, endpoint.hostname.clone()?)));
+            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
+            let named = ready.filter_map(|endpoint| Some((endpoint.address, endpoint.hostname.clone()?)));
             named.map(|(ip, host)| (ip, format!("{host}.{}.{}.svc", slice.service, place.0), place.clone())).collect::<Vec<_>>()
         };
         if let Some(old) = self.slices.remove(&place) {
