@@ -276,7 +276,10 @@ impl FromStr for Thresholds {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        pairs(text, '<', amount).map(Self)
+        let mut thresholds = pairs(text, '<', amount)?;
+        // As upstream: 0 % is never met, and who writes 100 % wants none.
+        thresholds.retain(|_, amount| !matches!(amount, Amount::Percent(percent) if *percent == 0.0 || *percent == 100.0));
+        Ok(Self(thresholds))
     }
 }
 
@@ -379,6 +382,7 @@ mod tests {
         let thresholds = read("memory.available<100Mi,nodefs.available<5%, pid.available<1k").unwrap();
         assert_eq!(thresholds.to_string(), "memory.available<100Mi,nodefs.available<5%,pid.available<1k");
         assert_eq!(read(&Thresholds::default().to_string()).unwrap(), Thresholds::default());
+        assert_eq!(read("memory.available<0%,nodefs.available<100%").unwrap(), Thresholds::none());
         assert_eq!(read("").unwrap().met(&seen(Signal::MemoryAvailable, 0, 1)), []);
         assert_eq!(read("memory.available=1"), Err(Error::Syntax("memory.available=1".into())));
         assert_eq!(read("swap.available<1"), Err(Error::Signal("swap.available".into())));
