@@ -352,7 +352,7 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
             None => Err(handle::no_such_path()),
         };
     };
-    let proxied = matches!(target.subresource.as_str(), "log" | "proxy");
+    let proxied = matches!(target.subresource.as_str(), "log" | "proxy" | "exec" | "attach" | "portforward");
     let accept_header = text(call.headers, header::ACCEPT).filter(|_| !proxied);
     let offer = offer(core, &row, &target.subresource, verb);
     let accepted = match verb {
@@ -377,7 +377,13 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         Verb::Get | Verb::List | Verb::Watch => Body::None,
         _ => Body::Raw { content_type, bytes: body },
     };
-    let parts = HttpParts { method: call.method.clone(), headers: call.headers.clone(), rest: target.rest, raw_query: call.raw_query.to_string() };
+    let parts = HttpParts {
+        method: call.method.clone(),
+        headers: call.headers.clone(),
+        rest: target.rest,
+        raw_query: call.raw_query.to_string(),
+        upgrade: call.upgrade.cloned(),
+    };
     let http = (!target.subresource.is_empty()).then(|| Arc::new(parts));
     let request = Request {
         user,

@@ -19,7 +19,9 @@ mod update;
 use crate::{
     admission, aggregation,
     auth::{Auth, User},
-    custom, metrics, resources, webhook,
+    custom,
+    http::upgrade::Upgrade,
+    metrics, resources, webhook,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -167,6 +169,8 @@ pub struct HttpParts {
     pub rest: String,
     /// Query as it came.
     pub raw_query: String,
+    /// The client's wish to use the connection otherwise.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// What came of a request.

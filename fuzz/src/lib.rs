@@ -17,6 +17,7 @@ mod patches;
 mod requests;
 mod scalars;
 mod selectors;
+mod spdy;
 mod store;
 mod wasm;
 
@@ -41,6 +42,7 @@ macro_rules! targets {
 targets! {
     link::frames 2_000,
     link::messages 4_000,
+    spdy::spdy_frames 1_000,
     store::records 4_000,
     store::log_segments 4_000,
     wasm::control_socket 500,

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use coracle_link::{
     Error, SendHalf,
     frame::{Writer, decode},
-    protocol::{Feed, Open, Reply},
+    protocol::{Feed, Open, Piece, Reply},
 };
 use futures::executor::block_on;
 
@@ -54,6 +54,10 @@ pub fn messages(data: &[u8]) {
     }
     if let Ok(reply) = Reply::decode(data) {
         assert_eq!(reply.encode(), data, "{reply:?}");
+    }
+    let frame = Bytes::copy_from_slice(data);
+    if let Ok(piece) = Piece::decode(&frame) {
+        assert_eq!(piece.encode(), frame, "{piece:?}");
     }
     if let Ok(feed) = Feed::decode(data) {
         assert_eq!(feed.encode(), data, "{feed:?}");

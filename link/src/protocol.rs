@@ -6,10 +6,12 @@
 //! formats were not taken: their bytes change with the library or the struct, and what must be read by older and newer nodes
 //! should be written down once, here.)
 
+mod channel;
 mod wire;
 
 use crate::Error;
 use bytes::Bytes;
+pub use channel::{Channel, Piece};
 use wire::{Cursor, Writer};
 
 /// First frame of a stream.
@@ -66,6 +68,62 @@ pub enum Open {
         /// As it came.
         query: String,
     },
+    /// control → node: a program run in a container. Follow-ups: [`Reply`], then [`Piece`]s both ways.
+    Exec {
+        /// Where, and with which streams.
+        session: Session,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+    /// control → node: a container's own streams. Follow-ups as of `Exec`.
+    Attach {
+        /// Where, and with which streams.
+        session: Session,
+    },
+    /// control → node: a byte stream to a port on localhost in a pod's network. Follow-ups: [`Reply`], then raw byte frames both ways.
+    Forward {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        pod: String,
+        /// The pod's uid.
+        uid: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+/// The container that is reached into (`core/v1 PodExecOptions`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid; another uid under that name is an error.
+    pub uid: String,
+    /// The container's name.
+    pub container: String,
+    /// Standard input is wanted.
+    pub stdin: bool,
+    /// Standard output is wanted.
+    pub stdout: bool,
+    /// Standard error is wanted.
+    pub stderr: bool,
+    /// All of them are a terminal.
+    pub tty: bool,
+}
+
+impl Session {
+    fn write(&self, to: Writer) -> Writer {
+        let to = to.text(&self.namespace).text(&self.pod).text(&self.uid).text(&self.container);
+        to.flag(self.stdin).flag(self.stdout).flag(self.stderr).flag(self.tty)
+    }
+
+    fn read(c: &mut Cursor<'_>) -> Result<Self, Error> {
+        let (namespace, pod, uid, container) = (c.name()?, c.name()?, c.name()?, c.name()?);
+        Ok(Self { namespace, pod, uid, container, stdin: c.flag()?, stdout: c.flag()?, stderr: c.flag()?, tty: c.flag()? })
+    }
 }
 
 /// What of a log is wanted (`core/v1 PodLogOptions`).
@@ -155,6 +213,9 @@ impl Open {
             Open::Dial { namespace, pod, uid, port } => Writer::new(4).text(namespace).text(pod).text(uid).u64(u64::from(*port)).done(),
             Open::Stats => Writer::new(5).done(),
             Open::Get { path, query } => Writer::new(15).text(path).text(query).done(),
+            Open::Exec { session, command } => session.write(Writer::new(6)).list(command).done(),
+            Open::Attach { session } => session.write(Writer::new(7)).done(),
+            Open::Forward { namespace, pod, uid, port } => Writer::new(8).text(namespace).text(pod).text(uid).u64(u64::from(*port)).done(),
         }
     }
 
@@ -183,6 +244,9 @@ impl Open {
             4 => Open::Dial { namespace: c.name()?, pod: c.name()?, uid: c.name()?, port: c.port()? },
             5 => Open::Stats,
             15 => Open::Get { path: c.text(64 << 10)?, query: c.text(64 << 10)? },
+            6 => Open::Exec { session: Session::read(&mut c)?, command: c.list()? },
+            7 => Open::Attach { session: Session::read(&mut c)? },
+            8 => Open::Forward { namespace: c.name()?, pod: c.name()?, uid: c.name()?, port: c.port()? },
             other => return Err(Error::Protocol(format!("unknown kind of stream: {other}"))),
         };
         c.end()?;

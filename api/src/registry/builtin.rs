@@ -100,6 +100,8 @@ const POD_FIELDS: &[&str] = &[
     "status.nominatedNodeName",
 ];
 
+/// What a stream is asked for with: GET for WebSockets, POST for SPDY.
+const CONNECT: &[&str] = &["create", "get"];
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const ROWS: &[Row] = &[
@@ -134,10 +136,13 @@ const ROWS: &[Row] = &[
         short: &["po"],
         categories: &["all"],
         subs: &[
+            ("attach", Some(("", "v1", "PodAttachOptions")), CONNECT),
             ("binding", Some(("", "v1", "Binding")), &["create"]),
             ("ephemeralcontainers", None, STORED),
             ("eviction", Some(("policy", "v1", "Eviction")), &["create"]),
+            ("exec", Some(("", "v1", "PodExecOptions")), CONNECT),
             ("log", None, &["get"]),
+            ("portforward", Some(("", "v1", "PodPortForwardOptions")), CONNECT),
             ("proxy", Some(("", "v1", "PodProxyOptions")), PROXY),
             ("resize", None, STORED),
             STATUS,

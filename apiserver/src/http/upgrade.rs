@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// How long both ends may take to change over.
 const CHANGE: Duration = Duration::from_secs(30);
 /// How long nothing may come from either side, as kubelets have it for streams.
-const IDLE: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const IDLE: Duration = Duration::from_secs(4 * 3600);
 /// What is on its way in one direction, bytes.
 const BUFFER: usize = 16 * 1024;
 
@@ -70,30 +70,63 @@ impl Upgrade {
     pub(crate) fn join(&self, mut answer: Response<Driven>) -> Response<Body> {
         let server = hyper::upgrade::on(&mut answer);
         let (mut parts, driven) = answer.into_parts();
+        let to = parts.headers.get(header::UPGRADE).cloned().unwrap_or_else(|| self.to.clone());
+        crate::nodes::proxy::strip(&mut parts.headers);
+        let ready = async {
+            driven.finish().await;
+            server.await
+        };
+        let kept = self.change(ready, |client, server| async move {
+            if let Err(error) = relay(client, server).await {
+                tracing::debug!(%error, "an upgraded connection broke off");
+            }
+        });
+        answered(Response::from_parts(parts, Body::empty()), to, kept)
+    }
+
+    /// Says yes (101), with these headers besides; `work` has the connection once that is sent, to its own end.
+    pub(crate) fn serve<F: Future<Output = ()> + Send>(
+        &self,
+        headers: HeaderMap,
+        work: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+    ) -> Response<Body> {
+        let kept = self.change(std::future::ready(Ok(())), |client, ()| work(TokioIo::new(client)));
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        *answer.headers_mut() = headers;
+        answered(answer, self.to.clone(), kept)
+    }
+
+    /// Does `work` once the client has changed over and `ready` is.
+    fn change<T: Send + 'static, F: Future<Output = ()> + Send>(
+        &self,
+        ready: impl Future<Output = hyper::Result<T>> + Send + 'static,
+        work: impl FnOnce(Upgraded, T) -> F + Send + 'static,
+    ) -> Kept {
         let kept = Kept::default();
         let (client, keeping) = (self.client.clone(), kept.clone());
         self.tasks.spawn("upgraded connection", async move {
-            let both = async {
-                driven.finish().await;
-                tokio::try_join!(client, server)
-            };
-            match tokio::time::timeout(CHANGE, both).await {
-                Ok(Ok((client, server))) => {
-                    if let Err(error) = relay(client, server).await {
-                        tracing::debug!(%error, "an upgraded connection broke off");
-                    }
-                }
+            match tokio::time::timeout(CHANGE, async { tokio::try_join!(client, ready) }).await {
+                Ok(Ok((client, with))) => work(client, with).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a connection was not upgraded"),
                 Err(_) => tracing::debug!("a connection was not upgraded in time"),
             }
             drop(keeping);
         });
-        let to = parts.headers.get(header::UPGRADE).cloned();
-        crate::nodes::proxy::strip(&mut parts.headers);
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        parts.headers.insert(header::UPGRADE, to.unwrap_or_else(|| self.to.clone()));
-        parts.extensions.insert(kept);
-        Response::from_parts(parts, Body::empty())
+        kept
+    }
+}
+
+fn answered(mut answer: Response<Body>, to: HeaderValue, kept: Kept) -> Response<Body> {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(header::UPGRADE, to);
+    answer.extensions_mut().insert(kept);
+    answer
+}
+
+impl std::fmt::Debug for Upgrade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Upgrade({:?})", self.to)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The subresources that talk to a node: `pods/log`, `pods/proxy`, `services/proxy`, `nodes/proxy`.
+//! The subresources that talk to a node: `pods/log`, `pods/exec`, `pods/attach`, `pods/portforward`, `pods/proxy`, `services/proxy`, `nodes/proxy`.
 
-use super::{logs, proxy};
+use super::{logs, proxy, streams};
 use crate::pipeline::{Answer, Core, NodeLink, Request};
 use coracle_api::status::Status;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 pub async fn serve(core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
     let response = match (&*request.resource.id(), &*request.subresource) {
         ("pods", "log") => logs::serve(&core.store, link(core), request).await,
+        ("pods", "exec" | "attach" | "portforward") => streams::serve(core, request).await,
         ("pods" | "services" | "nodes", "proxy") => proxy::serve(&core.store, link(core), request).await,
         _ => return None,
     };
@@ -16,7 +17,7 @@ pub async fn serve(core: &Arc<Core>, request: &Request) -> Option<Result<Answer,
 }
 
 /// Before the sessions have started every node is absent.
-fn link(core: &Core) -> &dyn NodeLink {
+pub(super) fn link(core: &Core) -> &dyn NodeLink {
     struct Absent;
     #[async_trait::async_trait]
     impl NodeLink for Absent {

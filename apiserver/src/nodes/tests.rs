@@ -478,7 +478,7 @@ async fn requests_are_proxied_to_a_real_server() {
         for (key, value) in [("authorization", "Bearer secret"), ("x-mine", "1"), ("host", "api:6443"), ("content-length", "4")] {
             headers.insert(key, http::HeaderValue::from_static(value));
         }
-        let http = HttpParts { method: http::Method::POST, headers, rest: rest.into(), raw_query: "q=%20".into() };
+        let http = HttpParts { method: http::Method::POST, headers, rest: rest.into(), raw_query: "q=%20".into(), upgrade: None };
         async move { proxy::serve(&store, &sessions, &request(resource, name, "proxy", &[], Some(http))).await }
     };
     for (resource, name, prefix) in [

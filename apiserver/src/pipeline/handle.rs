@@ -49,6 +49,10 @@ impl Core {
         if !serves {
             return Err(Status::method_not_allowed());
         }
+        if request.connects() && &*request.subresource != "proxy" && request.verb != Verb::Create {
+            // Whoever asks for a WebSocket says GET; to be in a container is more than to look at one.
+            self.authorize(&request.user, &Attributes { verb: Verb::Create.as_str(), ..attributes(request) })?;
+        }
         if request.connects() {
             // The answer is a stream: warnings have no place in it.
             self.admit(request, crate::admission::connect_options(request), &mut Vec::new()).await?;

@@ -19,6 +19,19 @@ fn options() -> impl Strategy<Value = LogOptions> {
     )
 }
 
+fn session() -> impl Strategy<Value = Session> {
+    (any::<[String; 4]>(), any::<[bool; 4]>()).prop_map(|([namespace, pod, uid, container], [stdin, stdout, stderr, tty])| Session {
+        namespace,
+        pod,
+        uid,
+        container,
+        stdin,
+        stdout,
+        stderr,
+        tty,
+    })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     prop_oneof![
         any::<(u64, u64)>().prop_map(|(epoch, revision)| Open::Subscribe { epoch, revision }),
@@ -33,6 +46,9 @@ fn open() -> impl Strategy<Value = Open> {
         (any::<[String; 3]>(), any::<u16>()).prop_map(|([namespace, pod, uid], port)| Open::Dial { namespace, pod, uid, port }),
         Just(Open::Stats),
         any::<(String, String)>().prop_map(|(path, query)| Open::Get { path, query }),
+        (session(), any::<Vec<String>>()).prop_map(|(session, command)| Open::Exec { session, command }),
+        session().prop_map(|session| Open::Attach { session }),
+        (any::<[String; 3]>(), any::<u16>()).prop_map(|([namespace, pod, uid], port)| Open::Forward { namespace, pod, uid, port }),
     ]
 }
 
@@ -52,6 +68,17 @@ proptest! {
         prop_assert_eq!(&Feed::decode(&feed.encode()).unwrap(), &feed);
         let reply = Reply { code, body };
         prop_assert_eq!(&Reply::decode(&reply.encode()).unwrap(), &reply);
+    }
+
+    #[test]
+    fn pieces_are_the_channel_and_its_bytes(number in 0u8..5, body in body(), junk in body()) {
+        let frame = Bytes::from([&[number], &body[..]].concat());
+        prop_assert_eq!(Piece::decode(&frame).unwrap().encode(), frame);
+        let end = Bytes::from(vec![255, number]);
+        prop_assert_eq!(Piece::decode(&end).unwrap().encode(), end);
+        if let Ok(piece) = Piece::decode(&junk) {
+            prop_assert_eq!(piece.encode(), junk);
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use crate::Error;
 use bytes::{BufMut, Bytes, BytesMut};
 
 const VERSION: u8 = 1;
+/// Bounds of a program's arguments: how many, and how long each is (one of Linux's is at most 128 KiB, a query's less).
+const LIST_MAX: (usize, usize) = (4096, 128 << 10);
 /// Bound of names, uids and other short texts (Kubernetes names end at 253).
 const NAME_MAX: usize = 1024;
 
@@ -38,6 +40,10 @@ impl Writer {
             None => self.flag(false),
             Some(value) => write(self.flag(true), value),
         }
+    }
+    pub(super) fn list(mut self, list: &[String]) -> Self {
+        self.0.put_u32(list.len() as u32);
+        list.iter().fold(self, |to, text| to.text(text))
     }
     pub(super) fn done(self) -> Bytes {
         self.0.freeze()
@@ -97,6 +103,13 @@ impl<'a> Cursor<'a> {
     }
     pub(super) fn optional<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<Option<T>, Error> {
         if self.flag()? { read(self).map(Some) } else { Ok(None) }
+    }
+    pub(super) fn list(&mut self) -> Result<Vec<String>, Error> {
+        let length = u32::from_be_bytes(self.array()?) as usize;
+        if length > LIST_MAX.0 {
+            return Err(Error::Protocol(format!("a list of {length}; the limit is {}", LIST_MAX.0)));
+        }
+        (0..length).map(|_| self.text(LIST_MAX.1)).collect()
     }
     pub(super) fn end(self) -> Result<(), Error> {
         match self.0.len() {

@@ -1,0 +1,161 @@
+//! Which protocol a client and this server speak, out of the headers of its request (KEP-4006; `X-Stream-Protocol-Version` of SPDY, RFC 6455 for WebSockets).
+
+use coracle_api::status::Status;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+/// SPDY within a WebSocket, as kubectl forwards ports since 1.31.
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// How a WebSocket's messages name channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Messages {
+    /// A text of a digit and base64, instead of a byte and bytes.
+    pub base64: bool,
+    /// A channel's end can be said (v5).
+    pub ends: bool,
+    /// How it ended is a Status (v4), not a sentence.
+    pub status: bool,
+}
+
+/// What was agreed upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// Messages with channels.
+    WebSocket(Messages),
+    /// SPDY within a WebSocket.
+    Tunnel,
+    /// SPDY, with this version of the streams' meaning.
+    Spdy(u8),
+}
+
+/// What is spoken on a subresource: WebSocket protocols with their messages, and SPDY's with their versions.
+pub struct Offer {
+    websocket: &'static [(&'static str, Speech)],
+    spdy: &'static [(&'static str, u8)],
+}
+
+const fn messages(base64: bool, version: u8) -> Speech {
+    Speech::WebSocket(Messages { base64, ends: version >= 5, status: version >= 4 })
+}
+
+/// Of exec and attach.
+pub const PROGRAM: Offer = Offer {
+    websocket: &[
+        ("v5.channel.k8s.io", messages(false, 5)),
+        ("v4.channel.k8s.io", messages(false, 4)),
+        ("v4.base64.channel.k8s.io", messages(true, 4)),
+        ("channel.k8s.io", messages(false, 1)),
+        ("base64.channel.k8s.io", messages(true, 1)),
+        ("", messages(false, 1)),
+    ],
+    spdy: &[("v4.channel.k8s.io", 4), ("v3.channel.k8s.io", 3), ("v2.channel.k8s.io", 2), ("channel.k8s.io", 1)],
+};
+
+/// Of port-forward.
+pub const FORWARD: Offer = Offer {
+    websocket: &[
+        (TUNNEL, Speech::Tunnel),
+        ("v4.channel.k8s.io", messages(false, 4)),
+        ("v4.base64.channel.k8s.io", messages(true, 4)),
+        ("", messages(false, 4)),
+    ],
+    spdy: &[("portforward.k8s.io", 1)],
+};
+
+fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty()).collect()
+}
+
+/// What to speak, and the headers of the answer that say so.
+///
+/// # Errors
+/// 400 for what is no handshake, 403 when there is no protocol in common.
+pub fn agree(offer: &Offer, to: &HeaderValue, headers: &HeaderMap) -> Result<(Speech, HeaderMap), Status> {
+    let to = to.to_str().unwrap_or_default();
+    let mut answer = HeaderMap::new();
+    if to.eq_ignore_ascii_case("websocket") {
+        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| listed(headers, header::SEC_WEBSOCKET_VERSION) == ["13"]);
+        let Some(key) = key else {
+            return Err(Status::bad_request("unable to upgrade: a WebSocket needs Sec-WebSocket-Version 13 and a Sec-WebSocket-Key"));
+        };
+        let wanted = listed(headers, header::SEC_WEBSOCKET_PROTOCOL);
+        // A client that can say a channel's end is taken at that, whatever else it can; then the first word counts.
+        let best = wanted.iter().filter(|word| word.starts_with("v5.") || word.starts_with("SPDY/")).chain(&wanted);
+        let found = best.copied().chain(wanted.is_empty().then_some("")).find_map(|word| offer.websocket.iter().find(|(name, _)| *name == word));
+        let Some((name, speech)) = found else {
+            let names: Vec<&str> = offer.websocket.iter().map(|(name, _)| *name).collect();
+            let why = format!("requested protocol(s) are not supported: [{}]; supports [{}]", wanted.join(" "), names.join(" "));
+            return Err(Status::bad_request(why));
+        };
+        let accept = derive_accept_key(key.as_bytes());
+        answer.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(Status::internal)?);
+        if !name.is_empty() {
+            answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+        }
+        return Ok((*speech, answer));
+    }
+    if !to.eq_ignore_ascii_case("SPDY/3.1") {
+        return Err(Status::bad_request(format!("unable to upgrade: {to:?} is not spoken here; websocket and SPDY/3.1 are")));
+    }
+    let wanted = listed(headers, STREAM_PROTOCOL);
+    if wanted.is_empty() {
+        return Err(Status::bad_request("unable to upgrade: header X-Stream-Protocol-Version does not exist in the request, or names no protocol"));
+    }
+    let found = wanted.iter().find_map(|word| offer.spdy.iter().find(|(name, _)| name == word));
+    let Some((name, version)) = found else {
+        let names: Vec<&str> = offer.spdy.iter().map(|(name, _)| *name).collect();
+        let why = format!("unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]", wanted.join(" "), names.join(" "));
+        return Err(Status::new(403, "Forbidden", why));
+    };
+    answer.insert(STREAM_PROTOCOL, HeaderValue::from_static(name));
+    Ok((Speech::Spdy(*version), answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(offer: &Offer, to: &'static str, pairs: &[(&'static str, &'static str)]) -> Result<(Speech, HeaderMap), u16> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        agree(offer, &HeaderValue::from_static(to), &headers).map_err(|status| status.code)
+    }
+
+    const KEY: [(&str, &str); 2] = [("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+
+    #[test]
+    fn websockets() {
+        let with = |offer, protocols: &'static str| {
+            let mut pairs = KEY.to_vec();
+            pairs.push(("sec-websocket-protocol", protocols));
+            asked(offer, "websocket", &pairs)
+        };
+        let (speech, answer) = with(&PROGRAM, "v4.channel.k8s.io, v5.channel.k8s.io").unwrap();
+        assert_eq!(speech, Speech::WebSocket(Messages { base64: false, ends: true, status: true }));
+        // The example of RFC 6455.
+        assert_eq!(answer["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(answer["sec-websocket-protocol"], "v5.channel.k8s.io");
+        assert_eq!(with(&PROGRAM, "x, base64.channel.k8s.io").unwrap().0, messages(true, 1));
+        assert_eq!(with(&PROGRAM, "SPDY/3.1+portforward.k8s.io").unwrap_err(), 400);
+        assert_eq!(with(&FORWARD, "v4.channel.k8s.io, SPDY/3.1+portforward.k8s.io").unwrap().0, Speech::Tunnel);
+        let (speech, answer) = asked(&PROGRAM, "WebSocket", &KEY).unwrap();
+        assert_eq!((speech, answer.contains_key("sec-websocket-protocol")), (messages(false, 1), false));
+        assert_eq!(asked(&PROGRAM, "websocket", &KEY[..1]).unwrap_err(), 400);
+    }
+
+    #[test]
+    fn spdy() {
+        let with = |offer, versions| asked(offer, "SPDY/3.1", &[("x-stream-protocol-version", "v9.channel.k8s.io"), ("x-stream-protocol-version", versions)]);
+        let (speech, answer) = with(&PROGRAM, "v3.channel.k8s.io,v4.channel.k8s.io").unwrap();
+        assert_eq!((speech, &answer["x-stream-protocol-version"]), (Speech::Spdy(3), &HeaderValue::from_static("v3.channel.k8s.io")));
+        assert_eq!(with(&FORWARD, "portforward.k8s.io").unwrap().0, Speech::Spdy(1));
+        assert_eq!(with(&FORWARD, "v4.channel.k8s.io").unwrap_err(), 403);
+        assert_eq!(asked(&PROGRAM, "SPDY/3.1", &[]).unwrap_err(), 400);
+        assert_eq!(asked(&PROGRAM, "h2c", &[]).unwrap_err(), 400);
+    }
+}
