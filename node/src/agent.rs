@@ -252,7 +252,7 @@ impl Service {
             counters: counters.clone(),
             objects: objects.clone(),
         };
-        let streams = Arc::new(Streams::new(options.clone(), views.clone(), kubelet));
+        let streams = Arc::new(Streams::new(options.clone(), views.clone(), runtimes.clone(), kubelet));
         let (changes, mut batches) = mpsc::channel(64);
         let session = Session::new(connector, current, mirror.clone(), position, changes, streams);
         tracker.spawn(session.run(cancel.clone()));

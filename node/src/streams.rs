@@ -1,4 +1,7 @@
-//! What the control plane opens to this node: logs, a way to a pod's port, stats.
+//! What the control plane opens to this node: logs, programs in containers, ways to pods' ports, stats.
+
+mod relay;
+mod session;
 
 use crate::{
     agent::Options,
@@ -12,25 +15,29 @@ use bytes::Bytes;
 use coracle_api::Status;
 use coracle_link::{
     Stream,
-    protocol::{Open, Reply},
+    protocol::{self, Open, Reply},
 };
+use coracle_runtime::{Error, ExecSpec, Runtime, Standard};
+use session::Whose;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 /// How long a pod may take to accept a connection.
 const DIAL: Duration = Duration::from_secs(10);
+/// How long a program may take to start.
+const START: Duration = Duration::from_secs(60);
 /// Bytes a frame.
 const CHUNK: usize = 32 << 10;
 /// The same of an answer that is there as a whole.
 const ANSWER: usize = 1 << 20;
+/// How often a stream on which nothing goes is asked whether anybody still wants it.
+const ALIVE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 15_000 });
 
 /// Serves the control plane's streams.
 pub struct Streams {
     options: Arc<Options>,
     views: Views,
+    runtimes: Vec<Arc<dyn Runtime>>,
     kubelet: Kubelet,
 }
 
@@ -38,10 +45,21 @@ fn refusal(status: &Status) -> Bytes {
     Reply { code: status.code, body: Bytes::from(status.to_json().to_string()) }.encode()
 }
 
+/// Says yes. False when nobody hears it.
+async fn accept(stream: &mut dyn Stream) -> bool {
+    stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.is_ok()
+}
+
+async fn refuse(mut stream: Box<dyn Stream>, status: &Status) {
+    // Whoever does not hear it has gone.
+    _ = stream.send(refusal(status)).await;
+    _ = stream.finish().await;
+}
+
 impl Streams {
-    /// Over these views.
-    pub fn new(options: Arc<Options>, views: Views, kubelet: Kubelet) -> Self {
-        Self { options, views, kubelet }
+    /// Over these views and runtimes.
+    pub fn new(options: Arc<Options>, views: Views, runtimes: Vec<Arc<dyn Runtime>>, kubelet: Kubelet) -> Self {
+        Self { options, views, runtimes, kubelet }
     }
 
     fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<View>, Status> {
@@ -66,15 +84,68 @@ impl Streams {
         match connected {
             Ok(socket) => {
                 let _ = socket.set_nodelay(true);
-                if stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.is_ok() {
-                    copy(socket, stream).await;
+                if accept(&mut *stream).await {
+                    // Who hung up is of no interest to anybody.
+                    _ = relay::relay(socket, stream).await;
                 }
             }
-            Err(status) => {
-                let _ = stream.send(refusal(&status)).await;
-                let _ = stream.finish().await;
-            }
+            Err(status) => refuse(stream, &status).await,
         }
+    }
+
+    /// A pod that has been set up, and its runtime.
+    fn runtime(&self, namespace: &str, pod: &str, uid: &str) -> Result<(Arc<View>, &Arc<dyn Runtime>), Status> {
+        let view = self.pod(namespace, pod, uid)?;
+        let runtime = self.runtimes.iter().find(|runtime| runtime.holds(&view.uid));
+        let runtime = runtime.ok_or_else(|| Status::bad_request(format!("pod {namespace}/{pod} is not running")))?;
+        Ok((view, runtime))
+    }
+
+    async fn forward(&self, namespace: &str, pod: &str, uid: &str, port: u16, mut stream: Box<dyn Stream>) {
+        let unreachable = |why: &dyn std::fmt::Display| Status::new(503, "ServiceUnavailable", why.to_string());
+        let connected = match self.runtime(namespace, pod, uid) {
+            Err(status) => Err(status),
+            Ok((view, runtime)) => match tokio::time::timeout(DIAL, runtime.connect(&view.uid.to_string(), port)).await {
+                Ok(connected) => connected.map_err(|why| unreachable(&why)),
+                Err(_) => Err(unreachable(&format_args!("port {port} did not answer within {} s", DIAL.as_secs()))),
+            },
+        };
+        match connected {
+            Ok(socket) => {
+                if accept(&mut *stream).await {
+                    _ = relay::relay(socket, stream).await;
+                }
+            }
+            Err(status) => refuse(stream, &status).await,
+        }
+    }
+
+    /// exec, and attach for which there is no command.
+    async fn session(&self, asked: protocol::Session, command: Option<Vec<String>>, mut stream: Box<dyn Stream>) {
+        let found = self.runtime(&asked.namespace, &asked.pod, &asked.uid).and_then(|(view, runtime)| {
+            let container = view.containers.iter().find(|container| container.name == asked.container && container.created && container.alive);
+            let container = container.ok_or_else(|| Status::new(404, "NotFound", format!("container not found (\"{}\")", asked.container)))?;
+            Ok((format!("{}/{}/{}", view.uid, container.name, container.attempt), runtime))
+        });
+        let (container, runtime) = match found {
+            Ok(found) => found,
+            Err(status) => return refuse(stream, &status).await,
+        };
+        if !accept(&mut *stream).await {
+            return;
+        }
+        let protocol::Session { stdin, stdout, stderr, tty, .. } = asked;
+        let streams = Standard { stdin, stdout, stderr };
+        let whose = if command.is_some() { Whose::Ours } else { Whose::Containers };
+        let starting = async {
+            match command {
+                Some(command) => runtime.exec(ExecSpec { container, command, streams, tty, timeout: None }).await,
+                None => runtime.attach(&container, streams).await,
+            }
+        };
+        let late = |_| Err(Error::again("ExecError", format!("the container's runtime did not answer within {} s", START.as_secs())));
+        let started = tokio::time::timeout(START, starting).await.unwrap_or_else(late);
+        session::carry(started, whose, stream).await;
     }
 
     /// Kubelet's HTTP API, in frames.
@@ -105,7 +176,7 @@ impl Serve for Streams {
                     .and_then(|view| logs::find(&self.options.data_dir, &view, &container, &options).map(|source| (view, source)));
                 match source {
                     Ok((view, source)) => {
-                        if stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.is_ok() {
+                        if accept(&mut *stream).await {
                             let (mut send, mut recv) = stream.split();
                             let reading = logs::stream(source, options, self.views.clone(), view.uid.clone(), &mut *send);
                             tokio::select! {
@@ -118,13 +189,13 @@ impl Serve for Streams {
                             let _ = send.finish().await;
                         }
                     }
-                    Err(status) => {
-                        let _ = stream.send(refusal(&status)).await;
-                        let _ = stream.finish().await;
-                    }
+                    Err(status) => refuse(stream, &status).await,
                 }
             }
             Open::Dial { namespace, pod, uid, port } => self.dial(&namespace, &pod, &uid, port, stream).await,
+            Open::Forward { namespace, pod, uid, port } => self.forward(&namespace, &pod, &uid, port, stream).await,
+            Open::Exec { session, command } => self.session(session, Some(command), stream).await,
+            Open::Attach { session } => self.session(session, None, stream).await,
             Open::Stats => {
                 let body = self.kubelet.usage().await;
                 let _ = stream.send(Reply { code: 200, body }.encode()).await;
@@ -132,10 +203,7 @@ impl Serve for Streams {
             }
             Open::Get { path, query } => self.get(&path, &query, stream).await,
             Open::Subscribe { .. } | Open::Call { .. } => {
-                let _ = stream
-                    .send(refusal(&Status::bad_request("a node serves logs, dial, stats and its own HTTP API; this is asked of a control plane")))
-                    .await;
-                let _ = stream.finish().await;
+                refuse(stream, &Status::bad_request("a node serves streams to its pods, stats and its own HTTP API; this is asked of a control plane")).await;
             }
         }
     }
@@ -144,33 +212,4 @@ impl Serve for Streams {
 /// Ends when the other side has closed or reset its half: the reader of a log says nothing, and holds it open while it listens.
 async fn hung_up(recv: &mut dyn coracle_link::RecvHalf) {
     while let Ok(Some(_)) = recv.recv().await {}
-}
-
-/// Both ways until both ends are done; either may close its half first.
-async fn copy(socket: TcpStream, stream: Box<dyn Stream>) {
-    let (mut read, mut write) = socket.into_split();
-    let (mut send, mut recv) = stream.split();
-    let outward = async {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match read.read(&mut buffer).await {
-                Ok(0) | Err(_) => break,
-                Ok(n) => {
-                    if send.send(Bytes::copy_from_slice(buffer.get(..n).unwrap_or_default())).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-        let _ = send.finish().await;
-    };
-    let inward = async {
-        while let Ok(Some(frame)) = recv.recv().await {
-            if write.write_all(&frame).await.is_err() {
-                return;
-            }
-        }
-        let _ = write.shutdown().await;
-    };
-    tokio::join!(outward, inward);
 }

@@ -397,6 +397,10 @@ impl Runtime for OciRuntime {
         blocking(move || remains::remove_container(&trees, &group, &dir, &worker::bundle(&dir, &spec))).await
     }
 
+    fn holds(&self, id: &str) -> bool {
+        self.shared.shims.lock().contains_key(id)
+    }
+
     async fn list(&self) -> Result<Vec<SandboxStatus>, Error> {
         let shared = &self.shared;
         let mut list = Vec::new();

@@ -354,6 +354,10 @@ impl Runtime for WasmRuntime {
         Ok(())
     }
 
+    fn holds(&self, id: &str) -> bool {
+        self.shared.sandboxes.lock().contains_key(id)
+    }
+
     async fn list(&self) -> Result<Vec<SandboxStatus>, Error> {
         let (connection, _) = self.shared.connection().await?;
         let list = self.shared.learn(&connection).await?;

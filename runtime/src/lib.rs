@@ -369,6 +369,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
     /// Forgets an exited container (one that still runs is killed). Logs stay.
     async fn remove_container(&self, id: &ContainerId) -> Result<(), Error>;
+    /// Whether it has that sandbox.
+    fn holds(&self, id: &str) -> bool;
     /// Everything that is there, for adoption after a restart.
     async fn list(&self) -> Result<Vec<SandboxStatus>, Error>;
     /// The one receiver of events (the agent takes it once at start).

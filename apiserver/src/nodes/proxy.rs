@@ -32,7 +32,8 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
     let http = match &request.http {
         Some(http) => http,
         None => {
-            fallback = HttpParts { method: Method::GET, headers: HeaderMap::new(), rest: String::new(), raw_query: String::new(), upgrade: None }.into();
+            fallback =
+                HttpParts { method: Method::GET, headers: HeaderMap::new(), rest: String::new(), raw_query: String::new(), upgrade: None }.into();
             &fallback
         }
     };

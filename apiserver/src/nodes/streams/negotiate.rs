@@ -107,7 +107,8 @@ pub fn agree(offer: &Offer, to: &HeaderValue, headers: &HeaderMap) -> Result<(Sp
     let found = wanted.iter().find_map(|word| offer.spdy.iter().find(|(name, _)| name == word));
     let Some((name, version)) = found else {
         let names: Vec<&str> = offer.spdy.iter().map(|(name, _)| *name).collect();
-        let why = format!("unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]", wanted.join(" "), names.join(" "));
+        let why =
+            format!("unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]", wanted.join(" "), names.join(" "));
         return Err(Status::new(403, "Forbidden", why));
     };
     answer.insert(STREAM_PROTOCOL, HeaderValue::from_static(name));
@@ -150,7 +151,9 @@ mod tests {
 
     #[test]
     fn spdy() {
-        let with = |offer, versions| asked(offer, "SPDY/3.1", &[("x-stream-protocol-version", "v9.channel.k8s.io"), ("x-stream-protocol-version", versions)]);
+        let with = |offer, versions| {
+            asked(offer, "SPDY/3.1", &[("x-stream-protocol-version", "v9.channel.k8s.io"), ("x-stream-protocol-version", versions)])
+        };
         let (speech, answer) = with(&PROGRAM, "v3.channel.k8s.io,v4.channel.k8s.io").unwrap();
         assert_eq!((speech, &answer["x-stream-protocol-version"]), (Speech::Spdy(3), &HeaderValue::from_static("v3.channel.k8s.io")));
         assert_eq!(with(&FORWARD, "portforward.k8s.io").unwrap().0, Speech::Spdy(1));

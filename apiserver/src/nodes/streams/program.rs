@@ -62,7 +62,12 @@ fn told(status: &Bytes, as_status: bool) -> Bytes {
     }
 }
 
-async fn over_websocket(io: impl AsyncRead + AsyncWrite + Unpin, messages: Messages, session: &Session, stream: Box<dyn Stream>) -> Result<(), Broken> {
+async fn over_websocket(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    messages: Messages,
+    session: &Session,
+    stream: Box<dyn Stream>,
+) -> Result<(), Broken> {
     let (mut client, mut from_client) = websocket::socket(io).await.split();
     let (mut send, mut recv) = stream.split();
     // Clients wait for a first message to know that all went well.
@@ -157,12 +162,7 @@ async fn next(stream: &mut Option<SpdyStream>) -> Option<Bytes> {
     }
 }
 
-async fn over_spdy(
-    io: impl AsyncRead + AsyncWrite + Send,
-    version: u8,
-    session: &Session,
-    stream: Box<dyn Stream>,
-) -> Result<(), Broken> {
+async fn over_spdy(io: impl AsyncRead + AsyncWrite + Send, version: u8, session: &Session, stream: Box<dyn Stream>) -> Result<(), Broken> {
     let (connection, mut accept) = coracle_spdy::server(io, STREAMS, ALIVE);
     let (send, recv) = stream.split();
     let resizes = session.tty && version >= 3;
