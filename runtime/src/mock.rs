@@ -209,6 +209,7 @@ pub async fn running(machine: &MockRuntime) -> ContainerSpec {
     let sandbox = SandboxSpec {
         pod,
         hostname: "pod".into(),
+        domain: String::new(),
         ip: [127, 0, 0, 1].into(),
         dns: Dns::default(),
         labels: BTreeMap::new(),
