@@ -203,7 +203,11 @@ impl Serve for Streams {
             }
             Open::Get { path, query } => self.get(&path, &query, stream).await,
             Open::Subscribe { .. } | Open::Call { .. } => {
-                refuse(stream, &Status::bad_request("a node serves streams to its pods, stats and its own HTTP API; this is asked of a control plane")).await;
+                refuse(
+                    stream,
+                    &Status::bad_request("a node serves streams to its pods, stats and its own HTTP API; this is asked of a control plane"),
+                )
+                .await;
             }
         }
     }

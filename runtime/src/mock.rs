@@ -8,8 +8,8 @@
 //! Cloning gives another handle on the same "machine": drop the agent under test, build a new one on a clone, and it finds what was running.
 
 use crate::{
-    ContainerId, ContainerSpec, ContainerStatus, Dns, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LinuxSandbox, LocalImage, PodRef, PodStats,
-    Resources, Runtime, SandboxId, SandboxSpec, SandboxStatus, Security, Session, Standard, State, Stats,
+    ContainerId, ContainerSpec, ContainerStatus, Dns, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LinuxSandbox, LocalImage, PodRef,
+    PodStats, Resources, Runtime, SandboxId, SandboxSpec, SandboxStatus, Security, Session, Standard, State, Stats,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;

@@ -121,9 +121,9 @@ async fn one(mut stream: Box<dyn Stream>, node: &str, user: Arc<User>, options: 
             stream.send(reply(code, body).encode()).await?;
             stream.finish().await
         }
-        Ok(Open::Logs { .. } | Open::Dial { .. } | Open::Stats | Open::Get { .. } | Open::Exec { .. } | Open::Attach { .. } | Open::Forward { .. }) => {
-            refuse(stream, "streams of this kind are opened by the control plane").await
-        }
+        Ok(
+            Open::Logs { .. } | Open::Dial { .. } | Open::Stats | Open::Get { .. } | Open::Exec { .. } | Open::Attach { .. } | Open::Forward { .. },
+        ) => refuse(stream, "streams of this kind are opened by the control plane").await,
         Err(error) => refuse(stream, &error.to_string()).await,
     }
 }
