@@ -519,7 +519,8 @@ async fn requests_are_proxied_to_a_real_server() {
     assert_eq!(go("nodes", "n1", "runningpods").await.unwrap_err().code, 405, "it is a POST");
     let get = |rest: &'static str| {
         let (store, sessions) = (world.store.clone(), sessions.clone());
-        let http = HttpParts { method: http::Method::GET, headers: http::HeaderMap::new(), rest: rest.into(), raw_query: "a=b".into() };
+        let http =
+            HttpParts { method: http::Method::GET, headers: http::HeaderMap::new(), rest: rest.into(), raw_query: "a=b".into(), upgrade: None };
         async move { proxy::serve(&store, &sessions, &request("nodes", "n1", "proxy", &[], Some(http))).await }
     };
     let response = get("metrics/cadvisor").await.unwrap();
