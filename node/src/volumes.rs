@@ -22,10 +22,13 @@ use crate::{
         time::{Due, Time},
     },
 };
-use atomic::{File, Payload};
+use atomic::{Access, File, Payload};
 use coracle_api::amounts::{Amounts, of_containers, quantity};
 use coracle_runtime::remove::remove_tree;
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+};
 use tokens::Tokens;
 
 /// Mode of files when nothing else is said.
@@ -85,6 +88,7 @@ pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objec
                 let list = if writer.memory(source)? { &mut in_memory } else { &mut mounted.on_disk };
                 list.push(volume.name.clone());
             }
+            writer.give()?;
         } else if let Some(projected) = &volume.projected {
             if let Some(due) = writer.projected(projected, tokens).await? {
                 mounted.renewal = Some(mounted.renewal.map_or(due, |r| if due.at < r.at { due } else { r }));
@@ -139,8 +143,24 @@ impl Mounting<'_> {
         failed(self.volume, why)
     }
 
+    /// Whose group volumes are, where processes have any.
+    fn group(&self) -> Option<u32> {
+        self.pod.spec.security_context.fs_group.filter(|_| self.facts.host_paths)
+    }
+
+    /// Made once: what becomes of its mode afterwards is the containers' affair.
     fn empty_dir(&self) -> Result<(), Error> {
-        paths::make(self.path, 0o777).map_err(|e| self.fail(e))
+        if self.path.is_dir() { Ok(()) } else { paths::make(self.path, 0o777).map_err(|e| self.fail(e)) }
+    }
+
+    /// Gives a new emptyDir to the pod's group, and with it all that is made in it.
+    fn give(&self) -> Result<(), Error> {
+        let Some(group) = self.group() else { return Ok(()) };
+        let meta = std::fs::metadata(self.path).map_err(|e| self.fail(e))?;
+        if meta.gid() == group {
+            return Ok(());
+        }
+        chown(self.path, None, Some(group)).and_then(|()| paths::make(self.path, meta.mode() & 0o7777 | 0o2770)).map_err(|e| self.fail(e))
     }
 
     /// Makes it a tmpfs as large as the smallest of its own limit, the pod's and the node's memory, as kubelet does. False: it stays on disk.
@@ -151,7 +171,7 @@ impl Mounting<'_> {
     }
 
     fn write(&self, payload: &Payload) -> Result<(), Error> {
-        atomic::write(self.path, payload).map_err(|e| self.fail(e))
+        atomic::write(self.path, payload, Access { exact: self.facts.host_paths, group: self.group() }).map_err(|e| self.fail(e))
     }
 
     /// configMap, secret, downwardAPI.

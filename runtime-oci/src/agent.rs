@@ -20,8 +20,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
-    Session, Standard, State, Stats, stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Qos, Runtime, SandboxId, SandboxSpec,
+    SandboxStatus, Session, Standard, State, Stats, stats,
     wire::{
         connection,
         socket::{AsyncLink, Link},
@@ -145,6 +145,8 @@ impl Drop for OciRuntime {
         for (_, shim) in self.shared.shims.lock().drain() {
             shim.connection.dismiss();
         }
+        // With the last pod go the groups above it.
+        self.shared.trees.prune();
     }
 }
 
@@ -232,6 +234,7 @@ impl Shared {
             let known = pod.containers.iter().map(|(spec, ..)| (spec.id(), spec.clone())).collect();
             let shim = Shim { connection, spec: Arc::new(pod.spec.clone()), pid, known: Arc::new(Mutex::new(known)), sessions: Arc::default() };
             self.shims.lock().insert(pod.spec.pod.uid.clone(), shim.clone());
+            self.weigh();
             tokio::spawn(self.clone().follow(shim, receiver));
         }
         Ok(pod)
@@ -265,6 +268,13 @@ impl Shared {
         }
         let message = "the pod's shim process ended, and its containers were killed".to_owned();
         _ = self.events.send(Event::SandboxLost { sandbox: sandbox.clone(), message });
+    }
+
+    /// Weighs the classes against each other anew: a pod has come or gone.
+    fn weigh(&self) {
+        let burstable = |shim: &Shim| (shim.spec.linux.qos == Qos::Burstable).then(|| shim.spec.linux.resources.cpu_request_millis.unwrap_or(0));
+        let millis = self.shims.lock().values().filter_map(burstable).sum();
+        self.trees.weigh_classes(millis);
     }
 
     /// Kills and removes what is left of a pod whose shim is not there.
@@ -346,6 +356,7 @@ impl Runtime for OciRuntime {
             }
             shim.connection.dismiss();
         }
+        shared.weigh();
         shared.clear(&spec).await
     }
 

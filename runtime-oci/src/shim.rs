@@ -10,6 +10,7 @@ pub mod containers;
 pub mod execs;
 pub mod pause;
 pub mod sandbox;
+mod words;
 mod workers;
 
 use crate::{

@@ -15,6 +15,7 @@ use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::Sysca
 use nix::{
     sys::{
         prctl,
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
         stat::{Mode, umask},
         wait::waitpid,
@@ -37,6 +38,9 @@ use std::{
 
 /// How long an error message may be that crosses from a container's first process.
 const MESSAGE: u64 = 4096;
+
+/// Descriptors that a program may have at first.
+const OPEN_FILES: u64 = 1024;
 
 /// What a worker is told.
 pub struct Order<'a> {
@@ -154,7 +158,7 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     };
     let config = config::config(&input).map_err(create_error)?;
     // As runc does; what is wrong with it is said when it is entered.
-    _ = rootfs::make_directory(&root, Path::new(config["process"]["cwd"].as_str().unwrap_or("/")));
+    _ = working_directory(Path::new(config["process"]["cwd"].as_str().unwrap_or("/")), &root, &binds);
     fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
@@ -194,6 +198,10 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
 /// As for any program that has just been started: the container inherits this.
 #[allow(unsafe_code, reason = "sigaction")]
 fn reset() {
+    // As containerd gives it: programs that close or look at all they may have open do not do so a million times, others raise it.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard);
+    }
     // libcontainer leaves them as they are where there are none to set.
     _ = nix::unistd::setgroups(&[]);
     _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
@@ -230,6 +238,16 @@ fn filter(profile: &Seccomp, spec: &ContainerSpec) -> Result<Option<serde_json::
     };
     config::seccomp::for_libcontainer(&mut filter);
     Ok(Some(filter))
+}
+
+/// Makes a container's working directory, where it will be: in a volume, if one is mounted at or above it.
+fn working_directory(cwd: &Path, root: &Path, binds: &[Bind]) -> std::io::Result<()> {
+    let below = binds.iter().filter_map(|bind| Some((bind, cwd.strip_prefix(&bind.target).ok()?)));
+    match below.max_by_key(|(bind, _)| Path::new(&bind.target).components().count()) {
+        Some((bind, _)) if bind.read_only => Ok(()),
+        Some((bind, rest)) => rootfs::make_directory(&bind.source, rest),
+        None => rootfs::make_directory(root, cwd),
+    }
 }
 
 /// Error and all its causes, in one line.

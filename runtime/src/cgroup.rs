@@ -4,13 +4,7 @@
 //! is read and ended at either.
 
 use crate::{Qos, Resources};
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        statfs::{CGROUP2_SUPER_MAGIC, statfs},
-    },
-    unistd::Pid,
-};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::{
     collections::BTreeSet,
     fs, io,
@@ -138,7 +132,9 @@ impl Trees {
     /// The kernel refuses the group or a value.
     pub fn make(&self, group: &Path, resources: &Resources, pids: Option<u64>) -> io::Result<()> {
         for path in self.paths(group) {
-            fs::create_dir_all(&path).map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", path.display())))?;
+            // Twice: an agent that goes takes the empty groups above it away.
+            let made = fs::create_dir_all(&path).or_else(|_| fs::create_dir_all(&path));
+            made.map_err(|error| io::Error::new(error.kind(), format!("make {}: {error}", path.display())))?;
         }
         if let Self::V1(trees) = self {
             for tree in trees {
@@ -153,6 +149,8 @@ impl Trees {
             if let Some(bytes) = resources.memory_limit {
                 self.set(group, "memory.max", bytes)?;
             }
+            // Kubernetes' default: pods do not swap (KEP-2400, NoSwap).
+            self.set(group, "memory.swap.max", 0)?;
         } else {
             if let Some(millis) = resources.cpu_limit_millis {
                 self.set(group, "cpu.cfs_period_us", PERIOD)?;
@@ -160,6 +158,8 @@ impl Trees {
             }
             if let Some(bytes) = resources.memory_limit {
                 self.set(group, "memory.limit_in_bytes", bytes)?;
+                // Memory and swap together. Not every kernel counts it.
+                self.set(group, "memory.memsw.limit_in_bytes", bytes)?;
             }
         }
         self.weigh(group, resources.cpu_request_millis)?;
@@ -205,15 +205,58 @@ impl Trees {
 
     /// Kills everything in the group and below; returns whether it is empty. What was killed may take a moment to be gone.
     pub fn kill(&self, group: &Path) -> bool {
+        let mut found = self.processes(group);
+        if found.is_empty() {
+            return true;
+        }
         if let Self::V2(_) = self {
             // Since Linux 5.14; nothing can fork away from it.
             _ = self.set(group, "cgroup.kill", 1);
+            return false;
         }
-        let found = self.processes(group);
+        // What does not run does not fork. (Killed, it ends when it runs again.)
+        _ = self.set(group, "freezer.state", "FROZEN");
+        found.append(&mut self.processes(group));
         for pid in &found {
-            _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            self.kill_member(group, *pid);
         }
-        found.is_empty()
+        _ = self.set(group, "freezer.state", "THAWED");
+        false
+    }
+
+    /// Kills that process if it is still one of the group's: its number may have been given away.
+    fn kill_member(&self, group: &Path, pid: i32) {
+        let held = rustix::process::Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        let Some(held) = held else { return };
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        if groups.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|path| Path::new(path).starts_with(group))) {
+            _ = rustix::process::pidfd_send_signal(held, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// What version 2 has for a container: the out-of-memory killer takes all of its processes, as for kubelet (`singleProcessOOMKill` is false).
+    pub fn die_together(&self, group: &Path) {
+        if let Self::V2(_) = self {
+            _ = self.set(group, "memory.oom.group", 1);
+        }
+    }
+
+    /// How much of the processors the classes have between them when there are not enough: best-effort pods next to nothing, burstable ones what they ask for together.
+    pub fn weigh_classes(&self, burstable_millis: u64) {
+        for (qos, millis) in [(Qos::BestEffort, None), (Qos::Burstable, Some(burstable_millis))] {
+            if let Some(class) = of_pod("", qos).parent() {
+                _ = self.weigh(class, millis);
+            }
+        }
+    }
+
+    /// Takes our own groups away, as far as there is nothing in them.
+    pub fn prune(&self) {
+        for group in ["besteffort", "burstable", ""] {
+            for path in self.paths(&Path::new(BASE).join(group)) {
+                _ = fs::remove_dir(path);
+            }
+        }
     }
 
     /// Kills everything and removes the group and those below. Blocks for some seconds at the most.

@@ -125,6 +125,19 @@ pub struct ContainerSpec {
     /// All streams are one terminal.
     #[serde(default)]
     pub tty: bool,
+    /// Where its last words are.
+    #[serde(default)]
+    pub termination: Termination,
+}
+
+/// What becomes the message of [`State::Exited`], at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Termination {
+    /// The file on this machine that is mounted at the container's `terminationMessagePath`.
+    pub message: Option<PathBuf>,
+    /// The end of the log, when that is empty and the container has failed.
+    pub fallback_to_logs: bool,
 }
 
 impl ContainerSpec {

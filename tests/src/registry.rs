@@ -1,7 +1,7 @@
 //! A real OCI registry: Debian's docker-registry on a host's loopback.
 
 use crate::{Background, Host, Result, eventually};
-use std::fs;
+use std::{fs, path::Path};
 use tempfile::TempDir;
 
 /// A registry that serves plain http on `127.0.0.1:PORT`; ended when dropped.
@@ -26,6 +26,14 @@ impl Registry {
         let process = Background::start(host.command("docker-registry").arg("serve").arg(&file))?;
         eventually("the registry answers", 20, || host.get(&format!("http://{address}/v2/")))?;
         Ok(Self { address, process, _dir: dir })
+    }
+
+    /// Copies an archive of `docker save`'s format to it with skopeo; the image's whole name there.
+    pub fn push(&self, host: &Host, archive: &Path, name: &str) -> Result<String> {
+        let image = format!("{}/{name}", self.address);
+        let (from, to) = (format!("docker-archive:{}", archive.display()), format!("docker://{image}"));
+        host.run("skopeo", &["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", &from, &to])?.ok()?;
+        Ok(image)
     }
 
     /// From now on it takes connections and says nothing.

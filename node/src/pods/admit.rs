@@ -13,9 +13,8 @@ const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
 pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     let refuse = |message: String| Err(Verdict { reason: "UnsupportedByRuntime".into(), message });
     if runtime != "wasm" {
-        // Its first process would be a way to the machine's files; it has to be confined first.
-        if pod.spec.share_process_namespace && !pod.spec.host_pid {
-            return refuse("spec.shareProcessNamespace is not supported for containers yet; remove the field".into());
+        if let Err(why) = sysctls(pod) {
+            return Err(Verdict { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") });
         }
         if pod.spec.host_users == Some(false) {
             return refuse("spec.hostUsers: false (user namespaces) is not supported on this node yet; remove the field".into());
@@ -45,23 +44,40 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     Ok(())
 }
 
-/// What containers of processes will have and have not yet.
-fn process_can_run(container: &Container) -> Result<(), String> {
-    for kind in Kind::ALL {
-        let Some(probe) = kind.of(container) else { continue };
-        if probe.exec.is_some() || probe.grpc.is_some() {
-            let title = kind.title().to_lowercase();
-            return Err(format!("exec and grpc {title} probes are not supported for containers yet; use an httpGet or tcpSocket probe"));
+/// Kernel parameters that a pod may set without the node's leave: its own, and of no harm to others (kubelet's list).
+const SAFE: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn sysctls(pod: &Pod) -> Result<(), String> {
+    for sysctl in &pod.spec.security_context.sysctls {
+        // Both ways of writing it.
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE.contains(&name.as_str()) {
+            return Err(format!("{name:?} not allowlisted"));
+        }
+        for (host, prefix, namespace) in [(pod.spec.host_network, "net.", "Net"), (pod.spec.host_ipc, "kernel.", "IPC")] {
+            if host && name.starts_with(prefix) {
+                return Err(format!("{name:?} not allowed with host {namespace} enabled"));
+            }
         }
     }
-    if let Some(lifecycle) = &container.lifecycle
-        && [&lifecycle.post_start, &lifecycle.pre_stop].into_iter().flatten().any(|hook| hook.exec.is_some())
-    {
-        return Err("lifecycle exec hooks are not supported for containers yet; use an httpGet or sleep hook".into());
-    }
-    if container.tty || container.stdin {
-        return Err("stdin and tty are not supported for containers yet; remove both fields".into());
-    }
+    Ok(())
+}
+
+/// What containers of processes will have and have not yet.
+fn process_can_run(container: &Container) -> Result<(), String> {
     if !container.volume_devices.is_empty() {
         return Err("block devices are not supported on this node; remove volumeDevices".into());
     }
@@ -117,4 +133,23 @@ fn container_can_run(container: &Container) -> Result<(), String> {
 /// A volume source that nobody here can mount, as the `FailedMount` event words it.
 pub fn unsupported_volume(name: &str, kind: &str) -> String {
     format!("MountVolume.SetUp failed for volume \"{name}\" : volumes of type {kind} are not supported on this node, which has {SOURCES}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_harmless_kernel_parameters_are_a_pods_own() {
+        let verdict = |names: &[&str], host: bool| {
+            let sysctls: Vec<_> = names.iter().map(|name| json!({ "name": name, "value": "1" })).collect();
+            let pod = json!({ "metadata": { "name": "p" }, "spec": { "hostNetwork": host, "securityContext": { "sysctls": sysctls } } });
+            admit(&serde_json::from_value(pod).unwrap(), "oci").err().map(|verdict| (verdict.reason, verdict.message))
+        };
+        let forbidden = |message: &str| Some(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {message}")));
+        assert_eq!(verdict(&["net.ipv4.tcp_syncookies", "kernel/shm_rmid_forced"], false), None);
+        assert_eq!(verdict(&["kernel.shm_rmid_forced", "net.core.somaxconn"], false), forbidden("\"net.core.somaxconn\" not allowlisted"));
+        assert_eq!(verdict(&["net.ipv4.tcp_syncookies"], true), forbidden("\"net.ipv4.tcp_syncookies\" not allowed with host Net enabled"));
+    }
 }

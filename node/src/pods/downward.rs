@@ -18,7 +18,7 @@ pub struct Facts {
     pub cpu_millis: i64,
     /// Allocatable memory, bytes.
     pub memory: i64,
-    /// Volumes may be paths of the machine.
+    /// Processes use them: volumes may be paths of the machine, and files have modes and groups that count.
     pub host_paths: bool,
 }
 

@@ -1,7 +1,9 @@
-//! A lifecycle hook (`postStart`, `preStop`): a GET to the pod, or a pause.
+//! A lifecycle hook (`postStart`, `preStop`): a command in the container, a GET to the pod, or a pause.
 
 use super::{
+    exec,
     http::{PLAIN, Request},
+    probe::Inside,
     spec::{Container, Handler},
 };
 use std::{net::IpAddr, time::Duration};
@@ -9,13 +11,21 @@ use std::{net::IpAddr, time::Duration};
 /// How long a hook may take for an answer. Kubernetes has no bound here; a container that waits for ever would never be Ready and never say why.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Runs it. Any answer is success, whatever its status, as with kubelet. `Ok(true)`: the answer came in plain HTTP where HTTPS was asked for.
-pub async fn run(container: &Container, hook: &Handler, ip: IpAddr) -> Result<bool, String> {
+/// Runs it. Any answer to a GET is success, whatever its status, as with kubelet; a command is well when it exits with 0. `Ok(true)`: the answer came in plain HTTP where HTTPS was asked for.
+pub async fn run(container: &Container, hook: &Handler, ip: IpAddr, inside: Option<Inside<'_>>) -> Result<bool, String> {
     if let Some(sleep) = &hook.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         return Ok(false);
     }
-    let Some(get) = &hook.http_get else { return Err("the hook names neither httpGet nor sleep".into()) };
+    if let Some(action) = &hook.exec {
+        let Some(Inside { runtime, id }) = inside else { return Err("the pod has no runtime".into()) };
+        return match exec::run(runtime, id, &action.command, Some(PATIENCE)).await {
+            Ok((0, _)) => Ok(false),
+            Ok((code, output)) => Err(format!("command terminated with exit code {code}: {output:?}")),
+            Err(exec::Trouble::TimedOut(why) | exec::Trouble::Lost(why)) => Err(why),
+        };
+    }
+    let Some(get) = &hook.http_get else { return Err("the hook names neither exec, httpGet nor sleep".into()) };
     let request = || Request::new(container, get, ip, "kube-lifecycle");
     let send = async {
         match request()?.send().await {
@@ -44,7 +54,7 @@ mod tests {
             }
         });
         let hook = |value| serde_json::from_value::<Handler>(value).unwrap();
-        let run = |hook: Handler| async move { run(&Container::default(), &hook, [127, 0, 0, 1].into()).await };
+        let run = |hook: Handler| async move { run(&Container::default(), &hook, [127, 0, 0, 1].into(), None).await };
         assert_eq!(run(hook(json!({ "httpGet": { "port": port } }))).await, Ok(false));
         assert_eq!(run(hook(json!({ "httpGet": { "port": port, "scheme": "HTTPS" } }))).await, Ok(true), "it falls back");
         serving.abort();

@@ -5,6 +5,7 @@
 //! with its state on its stack, which costs memory for each pod and cannot be looked at, or tested, from outside.
 
 use super::{
+    probe::Trouble,
     probes::{Kind, ProbeState},
     spec::Pod,
     time::{Due, Time},
@@ -418,7 +419,7 @@ pub enum Event {
         /// Which probe.
         kind: Kind,
         /// What it said.
-        outcome: Result<(), String>,
+        outcome: Result<(), Trouble>,
     },
     /// The postStart hook is over, well or not.
     Hooked {

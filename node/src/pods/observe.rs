@@ -5,6 +5,7 @@ use super::{
         Action, Backoff, ContainerState, Deletion, Event, Eviction, Exit, FIRST_DELAY, FORGIVEN, Hook, Image, LONGEST_DELAY, Machine, Note, Run,
         Sandbox, Why, doubling,
     },
+    probe::Trouble,
     probes,
     spec::{Container, Pod},
     step,
@@ -157,8 +158,16 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
                 return;
             }
             let success = outcome.is_ok();
-            if let Err(message) = outcome {
-                notes.push(note(Some(container), true, "Unhealthy", format!("{} probe failed: {message}", kind.title())));
+            match outcome {
+                Ok(()) => {}
+                Err(Trouble::Failed(message)) => {
+                    notes.push(note(Some(container), true, "Unhealthy", format!("{} probe failed: {message}", kind.title())))
+                }
+                Err(Trouble::Unknown(message)) => {
+                    let message = format!("{} probe errored and resulted in unknown state: {message}", kind.title());
+                    notes.push(note(Some(container), true, "Unhealthy", message));
+                    return probes::forgo(probe, &mut state.probes[kind as usize], now);
+                }
             }
             probes::record(probe, kind, &mut state.probes[kind as usize], success, now);
             machine.initialized = step::initialized(pod, machine);

@@ -94,10 +94,15 @@ pub fn due(kind: Kind, container: &Container, state: &ContainerState) -> Option<
     Some(own.next.unwrap_or(Due { at: since.after(delay), delay }))
 }
 
-/// Takes an outcome in; true when the thresholds now say that the probe failed or succeeded, and did not before.
-pub fn record(probe: &Probe, kind: Kind, state: &mut ProbeState, success: bool, now: Time) -> bool {
+/// A probe that could not be made: nothing is known, and the next one is due.
+pub fn forgo(probe: &Probe, state: &mut ProbeState, now: Time) {
     state.in_flight = false;
     state.next = Some(Due::in_millis(now, probe.period()));
+}
+
+/// Takes an outcome in; true when the thresholds now say that the probe failed or succeeded, and did not before.
+pub fn record(probe: &Probe, kind: Kind, state: &mut ProbeState, success: bool, now: Time) -> bool {
+    forgo(probe, state, now);
     let run = match state.streak {
         Some((same, count)) if same == success => count.saturating_add(1),
         _ => 1,

@@ -117,6 +117,8 @@ pub struct PodSpec {
     pub os: Os,
     /// Priority.
     pub priority: i64,
+    /// Its name.
+    pub priority_class_name: String,
     /// Taints that it bears.
     pub tolerations: Vec<Toleration>,
     /// Requests of the pod as a whole.
@@ -278,6 +280,10 @@ pub struct Container {
     pub stdin: bool,
     /// It ends with the first attachment.
     pub stdin_once: bool,
+    /// Where the container leaves its last words, `/dev/termination-log` by default.
+    pub termination_message_path: String,
+    /// `File` or `FallbackToLogsOnError`.
+    pub termination_message_policy: String,
 }
 
 impl Container {
@@ -301,8 +307,8 @@ pub struct Lifecycle {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Handler {
-    /// Command inside, refused.
-    pub exec: Option<Value>,
+    /// Command inside.
+    pub exec: Option<ExecAction>,
     /// HTTP GET.
     pub http_get: Option<HttpGet>,
     /// TCP connect, refused.
@@ -454,10 +460,10 @@ pub struct Probe {
     pub http_get: Option<HttpGet>,
     /// TCP connect.
     pub tcp_socket: Option<TcpSocket>,
-    /// Command inside, refused.
-    pub exec: Option<Value>,
-    /// gRPC health check, refused.
-    pub grpc: Option<Value>,
+    /// Command inside.
+    pub exec: Option<ExecAction>,
+    /// gRPC health check.
+    pub grpc: Option<GrpcAction>,
     /// Seconds after start.
     pub initial_delay_seconds: i64,
     /// Seconds; 1 when zero.
@@ -470,6 +476,24 @@ pub struct Probe {
     pub failure_threshold: i64,
     /// Grace when this probe stops the container.
     pub termination_grace_period_seconds: Option<i64>,
+}
+
+/// `ExecAction`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct ExecAction {
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// `GRPCAction`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct GrpcAction {
+    /// Number.
+    pub port: u16,
+    /// Whose health; the server's own when empty.
+    pub service: String,
 }
 
 /// `HTTPGetAction`.

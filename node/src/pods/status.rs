@@ -180,8 +180,9 @@ fn image_id(image: &str, digest: &str) -> String {
 
 /// (state, lastState).
 fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
+    let most = WORDS / pod.all_containers().count().max(1);
     let previous = state.attempt.checked_sub(1).map(|n| format!("wasm://{}/{}/{n}", pod.metadata.uid, container.name));
-    let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id)));
+    let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id), most));
     let wait = |reason: &str, message: &str| {
         let mut waiting = json!({ "reason": reason });
         if !message.is_empty() {
@@ -204,13 +205,13 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
         Run::Exited(exit) => {
             let restarts = !over && step::restarts(step::policy(pod, index), exit.code);
             if let Some(waiting) = image.filter(|_| restarts) {
-                return (waiting, terminated(exit, id));
+                return (waiting, terminated(exit, id, most));
             }
             if let Some(due) = state.restart_due(exit).filter(|due| restarts && !due.reached(now)) {
                 let message = format!("back-off {} restarting failed container={} pod={}", duration(due.delay), container.name, pod.long_name());
-                return (wait("CrashLoopBackOff", &message), terminated(exit, id));
+                return (wait("CrashLoopBackOff", &message), terminated(exit, id, most));
             }
-            (terminated(exit, id), last)
+            (terminated(exit, id, most), last)
         }
         Run::Refused { reason, message, .. } => (wait(reason, message), last),
         Run::Starting if state.last.is_some() => (wait("ContainerCreating", ""), last),
@@ -225,13 +226,21 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
     }
 }
 
-fn terminated(exit: &Exit, id: &str) -> Value {
+/// Last words of all containers of a pod together, bytes; each may have its share, as with kubelet.
+const WORDS: usize = 12 << 10;
+
+/// The beginning of a text that is no longer than so many bytes.
+fn bounded(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
+}
+
+fn terminated(exit: &Exit, id: &str, most: usize) -> Value {
     let mut terminated = json!({
         "exitCode": exit.code, "reason": exit.reason, "containerID": id, "finishedAt": exit.finished.rfc3339(),
         "startedAt": exit.started.unwrap_or(exit.finished).rfc3339(),
     });
     if !exit.message.is_empty() {
-        terminated["message"] = json!(exit.message);
+        terminated["message"] = json!(bounded(&exit.message, most));
     }
     json!({ "terminated": terminated })
 }

@@ -32,7 +32,7 @@ use crate::{
 use async_trait::async_trait;
 use coracle_api::amounts::Amounts;
 use coracle_runtime::remove::remove_tree;
-use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Runtime, SandboxSpec};
+use coracle_runtime::{ContainerSpec, Dns, ImageContent, LocalImage, Mount, PodRef, Port, Runtime, SandboxSpec, Termination};
 use serde_json::json;
 use std::{
     collections::HashSet,
@@ -49,6 +49,8 @@ const LATECOMERS: Duration = Duration::from_millis(1000);
 const STARTS: usize = 64;
 /// What a container has at least when its preStop hook took all of the grace: kubelet's minimum.
 const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// Reasons of a runtime that has not made the container.
+const NEVER_MADE: [&str; 3] = ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
 /// A log file is rotated at this size, and so many are kept: kubelet's defaults.
 const LOG: (u64, u32) = (10 << 20, 5);
 
@@ -253,7 +255,7 @@ impl Work {
             Action::PostStart { container, attempt } => {
                 let hook = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.post_start.as_ref()?))).zip(ip);
                 let well = match hook {
-                    Some(((spec, handler), ip)) => self.hook(pod, container, spec, handler, ip).await,
+                    Some(((spec, handler), ip)) => self.hook(pod, (container, attempt), spec, handler, ip).await,
                     None => true,
                 };
                 Event::Hooked { container, attempt, well }
@@ -261,7 +263,7 @@ impl Work {
             Action::Probe { container, attempt, kind } => {
                 let outcome = match (pod.container(container), ip) {
                     (Some(spec), Some(ip)) => match kind.of(spec) {
-                        Some(check) => probe::probe(spec, check, ip).await.map(|warning| {
+                        Some(check) => probe::probe(spec, check, ip, self.inside(pod, spec, attempt)).await.map(|warning| {
                             if let Some(warning) = warning {
                                 let message = format!("{} probe warning: {warning}", kind.title());
                                 self.note(pod, Some(container), true, "ProbeWarning", &message);
@@ -464,6 +466,10 @@ impl Work {
         };
         let event = match runtime.start_container(&id).await {
             Ok(()) => Event::Started { container: index, attempt },
+            // It was never made, so that nothing has ended: it waits, and is tried again.
+            Err(why) if NEVER_MADE.contains(&why.reason.as_str()) => {
+                return refused(Failure { reason: why.reason, message: why.message, fatal: why.fatal });
+            }
             Err(why) => {
                 let reason = if why.reason.is_empty() { "StartError".into() } else { why.reason };
                 Event::StartFailed { container: index, attempt, reason, message: why.message }
@@ -512,6 +518,7 @@ impl Work {
             let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
             mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
         }
+        let termination = self.termination(pod, container, attempt, &mut mounts)?;
         let resources = linux::resources(pod, container, self.machine.memory)?;
         let port = |p: &super::spec::ContainerPort| Port {
             name: p.name.clone(),
@@ -538,12 +545,40 @@ impl Work {
             stdin: container.stdin,
             stdin_once: container.stdin_once,
             tty: container.tty,
+            termination,
         })
     }
 
+    /// The file for a container's last words, where it is asked for; processes have it mounted.
+    fn termination(&self, pod: &Pod, container: &Container, attempt: u32, mounts: &mut Vec<Mount>) -> Result<Termination, String> {
+        let fallback_to_logs = container.termination_message_policy == "FallbackToLogsOnError";
+        let path = &container.termination_message_path;
+        if path.is_empty() || self.runtime(pod)?.name() == "wasm" {
+            return Ok(Termination { message: None, fallback_to_logs });
+        }
+        let dir = self.directory(&pod.metadata.uid).join("containers").join(volumes::paths::name(&container.name)?);
+        let file = dir.join(attempt.to_string());
+        let made = volumes::paths::make(&dir, 0o755).and_then(|()| std::fs::write(&file, ""));
+        // Whoever the container's user is.
+        let made = made.and_then(|()| std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)));
+        made.map_err(|why| format!("make {}: {why}", file.display()))?;
+        if let Some(before) = attempt.checked_sub(2) {
+            _ = std::fs::remove_file(dir.join(before.to_string()));
+        }
+        let host_path = std::fs::canonicalize(&file).map_err(|why| format!("{}: {why}", file.display()))?;
+        mounts.push(Mount { host_path: host_path.clone(), container_path: Path::new("/").join(path).display().to_string(), read_only: false });
+        Ok(Termination { message: Some(host_path), fallback_to_logs })
+    }
+
+    /// A running container, for commands.
+    fn inside(&self, pod: &Pod, container: &Container, attempt: u32) -> Option<probe::Inside<'_>> {
+        let runtime = self.runtime(pod).ok()?.as_ref();
+        Some(probe::Inside { runtime, id: format!("{}/{}/{attempt}", pod.metadata.uid, container.name) })
+    }
+
     /// Runs a lifecycle hook; whether it went well. What went wrong is not for those who read events: it may hold secrets of the pod.
-    async fn hook(&self, pod: &Pod, index: usize, container: &Container, handler: &Handler, ip: IpAddr) -> bool {
-        match hook::run(container, handler, ip).await {
+    async fn hook(&self, pod: &Pod, (index, attempt): (usize, u32), container: &Container, handler: &Handler, ip: IpAddr) -> bool {
+        match hook::run(container, handler, ip, self.inside(pod, container, attempt)).await {
             Ok(plain) => {
                 if plain {
                     let host = ip.to_string();
@@ -567,7 +602,7 @@ impl Work {
         let handler = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.pre_stop.as_ref()?)));
         if let Some(((spec, handler), ip)) = handler.zip(hook).filter(|_| !grace.is_zero()) {
             let began = Instant::now();
-            if let Ok(false) = tokio::time::timeout(grace, self.hook(pod, container, spec, handler, ip)).await {
+            if let Ok(false) = tokio::time::timeout(grace, self.hook(pod, (container, attempt), spec, handler, ip)).await {
                 self.note(pod, Some(container), true, "FailedPreStopHook", "PreStopHook failed");
             }
             grace = grace.saturating_sub(began.elapsed()).max(AFTER_HOOK);

@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Opens it; `exe` is the binary, `empty` a directory of ours for overlayfs's second layer.
@@ -52,9 +52,16 @@ fn overlay(exe: &Path, empty: &Path) -> io::Result<OwnedFd> {
 fn exe_of_this_process(exe: &Path) -> &Path {
     let own = Path::new("/proc/self/exe");
     match (fs::read_link(own), exe.to_path_buf()) {
-        (Ok(link), exe) if link.starts_with(&exe) => own,
+        // A file that was replaced or removed is called so.
+        (Ok(link), exe) if link == exe || link == with_suffix(&exe) => own,
         _ => exe,
     }
+}
+
+fn with_suffix(exe: &Path) -> PathBuf {
+    let mut name = exe.as_os_str().to_owned();
+    name.push(" (deleted)");
+    name.into()
 }
 
 fn copy(exe: &Path) -> io::Result<OwnedFd> {

@@ -2,10 +2,7 @@
 
 use crate::{cgroup::Trees, shim::STATE, wire::Pod};
 use coracle_runtime::remove::remove_tree;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -29,10 +26,11 @@ pub fn pods(data_dir: &Path) -> Vec<(PathBuf, Pod)> {
 
 /// A shim that does not end when it is asked to.
 pub fn kill_shim(pid: i32) {
+    let Some(held) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return };
+    // Looked at while it is held: the number may have been given away before.
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    // The number may have been given away since.
     if name.trim() == "coracle-shim" {
-        _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        _ = pidfd_send_signal(held, Signal::KILL);
     }
 }
 

@@ -42,6 +42,7 @@ fn container() -> ContainerSpec {
         stdin: false,
         stdin_once: false,
         tty: false,
+        termination: coracle_runtime::Termination::default(),
     }
 }
 

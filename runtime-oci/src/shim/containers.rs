@@ -1,6 +1,6 @@
 //! The containers of a shim: their streams, their state, and how they are stopped.
 
-use super::clients::Clients;
+use super::{clients::Clients, words};
 use crate::{cgroup::Trees, config, wire::Happened};
 use coracle_runtime::{
     ContainerSpec, SandboxSpec, State,
@@ -117,7 +117,7 @@ impl Container {
     /// It is over; the requests that waited for that.
     pub fn ended(&mut self, code: i32, reason: &str) -> Vec<u64> {
         let started = if let State::Running { started } = self.state { Some(started) } else { None };
-        let (reason, message) = (reason.to_owned(), String::new());
+        let (reason, message) = (reason.to_owned(), words::of(&self.spec.termination, &self.spec.log_path, code));
         self.state = State::Exited { code, reason, message, started, finished: SystemTime::now() };
         (self.pid, self.kill_at, self.log.file) = (None, None, None);
         (self.pidfd, self.input) = (None, None);

@@ -53,6 +53,10 @@ pub fn enter(spec: &SandboxSpec, dir: &Path) -> io::Result<OwnedFd> {
         // As containerd has it: in a pod of its own, a low port and an echo request are nobody's privilege.
         parameters.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
         parameters.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
+        // A pod must not say to the others on its bridge that it is the way to everywhere (CVE-2020-10749).
+        for which in ["all", "default"] {
+            parameters.insert(format!("net.ipv6.conf.{which}.accept_ra"), "0".to_owned());
+        }
     }
     parameters.extend(linux.sysctls.clone());
     for (name, value) in parameters {

@@ -192,7 +192,7 @@ impl Shim {
         while let Some(worker) = self.workers.get_mut(at) {
             let late = worker.due <= Instant::now();
             if late {
-                // What it has forked may hang as well, and hold the pipe.
+                // What it has forked may hang as well, and hold the pipe; what is in a container's group goes with it.
                 worker.kill();
             }
             let ended = match worker.result.read_to_end(&mut worker.said) {
@@ -254,6 +254,9 @@ impl Shim {
                 let pid = Pid::from_raw(pid);
                 let ended = self.ended.remove(&pid);
                 container.started(pid, ended.is_none());
+                if let Some(sandbox) = &self.sandbox {
+                    self.trees.die_together(&config::group(&container.spec, &sandbox.spec));
+                }
                 self.tell(&Answered::Event(container.happened()));
                 self.containers.add(container);
                 self.answer(id, Ok(Answer::Done));

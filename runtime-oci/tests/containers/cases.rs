@@ -51,6 +51,7 @@ cases![
     resources::memory_has_a_limit,
     resources::processes_have_a_limit,
     resources::processor_time_has_a_limit,
+    resources::a_program_has_as_many_descriptors_as_elsewhere,
     resources::an_idle_shim_is_small,
     survival::containers_outlive_the_agent,
     survival::a_killed_shim_takes_its_pod_with_it,
@@ -58,6 +59,7 @@ cases![
     survival::a_removed_directory_ends_the_shim,
     survival::a_killed_parent_of_shims_is_replaced,
     volumes::volumes_are_seen_and_kept_read_only,
+    volumes::a_working_directory_is_made_in_a_volume,
     volumes::a_link_in_a_volume_is_not_followed,
     volumes::what_a_container_writes_stays_its_own,
 ];

@@ -8,7 +8,6 @@ use coracle_runtime_oci::{OciRuntime, Options, cgroup};
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -32,13 +31,7 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        busybox(
-            &dir.path().join("layer"),
-            &[
-                "sh", "true", "false", "echo", "cat", "sleep", "id", "ls", "tail", "touch", "mount", "unshare", "ps", "hostname", "seq", "kill",
-                "readlink", "stty", "test", "grep", "env", "pwd", "wc", "mknod", "stat", "chmod", "su",
-            ],
-        );
+        coracle_tests::busybox::root(&dir.path().join("layer")).expect("a root file system");
         Self { runtime: runtime(dir.path()).await, dir: Arc::new(dir), seen: Default::default() }
     }
 
@@ -96,6 +89,7 @@ impl World {
             stdin: false,
             stdin_once: false,
             tty: false,
+            termination: coracle_runtime::Termination::default(),
         }
     }
 
@@ -205,21 +199,4 @@ pub fn shims(sandbox: &SandboxSpec) -> Vec<i32> {
                 .is_ok_and(|path| path.starts_with(&log) || path.to_string_lossy().contains(&sandbox.pod.uid))
     };
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(of_pod).collect()
-}
-
-fn busybox(root: &Path, applets: &[&str]) {
-    let from = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
-    let from = from.expect("busybox is missing: apt-get install busybox-static");
-    for dir in ["bin", "etc", "tmp", "proc", "sys", "dev", "home"] {
-        fs::create_dir_all(root.join(dir)).expect("a root file system");
-    }
-    fs::copy(from, root.join("bin/busybox")).expect("busybox");
-    for applet in applets {
-        symlink("busybox", root.join("bin").join(applet)).expect("a link");
-    }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/home:/bin/sh\n").expect("passwd");
-    fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\nlogs:x:4:web\n").expect("group");
-    fs::write(root.join("bin/data"), "no program\n").expect("data");
-    fs::write(root.join("bin/broken"), "no program either\n").expect("broken");
-    fs::set_permissions(root.join("bin/broken"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
 }

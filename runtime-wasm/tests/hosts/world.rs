@@ -140,6 +140,7 @@ impl World {
             stdin: false,
             stdin_once: false,
             tty: false,
+            termination: coracle_runtime::Termination::default(),
         }
     }
 

@@ -42,6 +42,7 @@ fn container(reference: &str) -> ContainerSpec {
         stdin: false,
         stdin_once: false,
         tty: false,
+        termination: crate::Termination::default(),
     }
 }
 

@@ -38,7 +38,10 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &impl Fn
 }
 
 async fn run(value: Value) -> Result<Option<String>, String> {
-    probe(&Container::default(), &serde_json::from_value(value).unwrap(), [127, 0, 0, 1].into()).await
+    let outcome = probe(&Container::default(), &serde_json::from_value(value).unwrap(), [127, 0, 0, 1].into(), None).await;
+    outcome.map_err(|why| match why {
+        Trouble::Failed(why) | Trouble::Unknown(why) => why,
+    })
 }
 
 fn always(answer: &'static str) -> impl Fn(&str) -> String {

@@ -10,6 +10,8 @@ use std::path::{Component, Path};
 
 /// Processes and threads of a pod: a pod that forks without end must not take the machine's.
 const PIDS: u64 = 16_384;
+/// The least priority of critical pods.
+const CRITICAL: i64 = 2_000_000_000;
 
 /// What the pod's containers share.
 pub fn sandbox(pod: &Pod) -> LinuxSandbox {
@@ -72,8 +74,13 @@ pub fn resources(pod: &Pod, container: &Container, memory: i64) -> Result<Resour
         memory_limit: quantity(limits.get("memory"))?.and_then(|q| u64::try_from(q.units()).ok()),
         cpu_limit_millis: quantity(limits.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
         cpu_request_millis: quantity(requests.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
-        oom_score_adj: oom_score(qos(pod), asked, memory),
+        oom_score_adj: oom_score(if node_critical(pod) { Qos::Guaranteed } else { qos(pod) }, asked, memory),
     })
+}
+
+/// What the node cannot do without goes last, whatever it asks for.
+fn node_critical(pod: &Pod) -> bool {
+    pod.spec.priority >= CRITICAL && pod.spec.priority_class_name == "system-node-critical"
 }
 
 /// kubelet's rule: guaranteed pods go last, best-effort ones first, others the earlier the less of the node's memory they asked for.

@@ -46,6 +46,11 @@ pub async fn processor_time_has_a_limit() {
     );
 }
 
+pub async fn a_program_has_as_many_descriptors_as_elsewhere() {
+    let world = World::new().await;
+    assert_eq!(world.shell("ulimit -Sn; ulimit -Hn", |_| ()).await.lines().next(), Some("1024"));
+}
+
 pub async fn an_idle_shim_is_small() {
     let world = World::new().await;
     let sandbox = world.pod(|_| ()).await;

@@ -29,6 +29,20 @@ pub async fn volumes_are_seen_and_kept_read_only() {
     assert_eq!(fs::read_to_string(shared.join("new")).unwrap(), "written\n");
 }
 
+pub async fn a_working_directory_is_made_in_a_volume() {
+    let world = World::new().await;
+    let volume = world.path("volumes/v");
+    fs::create_dir_all(&volume).unwrap();
+    let out = world
+        .shell("pwd; touch here", |spec| {
+            spec.working_dir = Some("/data/deep/er".into());
+            spec.mounts = vec![mount(volume.clone(), "/data", false)];
+        })
+        .await;
+    assert_eq!(out, "/data/deep/er");
+    assert!(volume.join("deep/er/here").exists());
+}
+
 /// CVE-2017-1002101 and CVE-2021-25741: what was a directory when it was checked is a link by now.
 pub async fn a_link_in_a_volume_is_not_followed() {
     let world = World::new().await;

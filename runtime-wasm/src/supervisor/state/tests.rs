@@ -45,6 +45,7 @@ pub fn start(name: &str, kind: Kind) -> Start {
         stdin: false,
         stdin_once: false,
         tty: false,
+        termination: coracle_runtime::Termination::default(),
     };
     let ports = if kind == Kind::Http { vec![80] } else { Vec::new() };
     Start { spec, kind, artifact: "a".into(), ports }

@@ -1,0 +1,302 @@
+//! Pods of OCI containers: a real image from a real registry, run as users of Kubernetes expect it.
+
+use anyhow::{Context, ensure};
+use coracle_tests::{Case, Cluster, Mode, Registry, Result, busybox, eventually, has, is_root, main as suite};
+use serde_json::{Value, json};
+use std::{process::ExitCode, sync::Mutex};
+
+const CASES: &[Case] = &[
+    ("a_deployment_from_a_registry", a_deployment_from_a_registry),
+    ("jobs_come_to_their_end", jobs_come_to_their_end),
+    ("probes_of_every_kind", probes_of_every_kind),
+    ("hooks_run_in_the_container", hooks_run_in_the_container),
+    ("what_cannot_start_says_why", what_cannot_start_says_why),
+    ("ends_are_told", ends_are_told),
+    ("configuration_is_updated_in_place", configuration_is_updated_in_place),
+    ("processes_and_files_are_a_containers_own", processes_and_files_are_a_containers_own),
+    ("nothing_is_left_of_a_deleted_pod", nothing_is_left_of_a_deleted_pod),
+    ("a_killed_shim_is_a_failed_container", a_killed_shim_is_a_failed_container),
+];
+
+/// Ended after the cases: what a static holds is never dropped.
+static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+
+fn main() -> ExitCode {
+    if !is_root() {
+        println!("SKIPPED, ALL OF THEM: containers need root, and this user is not.");
+        return ExitCode::SUCCESS;
+    }
+    let code = suite(Mode::Whole, CASES);
+    drop(REGISTRY.lock().map(|mut registry| registry.take()));
+    code
+}
+
+/// The image's name in the registry; pushed there once.
+fn image(cluster: &Cluster) -> Result<String> {
+    let mut held = REGISTRY.lock().map_err(|_| anyhow::anyhow!("another case failed while it started the registry"))?;
+    if held.is_none() {
+        let registry = Registry::start(&cluster.host, 5000)?;
+        let archive = busybox::archive(&cluster.dir(), "busybox:v1", &json!({ "Cmd": ["sh"], "Env": ["FROM=image"] }))?;
+        registry.push(&cluster.host, &archive, "busybox:v1")?;
+        *held = Some(registry);
+    }
+    Ok(format!("{}/busybox:v1", held.as_ref().context("no registry")?.address))
+}
+
+/// A pod with one container `main` that runs a shell script; `container` and `spec` are YAML flow for more of either.
+fn pod(cluster: &Cluster, ns: &str, name: &str, script: &str, container: &str, spec: &str) -> Result<String> {
+    let (image, script) = (image(cluster)?, Value::from(script));
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec:\n  terminationGracePeriodSeconds: 1\n{spec}  containers:\n  - {{name: main, image: '{image}', command: [sh, -c, {script}], {container}}}\n"
+    ))
+}
+
+fn status(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
+    Ok(cluster.get(&["-n", ns, "pod", name])?["status"].clone())
+}
+
+fn ready(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
+    cluster.kubectl(&["-n", ns, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"])?.ok()?;
+    cluster.kubectl(&["-n", ns, "get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()
+}
+
+fn finished(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
+    eventually(&format!("{name} has finished"), 60, || {
+        let status = status(cluster, ns, name)?;
+        ensure!(status["phase"] == "Succeeded" || status["phase"] == "Failed", "{status}");
+        Ok(status)
+    })
+}
+
+fn logs(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
+    cluster.kubectl(&["-n", ns, "logs", name])?.ok()
+}
+
+fn events(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
+    cluster.kubectl(&["-n", ns, "get", "events", "--field-selector", &format!("involvedObject.name={name}")])?.ok()
+}
+
+fn a_deployment_from_a_registry(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("deployed")?;
+    let image = image(cluster)?;
+    cluster.apply(&format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: {ns}}}\nspec:\n  replicas: 2\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        image: '{image}'\n        command: [sh, -c, 'echo serving as $(NAME); mkdir /www; hostname > /www/index.html; exec httpd -f -p 8080 -h /www']\n        env: [{{name: NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}]\n        readinessProbe: {{exec: {{command: [wget, -qO-, 'http://localhost:8080/']}}, periodSeconds: 1}}\n"
+    ))?;
+    cluster.kubectl(&["-n", &ns, "rollout", "status", "deployment/web", "--timeout=90s"])?.ok()?;
+    let pods = cluster.get(&["-n", &ns, "pods", "-l", "app=web"])?;
+    let pods = pods["items"].as_array().context("no list")?;
+    ensure!(pods.len() == 2, "{pods:?}");
+    for pod in pods {
+        let (name, ip) = (pod["metadata"]["name"].as_str().unwrap_or_default(), pod["status"]["podIP"].as_str().unwrap_or_default());
+        ensure!(cluster.host.get(&format!("http://{ip}:8080/"))?.trim() == name);
+        ensure!(logs(cluster, &ns, name)? == format!("serving as {name}\n"));
+        ensure!(pod["status"]["containerStatuses"][0]["imageID"].as_str().is_some_and(|id| id.contains("@sha256:")), "{pod}");
+    }
+    Ok(())
+}
+
+fn jobs_come_to_their_end(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("jobs")?;
+    let image = image(cluster)?;
+    cluster.apply(&format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: sum, namespace: {ns}}}\nspec:\n  template:\n    spec:\n      restartPolicy: Never\n      containers: [{{name: main, image: '{image}', command: [sh, -c, 'echo $((6 * 7)) $FROM']}}]\n"
+    ))?;
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=complete", "job/sum", "--timeout=60s"])?.ok()?;
+    ensure!(cluster.kubectl(&["-n", &ns, "logs", "job/sum"])?.ok()? == "42 image\n");
+    Ok(())
+}
+
+fn probes_of_every_kind(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("probes")?;
+    let serve = "mkdir /www; touch /www/here /tmp/well; exec httpd -f -p 8080 -h /www";
+    let often = "periodSeconds: 1, failureThreshold: 30";
+    let probes = format!(
+        "startupProbe: {{exec: {{command: [test, -f, /tmp/well]}}, {often}}}, readinessProbe: {{httpGet: {{path: /here, port: 8080}}, {often}}}, livenessProbe: {{tcpSocket: {{port: 8080}}, {often}}}"
+    );
+    pod(cluster, &ns, "well", serve, &probes, "")?;
+    ready(cluster, &ns, "well")?;
+    let failing = "livenessProbe: {exec: {command: [sh, -c, 'echo feeling bad; exit 3']}, periodSeconds: 1, failureThreshold: 1}";
+    pod(cluster, &ns, "dying", "sleep 1000", failing, "")?;
+    let slow = "readinessProbe: {exec: {command: [sleep, '100']}, periodSeconds: 1, timeoutSeconds: 1}";
+    pod(cluster, &ns, "slow", "sleep 1000", slow, "")?;
+    let lost = "readinessProbe: {exec: {command: [no-such-program]}, periodSeconds: 1}";
+    pod(cluster, &ns, "lost", "sleep 1000", lost, "")?;
+    let grpc = "readinessProbe: {grpc: {port: 9999}, periodSeconds: 1}";
+    pod(cluster, &ns, "mute", "sleep 1000", grpc, "")?;
+    for (name, words) in [
+        ("dying", &["Unhealthy", "Liveness probe failed: feeling bad", "Container main failed liveness probe, will be restarted"][..]),
+        ("slow", &["Readiness probe failed: command timed out: \"sleep 100\" timed out after 1s"]),
+        ("lost", &["Readiness probe errored and resulted in unknown state", "executable file not found in $PATH"]),
+        ("mute", &["Readiness probe failed: timeout: failed to connect service"]),
+    ] {
+        eventually("events of the probe", 60, || has(&events(cluster, &ns, name)?, words))?;
+    }
+    eventually("the restart", 60, || {
+        let status = status(cluster, &ns, "dying")?;
+        ensure!(status["containerStatuses"][0]["restartCount"].as_u64() >= Some(1), "{status}");
+        Ok(())
+    })?;
+    for name in ["slow", "lost", "mute"] {
+        let status = status(cluster, &ns, name)?;
+        ensure!(status["containerStatuses"][0]["ready"] == false && status["containerStatuses"][0]["restartCount"] == 0, "{status}");
+    }
+    Ok(())
+}
+
+fn hooks_run_in_the_container(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("hooks")?;
+    let spec = "  volumes: [{name: shared, emptyDir: {}}]\n";
+    let mount = "volumeMounts: [{name: shared, mountPath: /shared}]";
+    let hook = "lifecycle: {postStart: {exec: {command: [sh, -c, 'echo begun > /shared/begun']}}}";
+    pod(
+        cluster,
+        &ns,
+        "begun",
+        "until test -f /shared/begun; do sleep 0.05; done; cat /shared/begun",
+        &format!("{mount}, {hook}"),
+        &format!("  restartPolicy: Never\n{spec}"),
+    )?;
+    ensure!(finished(cluster, &ns, "begun")?["phase"] == "Succeeded");
+    ensure!(logs(cluster, &ns, "begun")? == "begun\n");
+    pod(cluster, &ns, "bad", "sleep 1000", "lifecycle: {postStart: {exec: {command: ['false']}}}", "")?;
+    eventually("the failed hook", 60, || has(&events(cluster, &ns, "bad")?, &["FailedPostStartHook", "PostStartHook failed"]))?;
+    let last = "lifecycle: {preStop: {exec: {command: [sh, -c, 'echo stopping > /proc/1/fd/1; exit 1']}}}";
+    pod(cluster, &ns, "last", "trap 'exit 0' TERM; while :; do sleep 0.1; done", last, "")?;
+    ready(cluster, &ns, "last")?;
+    let following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "last"]).stdout(std::process::Stdio::piped()).spawn()?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "last", "--timeout=30s"])?.ok()?;
+    let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
+    ensure!(text.contains("stopping"), "{text:?}");
+    has(&events(cluster, &ns, "last")?, &["FailedPreStopHook", "PreStopHook failed"])
+}
+
+fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("reasons")?;
+    let image = image(cluster)?;
+    for (name, command) in [("missing", "/no/such/program"), ("broken", "broken")] {
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec: {{restartPolicy: Never, containers: [{{name: main, image: '{image}', command: ['{command}']}}]}}\n"
+        ))?;
+        let ended = finished(cluster, &ns, name)?;
+        let ended = &ended["containerStatuses"][0]["state"]["terminated"];
+        ensure!(ended["reason"] == "StartError" && ended["exitCode"] == 128, "{ended}");
+        let wanted = if name == "missing" { "no such file or directory" } else { "exec format error" };
+        ensure!(ended["message"].as_str().is_some_and(|message| message.contains(wanted)), "{ended}");
+    }
+    pod(cluster, &ns, "root", "true", "securityContext: {runAsNonRoot: true}", "")?;
+    eventually("why it waits", 60, || {
+        let status = status(cluster, &ns, "root")?;
+        let container = &status["containerStatuses"][0];
+        ensure!(container["state"]["waiting"]["reason"] == "CreateContainerConfigError" && container["restartCount"] == 0, "{status}");
+        has(container["state"]["waiting"]["message"].as_str().unwrap_or_default(), &["container has runAsNonRoot and image will run as root"])
+    })
+}
+
+fn ends_are_told(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("ends")?;
+    let never = "  restartPolicy: Never\n";
+    pod(cluster, &ns, "greedy", "tail /dev/zero", "resources: {limits: {memory: 16Mi}}", never)?;
+    pod(cluster, &ns, "words", "echo -n last words > /dev/termination-log; exit 7", "", never)?;
+    pod(cluster, &ns, "noisy", "echo to the log; exit 8", "terminationMessagePolicy: FallbackToLogsOnError", never)?;
+    pod(cluster, &ns, "other", "echo -n there > /tmp/end", "terminationMessagePath: /tmp/end, securityContext: {runAsUser: 1234}", never)?;
+    for (name, code, reason, message) in [
+        ("greedy", 137, "OOMKilled", None),
+        ("words", 7, "Error", Some("last words")),
+        ("noisy", 8, "Error", Some("to the log\n")),
+        ("other", 0, "Completed", Some("there")),
+    ] {
+        let status = finished(cluster, &ns, name)?;
+        let ended = &status["containerStatuses"][0]["state"]["terminated"];
+        ensure!(ended["exitCode"] == code && ended["reason"] == reason && ended["message"].as_str() == message, "{name}: {ended}");
+    }
+    Ok(())
+}
+
+fn configuration_is_updated_in_place(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("updates")?;
+    cluster.kubectl(&["-n", &ns, "create", "cm", "settings", "--from-literal=color=blue"])?.ok()?;
+    let script = "last=; while :; do now=$(cat /settings/color); test \"$now\" = \"$last\" || echo $now; last=$now; sleep 0.1; done";
+    let spec = "  volumes: [{name: settings, configMap: {name: settings}}]\n";
+    pod(cluster, &ns, "watcher", script, "volumeMounts: [{name: settings, mountPath: /settings}]", spec)?;
+    ready(cluster, &ns, "watcher")?;
+    cluster.kubectl(&["-n", &ns, "patch", "cm", "settings", "-p", r#"{"data":{"color":"green"}}"#])?.ok()?;
+    eventually("the update", 60, || {
+        let text = logs(cluster, &ns, "watcher")?;
+        ensure!(text == "blue\ngreen\n", "{text:?}");
+        Ok(())
+    })
+}
+
+fn processes_and_files_are_a_containers_own(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("own")?;
+    let never = "  restartPolicy: Never\n";
+    pod(cluster, &ns, "alone", "echo pid $$; ps -o pid | wc -l; touch /x || echo refused", "securityContext: {readOnlyRootFilesystem: true}", never)?;
+    finished(cluster, &ns, "alone")?;
+    let text = logs(cluster, &ns, "alone")?;
+    // The shell, ps, wc and the title.
+    ensure!(text.starts_with("pid 1\n4\n") && text.contains("refused"), "{text}");
+    let image = image(cluster)?;
+    let shared = "  restartPolicy: Never\n  shareProcessNamespace: true\n";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: shared, namespace: {ns}}}\nspec:\n  terminationGracePeriodSeconds: 1\n{shared}  containers:\n  - {{name: main, image: '{image}', command: [sh, -c, 'until ps -o args | grep -q \"^sleep 4321\"; do sleep 0.1; done; echo seen; ls /proc/1/root/etc || echo nothing']}}\n  - {{name: other, image: '{image}', command: [sleep, '4321']}}\n"
+    ))?;
+    eventually("one container sees the other", 60, || {
+        let text = cluster.kubectl(&["-n", &ns, "logs", "shared", "-c", "main"])?.ok()?;
+        has(&text, &["seen\n", "nothing\n"])
+    })
+}
+
+/// Where anything of that pod is left: processes, control groups, mounts, directories.
+fn left(cluster: &Cluster, uid: &str) -> Vec<String> {
+    let find = |words: &[&str]| cluster.host.run(words[0], &words[1..]).map(|output| output.stdout).unwrap_or_default();
+    let mut left: Vec<String> =
+        find(&["find", "/sys/fs/cgroup", "-name", &format!("*{uid}*"), "-maxdepth", "5"]).lines().map(str::to_owned).collect();
+    left.extend(find(&["grep", uid, "/proc/mounts"]).lines().map(str::to_owned));
+    left.extend(
+        find(&["find", &cluster.data_dir().display().to_string(), "-maxdepth", "2", "-name", &format!("*{uid}*")]).lines().map(str::to_owned),
+    );
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = |name: &str| std::fs::read_link(entry.path().join(name)).map(|path| path.display().to_string()).unwrap_or_default();
+        left.extend(["fd/2", "root", "cwd"].map(path).into_iter().filter(|path| path.contains(uid)));
+    }
+    left
+}
+
+fn nothing_is_left_of_a_deleted_pod(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("left")?;
+    let spec = "  shareProcessNamespace: true\n  volumes: [{name: memory, emptyDir: {medium: Memory}}]\n";
+    let devices = || cluster.host.run("ip", &["-br", "link"])?.ok();
+    pod(cluster, &ns, "gone", "sleep 1000 & sleep 1000", "volumeMounts: [{name: memory, mountPath: /memory}]", spec)?;
+    let ip = ready(cluster, &ns, "gone")?;
+    let uid = cluster.get(&["-n", &ns, "pod", "gone"])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    ensure!(!left(cluster, &uid).is_empty(), "while it runs there is something");
+    ensure!(devices()?.contains("veth") || devices()?.contains('@'), "{}", devices()?);
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "gone", "--timeout=30s"])?.ok()?;
+    eventually("nothing of the pod", 60, || {
+        let left = left(cluster, &uid);
+        ensure!(left.is_empty(), "{left:?}");
+        ensure!(!cluster.host.run("ip", &["route", "get", &ip])?.stdout.contains("veth"));
+        Ok(())
+    })
+}
+
+fn a_killed_shim_is_a_failed_container(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("shims")?;
+    pod(cluster, &ns, "lost", "sleep 1000", "", "")?;
+    ready(cluster, &ns, "lost")?;
+    let uid = cluster.get(&["-n", &ns, "pod", "lost"])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let shim = std::fs::read_dir("/proc")?.flatten().find(|entry| {
+        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == "coracle-shim")
+            && std::fs::read_link(entry.path().join("fd/2")).is_ok_and(|path| path.display().to_string().contains(&uid))
+    });
+    let shim = shim.context("no shim")?;
+    cluster.host.run("kill", &["-KILL", &shim.file_name().to_string_lossy()])?.ok()?;
+    eventually("it runs again in a new sandbox", 60, || {
+        let status = status(cluster, &ns, "lost")?;
+        let container = &status["containerStatuses"][0];
+        ensure!(container["restartCount"] == 1 && container["ready"] == true, "{status}");
+        ensure!(container["lastState"]["terminated"]["exitCode"] == 137, "{status}");
+        Ok(())
+    })?;
+    has(&events(cluster, &ns, "lost")?, &["SandboxChanged"])
+}
