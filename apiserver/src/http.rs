@@ -7,9 +7,11 @@ pub mod accept;
 mod begun;
 mod compress;
 mod connection;
+mod counted;
 mod discovery;
 mod encode;
 pub mod fairness;
+mod health;
 pub mod inflight;
 pub mod list;
 mod openapi;
@@ -39,10 +41,15 @@ use coracle_api::{
     registry::{Resource, ResourceRef},
     status::Status,
 };
+use counted::Counted;
 use http::{HeaderMap, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use route::{Route, Target};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::OwnedSemaphorePermit;
 use upgrade::Upgrade;
 
@@ -97,19 +104,20 @@ async fn accepted(
     body: hyper::body::Incoming,
     told: &mut told::Told,
 ) -> Result<Response<HttpBody>, Status> {
-    let upgrade = Upgrade::of(parts);
+    let (began, upgrade) = (Instant::now(), Upgrade::of(parts));
     let (path, raw_query) = (parts.uri.path(), parts.uri.query().unwrap_or(""));
     let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref() };
     let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
     let long = is_long_running(core, call, &route);
     let asked = attributes(call, &route);
+    let counted = Counted::new(core, call, &route, &asked, began, long);
     let user = authenticate(core, peer, call.headers).await;
     told.begin(user.as_deref().unwrap_or(&User::default()), &asked);
     let work = async {
         let user = core.auth.impersonate(&user?, wanted_user(call.headers)?)?;
         let (judged, turn) = core.inflight.enter(&user, &asked).await;
         let held = async {
-            let turn = turn?;
+            let (turn, _one) = (turn?, counted.under_way(core));
             let place = if long { Some(core.inflight.stream()?) } else { None };
             let (bytes, _room) = content(core, call, body).await?;
             told.request(&bytes);
@@ -126,7 +134,7 @@ async fn accepted(
         Err(status) => (fairness::Judged::default(), Err(status)),
     };
     told.judged(judged);
-    told.done(answer, long).await
+    counted.answered(core, told.done(answer, long).await)
 }
 
 /// An answer that is written as it is read (a list) keeps its turn until that is done, but no longer than a request may take: a slow reader is no work.
@@ -352,9 +360,42 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
             None => Err(handle::no_such_path()),
         };
     };
+    let mut target = target;
+    let (request, wanted) = match prepared(core, &user, call, &mut target, (&row, verb), query, body) {
+        Ok(prepared) => prepared,
+        Err(status) => {
+            // How to ask is told to those who may.
+            let Target { subresource, namespace, name, .. } = &target;
+            let (group, version, resource) = (&*row.group, &*row.version, &*row.plural);
+            core.authorize(
+                &user,
+                &Attributes { verb: verb.as_str(), group, version, resource, subresource, namespace, name, ..Attributes::default() },
+            )?;
+            return Err(status);
+        }
+    };
+    let answer = core.handle(request).await?;
+    let mut response = respond::answer(core, &row, &wanted, answer)?;
+    if let Some(deprecation) = &row.deprecation {
+        crate::audit::annotate("k8s.io/deprecated", || "true".into());
+        respond::warn(&mut response, &[deprecation.to_string()]);
+    }
+    Ok(response)
+}
+
+/// What the pipeline is asked, and how it shall be answered. Takes the target's texts once nothing can be wrong any more.
+fn prepared(
+    core: &Core,
+    user: &Arc<User>,
+    call: Call<'_>,
+    target: &mut Target,
+    (row, verb): (&ResourceRef, Verb),
+    query: Vec<(String, String)>,
+    body: Bytes,
+) -> Result<(Request, respond::Wanted), Status> {
     let proxied = matches!(target.subresource.as_str(), "log" | "proxy" | "exec" | "attach" | "portforward");
     let accept_header = text(call.headers, header::ACCEPT).filter(|_| !proxied);
-    let offer = offer(core, &row, &target.subresource, verb);
+    let offer = offer(core, row, &target.subresource, verb);
     let accepted = match verb {
         Verb::Watch => accept::negotiate_stream(accept_header, offer)?,
         _ => accept::negotiate(accept_header, offer)?,
@@ -366,44 +407,30 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
             _ => handle::no_such_path(),
         });
     }
+    let include = query.iter().find(|(key, _)| key == "includeObject").map(|(_, value)| value.as_str());
     let wanted = respond::Wanted {
         accepted,
-        include: if accepted.shape == accept::Shape::Table { table::Include::of(param("includeObject"))? } else { table::Include::Metadata },
+        include: if accepted.shape == accept::Shape::Table { table::Include::of(include)? } else { table::Include::Metadata },
     };
-    let write = write_options(&user, verb, &query, call.headers)?;
+    let write = write_options(user, verb, &query, call.headers)?;
     let content_type = text(call.headers, header::CONTENT_TYPE).unwrap_or("").to_string();
     let body = match verb {
         Verb::Patch if !proxied => Body::Patch { kind: patch_kind(&content_type)?, bytes: body },
         Verb::Get | Verb::List | Verb::Watch => Body::None,
         _ => Body::Raw { content_type, bytes: body },
     };
-    let parts = HttpParts {
+    let Target { subresource, namespace, name, rest, .. } = std::mem::take(target);
+    let parts = || HttpParts {
         method: call.method.clone(),
         headers: call.headers.clone(),
-        rest: target.rest,
+        rest,
         raw_query: call.raw_query.to_string(),
         upgrade: call.upgrade.cloned(),
     };
-    let http = (!target.subresource.is_empty()).then(|| Arc::new(parts));
-    let request = Request {
-        user,
-        verb,
-        resource: row.clone(),
-        subresource: target.subresource.into(),
-        namespace: target.namespace,
-        name: target.name,
-        query,
-        write,
-        body,
-        http,
-    };
-    let answer = core.handle(request).await?;
-    let mut response = respond::answer(core, &row, &wanted, answer)?;
-    if let Some(deprecation) = &row.deprecation {
-        crate::audit::annotate("k8s.io/deprecated", || "true".into());
-        respond::warn(&mut response, &[deprecation.to_string()]);
-    }
-    Ok(response)
+    let http = (!subresource.is_empty()).then(|| Arc::new(parts()));
+    let request =
+        Request { user: user.clone(), verb, resource: row.clone(), subresource: subresource.into(), namespace, name, query, write, body, http };
+    Ok((request, wanted))
 }
 
 /// What a resource can answer with: tables and metadata where objects are stored, protobuf where its kinds have one.

@@ -18,6 +18,7 @@ pub mod pipeline;
 pub mod quota;
 pub mod resources;
 pub mod tasks;
+pub mod telemetry;
 pub mod view;
 pub mod webhook;
 

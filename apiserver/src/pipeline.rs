@@ -255,6 +255,8 @@ pub struct Core {
     pub audit: Option<crate::audit::Log>,
     /// How much is worked on at once.
     pub inflight: crate::http::inflight::Limits,
+    /// What is told to monitoring.
+    pub telemetry: crate::telemetry::Telemetry,
     /// Cancelled when the server stops: streams end, so that clients reconnect elsewhere.
     pub stopping: CancellationToken,
     /// Set once by the node sessions when they start.

@@ -16,6 +16,7 @@ use coracle_apiserver::{
     nodes::{self, Call, ServeCall, Sessions},
     pipeline::{Config, Core},
     resources,
+    telemetry::Telemetry,
 };
 use coracle_link::{
     pki::{self, Authority, Identity},
@@ -92,6 +93,9 @@ pub enum Error {
     /// The audit log's file.
     #[error("cannot write the audit log: {0}")]
     Audit(std::io::Error),
+    /// What is told to monitoring.
+    #[error("cannot count: {0}")]
+    Telemetry(#[from] coracle_apiserver::telemetry::Error),
     /// Certificates.
     #[error(transparent)]
     Pki(#[from] pki::Error),
@@ -165,7 +169,8 @@ impl Control {
                 ca_pem: ca_pem.clone(),
                 api_addr,
             },
-            inflight: http::inflight::Limits::new(options.settings.seats),
+            inflight: http::inflight::Limits::new(options.settings.seats)?,
+            telemetry: Telemetry::new()?,
             audit: options.settings.audit.clone().map(audit::Log::open).transpose().map_err(Error::Audit)?,
             stopping: tasks.token().clone(),
             nodes: OnceLock::new(),

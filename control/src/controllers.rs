@@ -124,5 +124,5 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(volume_protection::VolumeProtection::new(&context)),
         Box::new(unserved::Unserved::new(&context)),
     ];
-    runner::start(client.store(), controllers, tasks);
+    runner::start(client.store(), &client.core().telemetry.queues, controllers, tasks);
 }

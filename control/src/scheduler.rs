@@ -18,19 +18,23 @@ pub mod term;
 pub mod volumes;
 
 use self::{
-    engine::Engine,
+    engine::{Decision, Engine},
     perform::{Ended, perform},
+    pod::Pod,
     profile::Profile,
 };
 use crate::controllers::{Clock, identity};
-use coracle_apiserver::{Tasks, client::Client};
+use coracle_apiserver::{Tasks, client::Client, telemetry, view::parse};
 use coracle_store::{Change, Error, Object, Scope, Store, Watch};
 use futures::{
     StreamExt,
     future::BoxFuture,
     stream::{BoxStream, FuturesUnordered, SelectAll, select_all, unfold},
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Decisions that are carried out at once.
 const PARALLEL: usize = 128;
@@ -72,18 +76,38 @@ fn watch(store: &Store, engine: &mut Engine) -> Changes {
     }))
 }
 
+/// Counts what was decided. A pod that waits for something that is being done for it was not placed yet, and did not fail.
+fn tell(told: &telemetry::Scheduler, decision: &Decision, took: Duration) {
+    let (pod, result) = match decision {
+        Decision::Bind { pod, .. } => (pod, telemetry::Placing::Scheduled),
+        Decision::Unschedulable { pod, .. } => (pod, telemetry::Placing::Unschedulable),
+        Decision::Preempt { pod, .. } => {
+            told.preemptions.inc();
+            (pod, telemetry::Placing::Unschedulable)
+        }
+        Decision::Prepare { .. } => return,
+    };
+    if let Ok(pod) = parse::<Pod<'_>>(pod) {
+        told.placed(pod.scheduler(), result, took);
+    }
+}
+
 async fn run(client: Client, clock: Clock, profiles: Arc<[Profile]>) {
     let store = client.store().clone();
+    let told = &client.core().telemetry.scheduler;
     let mut engine = Engine::new(profiles);
     let mut watches = watch(&store, &mut engine);
     let mut running: FuturesUnordered<BoxFuture<'_, Ended>> = FuturesUnordered::new();
     loop {
         let snapshot = store.snapshot();
         while running.len() < PARALLEL {
-            let Some(decision) = engine.decide(&snapshot, Instant::now()) else { break };
+            let began = Instant::now();
+            let Some(decision) = engine.decide(&snapshot, began) else { break };
+            tell(told, &decision, began.elapsed());
             running.push(Box::pin(perform(&client, &clock, decision)));
         }
         drop(snapshot);
+        told.pending(engine.pending());
         let due = if running.len() < PARALLEL { engine.next_due() } else { None };
         let timer = async {
             match due {

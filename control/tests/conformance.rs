@@ -38,8 +38,12 @@ mod reading;
 mod replica_sets;
 #[path = "conformance/scheduling.rs"]
 mod scheduling;
+#[path = "webhooks/server.rs"]
+mod server;
 #[path = "conformance/stateful_sets.rs"]
 mod stateful_sets;
+#[path = "conformance/versions.rs"]
+mod versions;
 
 use cluster::{Answer, Cluster, Events, Peer};
 use serde_json::{Value, json};
@@ -60,6 +64,7 @@ async fn kinds_of_ones_own() {
     let mut admin = cluster.admin().await;
     definitions::all(&mut admin).await;
     openapi::all(&mut admin).await;
+    versions::all(&cluster).await;
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 

@@ -40,6 +40,7 @@ async fn told() {
     reviews_know_selectors(&cluster).await;
     nodes_may_what_is_theirs(&cluster).await;
     let ids = audited(&cluster).await;
+    monitoring_is_told(&cluster).await;
     // The log is whole once the control plane has stopped.
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
     let text = std::fs::read_to_string(&path).expect("the log");
@@ -188,6 +189,67 @@ async fn nodes_may_what_is_theirs(cluster: &Cluster) {
         let answer = review(cluster, "system:node:n1", &["system:nodes"], attributes).await;
         assert_eq!(answer.body["status"]["allowed"], allowed, "{verb} {resource}/{subresource} {name}");
     }
+}
+
+/// The value of a sample whose labels contain these.
+fn sample(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let of =
+        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label));
+    text.lines().find(of)?.rsplit(' ').next()?.parse().ok()
+}
+
+async fn monitoring_is_told(cluster: &Cluster) {
+    let mut nobody = cluster.nobody().await;
+    assert_eq!(nobody.get("/metrics").await.code, 403);
+    let mut monitor = as_user(cluster, &[("impersonate-user", "prometheus"), ("impersonate-group", "system:monitoring")]).await;
+    let mut admin = cluster.admin().await;
+    assert_eq!(admin.get("/api/v1/namespaces/default/nothings/made-up").await.code, 404);
+    let watching = admin.watch("/api/v1/namespaces/default/secrets?watch=1").await;
+    let told = monitor.get("/metrics").await;
+    assert_eq!((told.code, told.header("content-type")), (200, "text/plain; version=0.0.4"));
+    let text = String::from_utf8(told.bytes.to_vec()).expect("text");
+    let at_least = |least: f64, name: &str, labels: &[&str]| {
+        let value = sample(&text, name, labels);
+        assert!(value.is_some_and(|value| value >= least), "{name} {labels:?}: {value:?}");
+    };
+    let maps = ["resource=\"configmaps\"", "group=\"\"", "version=\"v1\"", "component=\"apiserver\"", "dry_run=\"\""];
+    at_least(4.0, "apiserver_request_total", &[&maps[..], &["verb=\"POST\"", "code=\"201\"", "scope=\"resource\""]].concat());
+    at_least(1.0, "apiserver_request_total", &[&maps[..], &["verb=\"LIST\"", "code=\"200\"", "scope=\"namespace\""]].concat());
+    at_least(4.0, "apiserver_request_duration_seconds_count", &[&maps[..], &["verb=\"POST\""]].concat());
+    at_least(1.0, "apiserver_request_duration_seconds_bucket", &["le=\"+Inf\"", "verb=\"WATCH\"", "resource=\"configmaps\""]);
+    at_least(1.0, "apiserver_longrunning_requests", &["verb=\"WATCH\"", "resource=\"secrets\""]);
+    at_least(1.0, "apiserver_current_inflight_requests", &["request_kind=\"readOnly\""]);
+    at_least(1.0, "apiserver_request_total", &["subresource=\"/metrics\"", "code=\"403\""]);
+    at_least(1.0, "apiserver_request_total", &["verb=\"GET\"", "resource=\"\"", "code=\"404\"", "scope=\"resource\""]);
+    assert!(!text.contains("nothings"), "what clients make up is no label");
+    at_least(1.0, "apiserver_flowcontrol_rejected_requests_total", &["priority_level=\"nothing\"", "flow_schema=\"crowd\"", "reason=\"queue-full\""]);
+    at_least(1.0, "apiserver_flowcontrol_dispatched_requests_total", &["priority_level=\"exempt\"", "flow_schema=\"exempt\""]);
+    at_least(1.0, "apiserver_flowcontrol_nominal_limit_seats", &["priority_level=\"global-default\""]);
+    at_least(1.0, "apiserver_flowcontrol_current_executing_requests", &["flow_schema=\"global-default\""]);
+    at_least(1.0, "workqueue_adds_total", &["name=\"namespace-controller\""]);
+    at_least(0.0, "workqueue_depth", &["name=\"deployment-controller\""]);
+    at_least(1.0, "workqueue_work_duration_seconds_count", &["name=\"service-account-controller\""]);
+    at_least(0.0, "scheduler_pending_pods", &["queue=\"unschedulable\""]);
+    at_least(4.0, "apiserver_resource_objects", &["group=\"\"", "resource=\"configmaps\""]);
+    at_least(1.0, "coracle_store_log_commits_total", &[]);
+    at_least(1.0, "process_resident_memory_bytes", &[]);
+    at_least(1.0, "kubernetes_build_info", &["major=\"1\""]);
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok()), "{line}");
+    }
+    drop(watching);
+
+    let mut raw = async |path: &str| (admin.raw("GET", path, "", "", "").await.status().as_u16(), admin.text(path, "").await);
+    assert_eq!(raw("/livez").await, (200, "ok".into()));
+    assert_eq!(raw("/livez?verbose").await, (200, "[+]ping ok\n[+]log ok\n[+]etcd ok\nlivez check passed\n".into()));
+    assert_eq!(raw("/readyz/etcd").await, (200, "ok".into()));
+    let some = raw("/readyz?verbose&exclude=etcd&exclude=nothing").await;
+    assert!(
+        some.1.contains("[+]etcd excluded: ok\n") && some.1.contains("no matches for \"nothing\"") && some.1.ends_with("readyz check passed\n"),
+        "{some:?}"
+    );
+    assert_eq!(raw("/readyz/nothing").await.0, 404);
+    assert_eq!((nobody.get("/readyz").await.code, nobody.get("/readyz/etcd").await.code), (200, 403), "one by one is for monitoring");
 }
 
 /// Requests that the log is looked through for.

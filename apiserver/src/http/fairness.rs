@@ -5,19 +5,25 @@
 //! sharding is needed to keep flows apart; and a request takes one seat. Levels lend each other seats as upstream's do
 //! ([`lending`]). A watch holds its seat until it begins.
 
+pub mod counts;
 pub mod gate;
 pub mod lending;
 pub mod rules;
 
 use self::{
+    counts::{Counts, Why},
     gate::{Answer, Gate, Room},
     lending::{Demand, Remembered},
     rules::{Level, Rules},
 };
-use crate::auth::{Attributes, User};
+use crate::{
+    auth::{Attributes, User},
+    telemetry::requests::One,
+};
 use coracle_api::status::{Details, Status};
 use coracle_store::{Error, Scope, Store};
 use parking_lot::{Mutex, RwLock};
+use prometheus::proto::MetricFamily;
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
@@ -51,11 +57,13 @@ pub struct Seat {
     of: Weak<Seats>,
     /// Whether seats bound its level.
     pub counts: bool,
+    #[allow(dead_code, reason = "counted while it is held")]
+    told: Option<One>,
 }
 
 impl Seat {
     fn of(seats: &Arc<Seats>, exempt: bool) -> Self {
-        Self { of: Arc::downgrade(seats), counts: !exempt }
+        Self { of: Arc::downgrade(seats), counts: !exempt, told: None }
     }
 }
 
@@ -88,6 +96,31 @@ impl Drop for Waiting<'_> {
         // A seat that came this moment goes back with its channel, before the queue is locked.
         if self.receiver.take().is_some() {
             self.seats.0.lock().count(|gate| gate.forget(self.flow, oneshot::Sender::is_closed));
+        }
+    }
+}
+
+/// Counts who goes away while waiting.
+struct Gone<'w> {
+    counts: &'w Counts,
+    level: &'w str,
+    schema: &'w str,
+    began: Instant,
+    waits: bool,
+}
+
+impl Gone<'_> {
+    /// It is still there, after so long.
+    fn stays(mut self) -> Duration {
+        self.waits = false;
+        self.began.elapsed()
+    }
+}
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.counts.refused(self.level, self.schema, Why::Gone, self.began.elapsed());
         }
     }
 }
@@ -153,12 +186,29 @@ pub struct Fairness {
     seats: Mutex<HashMap<Arc<str>, Arc<Seats>>>,
     /// All seats there are.
     total: usize,
+    counts: Counts,
 }
 
 impl Fairness {
     /// With so many seats, shared among the levels.
-    pub fn new(total: usize) -> Self {
-        Self { rules: RwLock::default(), seats: Mutex::default(), total }
+    ///
+    /// # Errors
+    /// As [`Counts::new`].
+    pub fn new(total: usize) -> Result<Self, prometheus::Error> {
+        Ok(Self { rules: RwLock::default(), seats: Mutex::default(), total, counts: Counts::new()? })
+    }
+
+    /// What was counted, and the seats as they are.
+    ///
+    /// # Errors
+    /// As [`Counts::families`].
+    pub fn families(&self) -> Result<Vec<MetricFamily>, prometheus::Error> {
+        let of = |(name, seats): (&Arc<str>, &Arc<Seats>)| {
+            let lending::Level { span, limit, .. } = seats.0.lock().level;
+            counts::Limits { level: name.to_string(), seats: [span.nominal, span.least, span.most, limit] }
+        };
+        let limits: Vec<counts::Limits> = self.seats.lock().iter().map(of).collect();
+        self.counts.families(&limits)
     }
 
     /// Reads the rules that are stored.
@@ -245,23 +295,37 @@ impl Fairness {
     /// 429 when the level is full, or no seat came free in time.
     pub async fn enter(&self, user: &User, asked: &Attributes<'_>) -> (Judged, Result<Option<Seat>, Status>) {
         let rules = Arc::clone(&self.rules.read());
-        let Some((judged, level, flow)) = rules.judge(user, asked) else { return (Judged::default(), Ok(None)) };
+        let Some((judged, schema, level, flow)) = rules.judge(user, asked) else { return (Judged::default(), Ok(None)) };
         let seats = self.seats.lock().get(level).cloned();
         let Some(seats) = seats else { return (judged, Ok(None)) };
         let exempt = rules.levels.get(level).is_some_and(|level| level.exempt);
+        let refused = |why: Why, waited: Duration| {
+            self.counts.refused(level, schema, why, waited);
+            Err(too_many())
+        };
         let (sender, receiver) = oneshot::channel();
         let answer = seats.0.lock().count(|gate| gate.ask(&flow, sender));
+        let mut waited = Duration::ZERO;
         let seat = match answer {
             Answer::Now => Ok(Some(Seat::of(&seats, exempt))),
-            Answer::Full => Err(too_many()),
+            Answer::Full => refused(Why::Full, waited),
             Answer::Wait => {
+                let (_one, began) = (self.counts.waits(level, schema), Instant::now());
+                let gone = Gone { counts: &self.counts, level, schema, began, waits: true };
                 let mut waiting = Waiting { seats: &seats, flow: &flow, receiver: Some(receiver) };
-                match tokio::time::timeout(WAIT, waiting.seat()).await {
+                let came = tokio::time::timeout(WAIT, waiting.seat()).await;
+                waited = gone.stays();
+                match came {
                     Ok(seat) => Ok(seat),
-                    Err(_) => Err(too_many()),
+                    Err(_) => refused(Why::Late, waited),
                 }
             }
         };
+        let told = |mut seat: Seat| {
+            seat.told = Some(self.counts.seated(level, schema, waited));
+            seat
+        };
+        let seat = seat.map(|seat| seat.map(told));
         (judged, seat)
     }
 }

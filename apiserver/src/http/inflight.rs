@@ -65,17 +65,14 @@ pub struct Turn {
     _held: Vec<OwnedSemaphorePermit>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self::new(SEATS)
-    }
-}
-
 impl Limits {
     /// With so many seats for all priority levels together.
-    pub fn new(seats: usize) -> Self {
+    ///
+    /// # Errors
+    /// As [`Fairness::new`].
+    pub fn new(seats: usize) -> Result<Self, prometheus::Error> {
         let (streams, bodies) = (Arc::new(Semaphore::new(STREAMS)), Arc::new(Semaphore::new(BODIES)));
-        Self { fairness: Fairness::new(seats), exempt: Class::new(), streams, bodies, leases: Mutex::default() }
+        Ok(Self { fairness: Fairness::new(seats)?, exempt: Class::new(), streams, bodies, leases: Mutex::default() })
     }
 
     /// A turn, perhaps after a wait; and by what the request was judged.
@@ -148,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn streams_are_bounded_apart_from_requests() {
-        let limits = Limits { streams: Arc::new(Semaphore::new(1)), ..Limits::default() };
+        let limits = Limits { streams: Arc::new(Semaphore::new(1)), ..Limits::new(SEATS).expect("limits") };
         let first = limits.stream().expect("a place");
         assert_eq!(limits.stream().err().map(|status| status.code), Some(429));
         limits.enter(&User::default(), &Attributes::default()).await.1.expect("requests go on");
@@ -158,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_comes_back_with_its_lease_or_in_time() {
-        let limits = Limits::default();
+        let limits = Limits::new(SEATS).expect("limits");
         let free = || limits.exempt.turns.available_permits();
         let minute = Duration::from_secs(60);
         let mut turns = Vec::new();

@@ -1,9 +1,10 @@
 //! Paths that name no resource: health, version, discovery, OpenAPI, the token issuer's documents.
 
-use super::{accept, discovery, openapi, respond};
+use super::{accept, discovery, health, openapi, respond};
 use crate::{
     auth::{Attributes, User, oidc},
     pipeline::{Core, handle},
+    telemetry,
 };
 use accept::Media;
 use axum::body::Body;
@@ -68,8 +69,8 @@ pub async fn serve(
         return answer;
     }
     match parts {
-        ["livez" | "healthz", ..] => Ok(respond::text(200, "ok")),
-        ["readyz", ..] => ready(core).await,
+        [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health::serve(core, endpoint, rest, raw_query).await,
+        ["metrics"] => core.telemetry_text().map(|text| respond::document(telemetry::MEDIA, text)).map_err(Status::internal),
         ["version"] => Ok(respond::value(200, Media::Json, &version())),
         [] => Ok(respond::value(200, Media::Json, &json!({"paths": roots(core)}))),
         [".well-known", "openid-configuration"] => {
@@ -81,20 +82,12 @@ pub async fn serve(
     }
 }
 
-/// Ready once a linearizable read goes through.
-async fn ready(core: &Core) -> Result<Response<Body>, Status> {
-    match tokio::time::timeout(std::time::Duration::from_secs(5), core.store.barrier()).await {
-        Ok(Ok(())) if !core.stopping.is_cancelled() => Ok(respond::text(200, "ok")),
-        _ => Ok(respond::text(500, "[-]store failed: not serving writes\nreadyz check failed")),
-    }
-}
-
 fn roots(core: &Core) -> Vec<String> {
     let mut roots: Vec<String> = vec!["/api".into(), "/api/v1".into(), "/apis".into()];
     for (group, versions) in core.registry.groups().into_iter().filter(|(group, _)| !group.is_empty()) {
         roots.push(format!("/apis/{group}"));
         roots.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    roots.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    roots.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
     roots
 }

@@ -78,8 +78,8 @@ pub fn tagged(mut response: Response<Body>, hash: &str, if_none_match: Option<&s
 }
 
 /// A document of a media type of its own.
-pub fn document(media: &'static str, text: String) -> Response<Body> {
-    response(200, media, Body::from(text))
+pub fn document(media: &'static str, text: impl Into<Body>) -> Response<Body> {
+    response(200, media, text.into())
 }
 
 /// Text, as health checks answer.

@@ -153,6 +153,11 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
         failures
     }
 
+    /// How many keys are ready to run.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     /// What is running now.
     pub fn running(&self) -> impl Iterator<Item = &K> {
         self.running.iter()

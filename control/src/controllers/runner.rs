@@ -8,7 +8,7 @@
 use super::queue::{Next, Queue};
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::Tasks;
+use coracle_apiserver::{Tasks, telemetry};
 use coracle_store::{Error, Key, Object, Scope, Snapshot, Store};
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
@@ -82,6 +82,7 @@ pub fn every(snapshot: &Snapshot, resource: &str, keys: &mut Vec<Key>) {
 struct Actor {
     controller: Box<dyn Controller>,
     queue: Mutex<Queue<Key>>,
+    told: telemetry::Queue,
     wake: Notify,
 }
 
@@ -91,19 +92,24 @@ impl Actor {
             return;
         }
         let now = Instant::now();
+        self.told.adds.inc_by(keys.len() as u64);
         let mut queue = self.queue.lock();
         for key in keys.drain(..) {
             queue.add(key, now);
         }
+        self.told.depth.set(queue.ready() as i64);
         drop(queue);
         self.wake.notify_one();
     }
 }
 
 /// Starts the controllers; they end with the set of tasks.
-pub fn start(store: &Store, controllers: Vec<Box<dyn Controller>>, tasks: &Tasks) {
-    let actors: Arc<[Actor]> =
-        controllers.into_iter().map(|controller| Actor { controller, queue: Mutex::new(Queue::default()), wake: Notify::new() }).collect();
+pub fn start(store: &Store, told: &telemetry::Queues, controllers: Vec<Box<dyn Controller>>, tasks: &Tasks) {
+    let actor = |controller: Box<dyn Controller>| {
+        let told = told.of(controller.name());
+        Actor { controller, queue: Mutex::new(Queue::default()), told, wake: Notify::new() }
+    };
+    let actors: Arc<[Actor]> = controllers.into_iter().map(actor).collect();
     tasks.spawn("controllers' watch", dispatch(store.clone(), Arc::clone(&actors)));
     for index in 0..actors.len() {
         let (actors, cancel) = (Arc::clone(&actors), tasks.token().clone());
@@ -164,6 +170,7 @@ async fn work(actor: &Actor, cancel: CancellationToken) {
                     (key, result, began.elapsed())
                 });
             }
+            actor.told.depth.set(queue.ready() as i64);
             if running.len() < actor.controller.concurrency() { queue.next_due() } else { None }
         };
         let timer = async {
@@ -204,7 +211,9 @@ fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration
         Err(_) => Next::Retry,
     };
     let failures = actor.queue.lock().done(key, next, Instant::now());
+    actor.told.work.observe(took.as_secs_f64());
     let Err(status) = result else { return };
+    actor.told.retries.inc();
     // A lost race is the normal way to learn of a newer object.
     if status.is_conflict() && failures < 6 {
         tracing::debug!(controller = actor.controller.name(), namespace = %key.namespace, name = %key.name, error = %status.message, "lost a race");

@@ -10,7 +10,10 @@ use super::{
     select::{NoFit, select},
     volumes,
 };
-use coracle_apiserver::view::{condition, parse, parse_bytes};
+use coracle_apiserver::{
+    telemetry::Pending,
+    view::{condition, parse, parse_bytes},
+};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
@@ -291,6 +294,11 @@ impl Engine {
             true => self.queue.failed(&pod.key, hears, now),
             false => self.queue.retry(&pod.key, now),
         }
+    }
+
+    /// How many pods have no node yet.
+    pub fn pending(&self) -> Pending {
+        self.queue.pending()
     }
 
     /// When [`Engine::decide`] may have something to say without any change.

@@ -4,6 +4,7 @@
 //! the longer it then still waits (10 ms doubling to 10 s), so that thousands of pods that fit nowhere do not spend the CPU on every
 //! change. Pure: time comes in with each call.
 
+use coracle_apiserver::telemetry::Pending;
 use coracle_store::Key;
 use std::{
     cmp::Reverse,
@@ -142,6 +143,11 @@ impl Queue {
         let Some(entry) = self.entries.get(&key) else { return };
         let place = if entry.not_before > now { Place::BackOff(entry.not_before) } else { Place::Active };
         self.put(&key, place);
+    }
+
+    /// How many pods wait for what.
+    pub fn pending(&self) -> Pending {
+        Pending { active: self.active.len(), backoff: self.timers.len(), unschedulable: self.stuck.len() }
     }
 
     /// When the earliest back-off ends.

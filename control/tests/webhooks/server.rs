@@ -113,8 +113,38 @@ async fn serve(request: Request<Incoming>, log: Log) -> Result<Response<Full<Byt
         "/huge" => response(200, "x".repeat(5 << 20)),
         "/broken" => response(500, "out of order".into()),
         "/closed" => Err(io::ErrorKind::ConnectionAborted.into()),
+        "/crdconvert" => response(200, converted(&review).to_string()),
         _ => response(200, answer(&path, &review).to_string()),
     }
+}
+
+/// A `ConversionReview` between a version with `hostPort` and one with `host` and `port`, as upstream's test server answers it.
+fn converted(review: &Value) -> Value {
+    let request = &review["request"];
+    let to_second = request["desiredAPIVersion"].as_str().is_some_and(|version| version.ends_with("/v2"));
+    let convert = |object: &Value| {
+        let mut object = object.clone();
+        object["apiVersion"] = request["desiredAPIVersion"].clone();
+        let Some(fields) = object.as_object_mut() else { return object };
+        let mut take = |field: &str| fields.remove(field).and_then(|value| value.as_str().map(str::to_owned));
+        let (joined, host, port) = (take("hostPort"), take("host"), take("port"));
+        match to_second {
+            true => {
+                if let Some((host, port)) = joined.as_deref().and_then(|joined| joined.split_once(':')) {
+                    fields.insert("host".into(), host.into());
+                    fields.insert("port".into(), port.into());
+                }
+            }
+            false if host.is_some() || port.is_some() => {
+                fields.insert("hostPort".into(), format!("{}:{}", host.unwrap_or_default(), port.unwrap_or_default()).into());
+            }
+            false => {}
+        }
+        object
+    };
+    let objects: Vec<Value> = request["objects"].as_array().into_iter().flatten().map(convert).collect();
+    let response = json!({"uid": request["uid"], "convertedObjects": objects, "result": {"status": "Success"}});
+    json!({"kind": "ConversionReview", "apiVersion": review["apiVersion"], "response": response})
 }
 
 fn answer(path: &str, review: &Value) -> Value {

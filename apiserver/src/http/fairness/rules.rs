@@ -142,6 +142,7 @@ struct Rule {
 
 #[derive(Debug)]
 struct Schema {
+    name: Arc<str>,
     uid: Arc<str>,
     level: Arc<str>,
     by: Option<By>,
@@ -255,6 +256,7 @@ impl Rules {
             paths: view.non_resource_rules,
         };
         let schema = |view: SchemaView<'_>| Schema {
+            name: (&*view.metadata.name).into(),
             uid: (&*view.metadata.uid).into(),
             level: (&*view.spec.priority_level_configuration.name).into(),
             by: view.spec.distinguisher_method.map(|method| method.kind),
@@ -264,7 +266,7 @@ impl Rules {
     }
 
     /// By what a request is judged, its level and its flow. A schema whose level is not there is passed over.
-    pub fn judge(&self, user: &User, asked: &Attributes<'_>) -> Option<(Judged, &Arc<str>, String)> {
+    pub fn judge(&self, user: &User, asked: &Attributes<'_>) -> Option<(Judged, &str, &Arc<str>, String)> {
         let matches = |schema: &&Schema| self.levels.contains_key(&schema.level) && schema.rules.iter().any(|rule| rule.matches(user, asked));
         let schema = self.schemas.iter().find(matches)?;
         let Level { uid, .. } = self.levels.get(&schema.level)?;
@@ -274,6 +276,6 @@ impl Rules {
             Some(By::Namespace) => asked.namespace.to_owned(),
         };
         // Flows of different schemas are different flows.
-        Some((Judged { schema: schema.uid.clone(), level: uid.clone() }, &schema.level, format!("{}/{flow}", schema.uid)))
+        Some((Judged { schema: schema.uid.clone(), level: uid.clone() }, &schema.name, &schema.level, format!("{}/{flow}", schema.uid)))
     }
 }

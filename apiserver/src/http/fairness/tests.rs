@@ -40,7 +40,7 @@ fn the_standard_schemas_judge_as_upstream() {
         (User::default(), on("list", "", "pods", "n"), "", "", ""),
     ] {
         let judged = rules.judge(&user, &asked);
-        let said = judged.as_ref().map_or(("", "", String::new()), |(judged, level, flow)| (&*judged.schema, &***level, flow.clone()));
+        let said = judged.as_ref().map_or(("", "", String::new()), |(judged, _, level, flow)| (&*judged.schema, &***level, flow.clone()));
         let expected = if schema.is_empty() { String::new() } else { format!("{schema}/{flow}") };
         assert_eq!(said, (schema, level, expected), "{user:?} {asked:?}");
     }
@@ -52,7 +52,7 @@ fn the_standard_schemas_judge_as_upstream() {
 
 #[tokio::test]
 async fn a_busy_level_has_the_seats_of_idle_ones() {
-    let fairness = Fairness::new(600);
+    let fairness = Fairness::new(600).expect("counts");
     fairness.set(Rules::of(&stored(rules::SCHEMAS, standard::schemas()), &stored(rules::LEVELS, standard::levels()), 600));
     let (jane, asked) = (user("jane", &[]), on("get", "", "pods", "n"));
     let limit = |name: &str| fairness.seats.lock()[name].0.lock().level.limit;
@@ -86,7 +86,7 @@ fn narrow(response: Value) -> Fairness {
     let rule = json!({"subjects": [{"kind": "User", "user": {"name": "*"}}], "resourceRules": [everything]});
     let spec = json!({"priorityLevelConfiguration": {"name": "l"}, "distinguisherMethod": {"type": "ByUser"}, "rules": [rule]});
     let schema = json!({"metadata": {"name": "s"}, "spec": spec});
-    let fairness = Fairness::new(1);
+    let fairness = Fairness::new(1).expect("counts");
     let rules = Rules::of(&stored(rules::SCHEMAS, vec![schema]), &stored(rules::LEVELS, vec![level]), 1);
     fairness.set(rules);
     fairness

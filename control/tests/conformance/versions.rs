@@ -1,0 +1,132 @@
+//! Kinds of several versions: `crd_conversion_webhook.go`; and field managers that know different ones.
+
+use super::{DEFINITIONS, items, made, name, namespace, ok, patched, put, reached};
+use crate::{
+    cluster::{Cluster, Peer},
+    server::Server,
+};
+use serde_json::{Value, json};
+
+/// The versions of upstream's specs: one field in the first, two in the second.
+fn versions(storage: &str) -> Value {
+    let text = json!({"type": "string"});
+    let version = |name: &str, fields: &[&str]| {
+        let properties: serde_json::Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), text.clone())).collect();
+        let schema = json!({"openAPIV3Schema": {"type": "object", "properties": properties}});
+        json!({"name": name, "served": true, "storage": name == storage, "schema": schema})
+    };
+    json!([version("v1", &["hostPort"]), version("v2", &["host", "port"])])
+}
+
+/// A kind of a group of its own; the path of its objects in a version.
+async fn kind(admin: &mut Peer, server: &Server, group: &str) -> impl Fn(&str) -> String + use<> {
+    let conversion =
+        json!({"strategy": "Webhook", "webhook": {"clientConfig": server.config("/crdconvert"), "conversionReviewVersions": ["v1", "v1beta1"]}});
+    let spec = json!({
+        "group": group, "scope": "Namespaced", "names": {"plural": "routes", "singular": "route", "kind": "Route", "listKind": "RouteList"},
+        "versions": versions("v1"), "conversion": conversion,
+    });
+    made(admin, DEFINITIONS, json!({"metadata": {"name": format!("routes.{group}")}, "spec": spec})).await;
+    reached(admin, DEFINITIONS, &format!("routes.{group}"), "it is established", |definition| {
+        definition["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+    })
+    .await;
+    let space = group.split('.').next().unwrap_or_default().to_owned();
+    namespace(admin, &space).await;
+    let group = group.to_owned();
+    move |version: &str| format!("/apis/{group}/{version}/namespaces/{space}/routes")
+}
+
+fn route(name: &str, fields: Value) -> Value {
+    let mut route = fields;
+    route["kind"] = "Route".into();
+    route["metadata"] = json!({"name": name});
+    route
+}
+
+async fn add(admin: &mut Peer, path: &str, name: &str, fields: Value) -> Value {
+    let mut route = route(name, fields);
+    route["apiVersion"] = path.trim_start_matches("/apis/").split("/namespaces").next().unwrap_or_default().into();
+    made(admin, path, route).await
+}
+
+/// Its fields, as one version shows them.
+fn fields(object: &Value) -> [&str; 3] {
+    ["hostPort", "host", "port"].map(|field| object[field].as_str().unwrap_or_default())
+}
+
+pub async fn all(cluster: &Cluster) {
+    let server = Server::start().await;
+    let mut admin = cluster.admin().await;
+    one_object(&mut admin, &server).await;
+    lists_of_both(&mut admin, &server).await;
+    managers_of_both(&mut admin, &server).await;
+}
+
+/// "should be able to convert from CR v1 to CR v2"
+async fn one_object(admin: &mut Peer, server: &Server) {
+    let path = kind(admin, server, "one.example.com").await;
+    let v1 = add(admin, &path("v1"), "a", json!({"hostPort": "localhost:8080"})).await;
+    let one = |version: &str| format!("{}/a", path(version));
+    let v2 = admin.get(&one("v2")).await;
+    ok(&v2);
+    let mut v2 = v2.body;
+    assert_eq!((v2["apiVersion"].as_str(), fields(&v2)), (Some("one.example.com/v2"), ["", "localhost", "8080"]));
+    assert_eq!(v2["metadata"]["uid"], v1["metadata"]["uid"]);
+    // The way back: what is written in the one is read in the other.
+    v2["port"] = "9090".into();
+    let written = put(admin, &one("v2"), &v2).await;
+    assert_eq!(fields(&written), ["", "localhost", "9090"]);
+    let merged = patched(admin, &one("v2"), "merge", json!({"host": "elsewhere"})).await;
+    assert_eq!(fields(&merged), ["", "elsewhere", "9090"]);
+    let read = admin.get(&one("v1")).await.body;
+    assert_eq!((fields(&read), &read["metadata"]["generation"]), (["elsewhere:9090", "", ""], &json!(3)));
+}
+
+/// "should be able to convert a non homogeneous list of CRs"
+async fn lists_of_both(admin: &mut Peer, server: &Server) {
+    let path = kind(admin, server, "lists.example.com").await;
+    add(admin, &path("v1"), "cr-instance-1", json!({"hostPort": "localhost:8080"})).await;
+    let definition = format!("{DEFINITIONS}/routes.lists.example.com");
+    patched(admin, &definition, "merge", json!({"spec": {"versions": versions("v2")}})).await;
+    reached(admin, DEFINITIONS, "routes.lists.example.com", "both versions are stored", |definition| {
+        definition["status"]["storedVersions"] == json!(["v1", "v2"])
+    })
+    .await;
+    add(admin, &path("v1"), "cr-instance-2", json!({"hostPort": "localhost:8080"})).await;
+    for (version, expected) in [("v1", ["localhost:8080", "", ""]), ("v2", ["", "localhost", "8080"])] {
+        let list = items(admin, &path(version)).await;
+        assert_eq!(list.iter().map(name).collect::<Vec<_>>(), ["cr-instance-1", "cr-instance-2"]);
+        for object in &list {
+            assert_eq!((object["apiVersion"].as_str(), fields(object)), (Some(&*format!("lists.example.com/{version}")), expected));
+        }
+    }
+}
+
+/// Who manages a field in one version manages what it becomes in the other.
+async fn managers_of_both(admin: &mut Peer, server: &Server) {
+    let path = kind(admin, server, "managers.example.com").await;
+    let apply = async |admin: &mut Peer, version: &str, manager: &str, query: &str, given: Value| {
+        let mut route = route("a", given);
+        route["apiVersion"] = format!("managers.example.com/{version}").into();
+        admin.send("PATCH", &format!("{}/a?fieldManager={manager}{query}", path(version)), "application/apply-patch+yaml", route.to_string()).await
+    };
+    ok(&apply(admin, "v1", "first", "", json!({"hostPort": "localhost:8080"})).await);
+    let same = apply(admin, "v2", "second", "", json!({"host": "localhost"})).await;
+    ok(&same);
+    assert_eq!(fields(&same.body), ["", "localhost", "8080"], "the same value is no conflict");
+    let refused = apply(admin, "v2", "second", "", json!({"host": "elsewhere"})).await;
+    assert_eq!((refused.code, refused.reason()), (409, "Conflict"), "{}", refused.body);
+    assert_eq!(refused.message(), "Apply failed with 1 conflict: conflict with \"first\": .hostPort", "told in the manager's own version");
+    let taken = apply(admin, "v2", "second", "&force=true", json!({"host": "elsewhere"})).await;
+    ok(&taken);
+    assert_eq!(fields(&taken.body), ["", "elsewhere", "8080"]);
+    let owners: Vec<&str> = taken.body["metadata"]["managedFields"]
+        .as_array()
+        .expect("managers")
+        .iter()
+        .filter(|entry| entry["fieldsV1"]["f:hostPort"].is_object() || entry["fieldsV1"]["f:host"].is_object())
+        .filter_map(|entry| entry["manager"].as_str())
+        .collect();
+    assert_eq!(owners, ["second"], "what was taken is the first's no more: {}", taken.body["metadata"]["managedFields"]);
+}
