@@ -14,6 +14,7 @@ use reqwest::{Client, Response, Url};
 use serde::Deserialize;
 use std::{
     net::IpAddr,
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -41,12 +42,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn own_ca(options: &Options, registry: &str) -> PathBuf {
+    options.data_dir.join("certs.d").join(registry).join("ca.crt")
+}
+
 /// CAs (PEM) for a registry besides the system's, and whether it is spoken to in the clear: loopback is, unless a CA is given for it.
 pub fn trust(options: &Options, registry: &str) -> Result<(Vec<Vec<u8>>, bool), Error> {
     // reqwest takes the process's provider; installing it twice is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut roots = Vec::new();
-    let own = options.data_dir.join("certs.d").join(registry).join("ca.crt");
+    let own = own_ca(options, registry);
     for path in options.registry_cas.iter().chain(std::iter::once(&own)) {
         match std::fs::read(path) {
             Ok(data) => roots.push(data),
@@ -81,6 +86,8 @@ pub struct Registry<'a> {
     /// What `Authorization` is to say, once the registry has asked for it.
     authorization: Mutex<Option<HeaderValue>>,
     denied: AtomicBool,
+    /// Where a CA for this registry alone would be.
+    own_ca: PathBuf,
 }
 
 /// Why a request was not answered.
@@ -130,7 +137,8 @@ impl<'a> Registry<'a> {
             .map_err(unusable)?;
         let base = format!("{}://{registry}/v2/{}", if plain { "http" } else { "https" }, name.repository());
         let (authorization, denied) = (Mutex::new(None), AtomicBool::new(false));
-        Ok(Self { client, base, repository: name.repository(), registry, login, silence, authorization, denied })
+        let own_ca = own_ca(options, registry);
+        Ok(Self { client, base, repository: name.repository(), registry, login, silence, authorization, denied, own_ca })
     }
 
     /// Did it refuse this credential? Another may do.
@@ -197,7 +205,16 @@ impl<'a> Registry<'a> {
 
     async fn answer(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {
         match tokio::time::timeout(self.silence, request.send()).await {
-            Ok(response) => response.map_err(|why| failed(format!("{what}: {}", chain(&why)))),
+            Ok(response) => response.map_err(|why| {
+                let why = chain(&why);
+                // rustls' word for it.
+                let private = if why.contains("UnknownIssuer") {
+                    format!("; if its CA is a private one, put that at {}", self.own_ca.display())
+                } else {
+                    String::new()
+                };
+                failed(format!("{what}: {why}{private}"))
+            }),
             Err(_) => Err(failed(format!("{what}: registry {} did not answer within {} s", self.registry, self.silence.as_secs()))),
         }
     }
@@ -256,8 +273,10 @@ impl<'a> Registry<'a> {
     /// Why a request was not answered with success, in the registry's own words as far as they are short and plain.
     async fn complaint(&self, what: &str, response: Response) -> Error {
         let status = response.status();
+        let mut remedy = "";
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.denied.store(true, Relaxed);
+            remedy = if self.login.is_some() { "; these credentials do not open it" } else { "; give credentials in the pod's imagePullSecrets" };
         }
         let body = self.whole(what, response, COMPLAINT).await.unwrap_or_default();
         let said = match serde_json::from_slice::<Complaints>(&body) {
@@ -267,6 +286,6 @@ impl<'a> Registry<'a> {
             Err(_) => String::new(),
         };
         let said: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-        failed(format!("{what}: registry {} answered {status}{}{said}", self.registry, if said.is_empty() { "" } else { ": " }))
+        failed(format!("{what}: registry {} answered {status}{}{said}{remedy}", self.registry, if said.is_empty() { "" } else { ": " }))
     }
 }

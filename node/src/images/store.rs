@@ -303,7 +303,10 @@ impl Incoming {
         let mut magic = [0; 4];
         let read = fs::File::open(&self.path).and_then(|mut f| f.read_exact(&mut magic));
         if read.is_err() || magic != *b"\0asm" {
-            return Err(Error::new("InvalidImage", format!("{source} is no WebAssembly file: it does not begin with \\0asm")));
+            return Err(Error::new(
+                "InvalidImage",
+                format!("{source} is no WebAssembly file: it does not begin with \\0asm; build the program for wasm32-wasip2"),
+            ));
         }
         self.keep(None)
     }
