@@ -61,6 +61,12 @@ pub async fn run() -> Result<()> {
     for figures in &last {
         println!("{:<32} {:>12.0} {:>13.1} µs {:>15.2}×", figures.name, figures.rate, figures.cpu.as_secs_f64() * 1e6, figures.rate / reference);
     }
+    let rate = |part: &str| last.iter().find(|figures| figures.name.starts_with(part)).map(|figures| figures.rate);
+    if let (Some(hello), Some(serve)) = (rate("hello, the pod"), rate("wasmtime")) {
+        println!("hello on the pod's address beside wasmtime serve: {:.2}×", hello / serve);
+    }
+    // The release profile strips it.
+    println!("the binary: {:.1} MB", std::fs::metadata(super::cluster::release()?)?.len() as f64 / 1e6);
     if wasmtime.is_none() {
         println!("(wasmtime is not on PATH: its row is left out; `cargo install wasmtime-cli` brings it)");
     }
