@@ -3,7 +3,7 @@
 use crate::{Background, Host, Output, Result, binary, eventually, guest, host};
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use std::{fs, path::PathBuf, process::Command, sync::Mutex};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command, sync::Mutex};
 use tempfile::TempDir;
 
 /// As whom the cluster runs.
@@ -144,6 +144,17 @@ impl Cluster {
         Ok(self.slot().as_ref().context("not running")?.pid())
     }
 
+    /// Puts a copy of a file into its folder, for its user to read and run.
+    pub fn place(&self, file: PathBuf, at: &str) -> Result {
+        let to = self.dir.path().join(at);
+        fs::create_dir_all(to.parent().context("no folder")?)?;
+        fs::copy(file, &to)?;
+        if self.mode == Mode::Unprivileged && host::is_root() {
+            Output::of(Command::new("chown").arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(self.dir.path()), "")?.ok()?;
+        }
+        Ok(())
+    }
+
     /// Imports a guest as an image, with no registry.
     pub fn import(&self, guest_name: &str, image: &str) -> Result {
         let copy = self.dir.path().join(format!("{guest_name}.wasm"));
@@ -229,6 +240,14 @@ impl Drop for Cluster {
             if String::from_utf8_lossy(&words).contains(data.as_ref()) {
                 let _ = Output::of(Command::new("kill").arg("-KILL").arg(entry.file_name()), "");
             }
+        }
+        // Nor does the hosts' control group, once they are gone.
+        let Ok(place) = fs::metadata(self.data_dir().join("run/wasm")) else { return };
+        let group = format!("coracle/wasm-{:x}-{:x}", place.dev(), place.ino());
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let trees = fs::read_dir(&root).into_iter().flatten().flatten().map(|tree| tree.path());
+        for path in trees.chain([root.clone()]).map(|tree| tree.join(&group)).filter(|path| path.is_dir()) {
+            let _ = eventually("the control group is empty", 10, || Ok(fs::remove_dir(&path)?));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Starting, stopping, dying and coming back: each case has a cluster of its own.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Alone, Background, Cluster, Mode, Output, Result, alone, binary, eventually, is_root};
+use coracle_tests::{Alone, Background, Cluster, Mode, Output, Registry, Result, alone, binary, eventually, is_root};
+use serde_json::Value;
 use std::{collections::BTreeMap, process::ExitCode};
 
 const CASES: &[Alone] = &[
@@ -9,7 +10,8 @@ const CASES: &[Alone] = &[
     ("stopping_ends_the_pods_and_starting_brings_them_back", stopping_ends_the_pods_and_starting_brings_them_back),
     ("a_stop_before_it_is_ready_leaves_nothing", a_stop_before_it_is_ready_leaves_nothing),
     ("a_kubeconfig_of_somebody_else_is_kept", a_kubeconfig_of_somebody_else_is_kept),
-    ("no_acknowledged_write_is_lost", no_acknowledged_write_is_lost),
+    ("no_acknowledged_write_is_lost_and_no_event", no_acknowledged_write_is_lost_and_no_event),
+    ("a_kill_while_pods_begin_is_made_good", a_kill_while_pods_begin_is_made_good),
     ("a_second_up_is_refused", a_second_up_is_refused),
     ("cordon_keeps_new_pods_away", cordon_keeps_new_pods_away),
 ];
@@ -111,16 +113,54 @@ fn a_kubeconfig_of_somebody_else_is_kept() -> Result {
     cluster.stop()
 }
 
-fn no_acknowledged_write_is_lost() -> Result {
+/// A watch of config maps from a version on, each event on a line.
+fn watch_from(cluster: &Cluster, version: u64) -> Result<Background> {
+    let path = format!("/api/v1/namespaces/default/configmaps?watch=1&resourceVersion={version}");
+    Background::start(&mut cluster.kubectl_command(&["get", "--raw", &path]))
+}
+
+/// What a watcher knows: names and versions, and the version up to which it has heard.
+#[derive(Default)]
+struct Heard {
+    held: BTreeMap<String, String>,
+    upto: u64,
+}
+
+impl Heard {
+    /// Takes the lines that a watch printed. What was cut short by the kill is told again.
+    fn take(&mut self, lines: &[String]) -> Result {
+        for event in lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let metadata = &event["object"]["metadata"];
+            let (name, version) =
+                (metadata["name"].as_str().with_context(|| format!("{event}"))?, metadata["resourceVersion"].as_str().context("no version")?);
+            let number: u64 = version.parse()?;
+            ensure!(number > self.upto, "told of {number} after {}", self.upto);
+            let before = match event["type"].as_str() {
+                Some("DELETED") => self.held.remove(name),
+                _ => self.held.insert(name.into(), version.into()),
+            };
+            ensure!(before.is_some() == (event["type"] != "ADDED"), "{} of {name}, known as {before:?}", event["type"]);
+            self.upto = number;
+        }
+        Ok(())
+    }
+}
+
+fn no_acknowledged_write_is_lost_and_no_event() -> Result {
     let cluster = Cluster::stopped(Mode::Whole, &[])?;
     cluster.up()?;
-    let watch = |cluster: &Cluster| Background::start(&mut cluster.kubectl_command(&["get", "cm", "-w", "-o", "name"]));
     let mut acknowledged = BTreeMap::new();
+    // kubectl's own lists have no version.
+    let list: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", "/api/v1/namespaces/default/configmaps"])?.ok()?)?;
+    let text = |item: &Value, field: &str| item["metadata"][field].as_str().unwrap_or_default().to_string();
+    let mut heard = Heard { upto: text(&list, "resourceVersion").parse()?, ..Heard::default() };
+    heard.held = list["items"].as_array().into_iter().flatten().map(|item| (text(item, "name"), text(item, "resourceVersion"))).collect();
     for round in 0..4 {
-        let _watch = watch(&cluster)?;
+        let mut watch = watch_from(&cluster, heard.upto)?;
         // A writer in a process of its own prints what was acknowledged, until the server is gone.
         let script = format!(
-            "i=0; while [ $i -lt 400 ]; do i=$((i+1)); kubectl --kubeconfig {} create cm r{round}-$i --from-literal=v=$i -o 'jsonpath={{.metadata.name}} {{.metadata.resourceVersion}}{{\"\\n\"}}' || exit 0; done",
+            "i=0; while [ $i -lt 400 ]; do i=$((i+1)); kubectl --kubeconfig {} create cm r{round}-$i --from-literal=v=$i -o 'jsonpath={{.metadata.name}} {{.metadata.resourceVersion}}{{\"\\n\"}}' || exit 0; [ $((i%3)) != 0 ] || kubectl --kubeconfig {} delete cm r{round}-$((i-1)) --wait=false > /dev/null || exit 0; done",
+            cluster.kubeconfig().display(),
             cluster.kubeconfig().display()
         );
         let mut command = cluster.host.command("sh");
@@ -133,6 +173,8 @@ fn no_acknowledged_write_is_lost() -> Result {
         })?;
         cluster.kill()?;
         writer.wait(60)?;
+        watch.wait(60)?;
+        heard.take(&watch.lines())?;
         for line in writer.lines() {
             if let Some((name, version)) = line.split_once(' ').filter(|(name, version)| name.starts_with('r') && version.parse::<u64>().is_ok()) {
                 acknowledged.insert(name.to_string(), version.to_string());
@@ -146,11 +188,94 @@ fn no_acknowledged_write_is_lost() -> Result {
             .iter()
             .filter_map(|item| Some((item["metadata"]["name"].as_str()?, item["metadata"]["resourceVersion"].as_str()?)))
             .collect();
-        for (name, version) in &acknowledged {
+        // Deleted by the writer, or just about to be when it was cut off.
+        let deleted = |name: &str| {
+            let index: u32 = name.rsplit('-').next().and_then(|index| index.parse().ok()).unwrap_or(0);
+            index % 3 == 2
+        };
+        for (name, version) in acknowledged.iter().filter(|(name, _)| !deleted(name)) {
             ensure!(held.get(name.as_str()) == Some(&version.as_str()), "{name} was acknowledged at {version} and is {:?}", held.get(name.as_str()));
         }
     }
     ensure!(acknowledged.len() >= 20);
+    // Who followed all the time, from where the last watch was cut off, knows what there is.
+    let watch = watch_from(&cluster, heard.upto)?;
+    cluster.kubectl(&["create", "cm", "last"])?.ok()?;
+    eventually("the watch has come to the end", 20, || {
+        ensure!(watch.lines().iter().any(|line| line.contains("\"name\":\"last\"")), "{:?}", watch.lines());
+        Ok(())
+    })?;
+    heard.take(&watch.lines())?;
+    let list = cluster.get(&["cm"])?;
+    let there: BTreeMap<String, String> =
+        list["items"].as_array().into_iter().flatten().map(|item| (text(item, "name"), text(item, "resourceVersion"))).collect();
+    ensure!(heard.held == there, "heard of {:?}\nand there are {there:?}", heard.held);
+    cluster.stop()
+}
+
+/// A module that takes the compiler seconds.
+fn heavy() -> Result<Vec<u8>> {
+    let sum = "local.get 0 i32.const 77 i32.add local.get 0 local.get 1 i32.xor i32.mul local.set 0 ".repeat(300);
+    let functions: String = (0..500).map(|n| format!("(func $f{n} (param i32 i32) (result i32) {sum} local.get 0)")).collect();
+    Ok(wat::parse_str(format!("(module (memory (export \"memory\") 1) {functions} (func (export \"_start\")))"))?)
+}
+
+fn a_kill_while_pods_begin_is_made_good() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
+    // While an image is pulled.
+    let registry = Registry::start(&cluster.host, 5000)?;
+    let image = format!("{}/team/web:v1", registry.address);
+    cluster.import("web", &image)?;
+    cluster.coracle(&["image", "push", &image])?.ok()?;
+    cluster.coracle(&["image", "rm", &image])?.ok()?;
+    registry.freeze()?;
+    cluster.apply(&web("pulled").replace("web:v1", &image))?;
+    eventually("it is pulled", 20, || {
+        ensure!(cluster.kubectl(&["describe", "pod", "pulled"])?.ok()?.contains("Pulling image"));
+        Ok(())
+    })?;
+    cluster.kill()?;
+    registry.thaw()?;
+    cluster.up()?;
+    let ip = ready_ip(&cluster, "pulled")?;
+    ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n");
+    // While one is compiled.
+    let file = cluster.dir().join("heavy.wasm");
+    std::fs::write(&file, heavy()?)?;
+    cluster.coracle(&["image", "import", &file.to_string_lossy(), "--name", "heavy:v1"])?.ok()?;
+    cluster.kubectl(&["run", "compiled", "--image=heavy:v1", "--restart=Never"])?.ok()?;
+    let half = || -> Result<usize> {
+        let files = std::fs::read_dir(cluster.data_dir().join("wasm/artifacts"))?.flatten();
+        Ok(files.filter(|file| file.path().extension().is_some_and(|extension| extension == "tmp")).count())
+    };
+    eventually("it is compiled", 20, || {
+        ensure!(half()? == 1);
+        Ok(())
+    })?;
+    cluster.kill()?;
+    cluster.up()?;
+    eventually("it has run", 60, || {
+        let pod = cluster.get(&["pod", "compiled"])?;
+        ensure!(pod["status"]["phase"] == "Succeeded", "{}", pod["status"]);
+        Ok(())
+    })?;
+    ensure!(half()? == 0, "nothing half done is left");
+    // While pods are started.
+    for round in 0..3 {
+        let names: Vec<String> = (0..8).map(|n| format!("begun-{round}-{n}")).collect();
+        cluster.apply(&names.iter().map(|name| web(name)).collect::<Vec<_>>().join("---\n"))?;
+        if round > 0 {
+            cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{}", names[round]), "--timeout=40s"])?.ok()?;
+        }
+        cluster.kill()?;
+        cluster.up()?;
+        for name in &names {
+            let ip = ready_ip(&cluster, name)?;
+            eventually("it answers", 20, || cluster.host.get(&format!("http://{ip}:8080/served")))?;
+        }
+    }
+    let pods = cluster.get(&["pods", "--field-selector=status.phase=Running"])?;
+    ensure!(pods["items"].as_array().map_or(0, Vec::len) == 25, "{pods}");
     cluster.stop()
 }
 

@@ -9,6 +9,7 @@ const CASES: &[Case] = &[
     ("pods_reach_services", pods_reach_services),
     ("named_ports_and_changes", named_ports_and_changes),
     ("pods_reach_the_api_by_its_service", pods_reach_the_api_by_its_service),
+    ("ports_below_1024_are_ports_like_others", ports_below_1024_are_ports_like_others),
     ("programs_of_the_machine_do_not_answer_for_pods", programs_of_the_machine_do_not_answer_for_pods),
 ];
 
@@ -95,6 +96,16 @@ fn pods_reach_the_api_by_its_service(cluster: &Cluster) -> Result {
         Ok(())
     })?;
     cluster.kubectl(&["-n", &ns, "delete", "pod", "caller", "--grace-period=1"])?.ok().map(drop)
+}
+
+fn ports_below_1024_are_ports_like_others(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("low")?;
+    cluster.apply(&backend(&ns, 1).replace("containerPort: 8080", "containerPort: 80").replace("port: 80,", "port: 443,"))?;
+    let ip = address(cluster, &ns)?;
+    let pod = cluster.get(&["-n", &ns, "pods", "-l", "app=back"])?["items"][0]["status"]["podIP"].as_str().unwrap_or_default().to_string();
+    ensure!(cluster.host.get(&format!("http://{pod}:80/served"))? == "1\n");
+    eventually("the service's port leads there", 30, || cluster.host.get(&format!("http://{ip}:443/served")))?;
+    Ok(())
 }
 
 fn programs_of_the_machine_do_not_answer_for_pods(cluster: &Cluster) -> Result {

@@ -1,13 +1,14 @@
 //! `coracle up` as an ordinary user: wasm pods and Services on loopback addresses.
 
-use anyhow::ensure;
-use coracle_tests::{Case, Cluster, Mode, Output, Result, eventually, main as suite};
+use anyhow::{Context, ensure};
+use coracle_tests::{Background, Case, Cluster, Mode, Output, Result, binary, eventually, guest, main as suite};
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
     ("it_says_what_it_cannot_do", it_says_what_it_cannot_do),
     ("a_deployment_behind_a_service", a_deployment_behind_a_service),
     ("a_port_below_1024_is_refused_with_a_remedy", a_port_below_1024_is_refused_with_a_remedy),
+    ("the_readme_holds", the_readme_holds),
 ];
 
 fn main() -> ExitCode {
@@ -51,9 +52,60 @@ fn a_port_below_1024_is_refused_with_a_remedy(cluster: &Cluster) -> Result {
     if Output::of(&mut command, "")?.ok()?.trim() != "1024" {
         return Ok(());
     }
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: low}\nspec:\n  containers:\n  - {name: main, image: 'web:v1', ports: [{containerPort: 80}]}\n",
+    )?;
+    eventually("the pod says why", 30, || {
+        let text = cluster.kubectl(&["describe", "pod", "low"])?.ok()?;
+        ensure!(text.contains("Warning") && text.contains(":80 may not be listened on") && text.contains("containerPort of 1024 or more"), "{text}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["delete", "pod", "low", "--timeout=30s"])?.ok()?;
     let mut command = cluster.up_command()?;
     command.arg("--data-dir").arg(cluster.dir().join("low")).args(["--api-addr", "127.0.0.1:443"]);
     let said = Output::of(&mut command, "")?.err()?;
     ensure!(said.contains("443") && said.contains("1024") && said.contains("--api-addr"), "{said}");
+    Ok(())
+}
+
+/// The lines of README's "Your first pod", by somebody who has a binary and nothing else.
+fn the_readme_holds(_: &Cluster) -> Result {
+    let readme = include_str!("../../README.md");
+    let newcomer = Cluster::stopped(Mode::Unprivileged, &[])?;
+    // Where the build has left the guest and the binary.
+    newcomer.place(guest("hello")?, "target/guests/hello.wasm")?;
+    newcomer.place(binary()?, "target/release/coracle")?;
+    let home = newcomer.dir();
+    let shell = |script: &str| {
+        let mut command = newcomer.as_user("sh");
+        command.current_dir(&home).env("HOME", &home).env_remove("XDG_DATA_HOME").env_remove("KUBECONFIG");
+        command.args(["-e", "-c", script]);
+        command
+    };
+    let lines: Vec<&str> =
+        readme.lines().skip_while(|line| !line.starts_with("target/release/coracle up")).take_while(|line| *line != "```").collect();
+    let (up, rest) = lines.split_first().context("the README starts no cluster")?;
+    let up = up.split('&').next().unwrap_or_default();
+    let process = Background::start(&mut shell(&format!("exec {up}")))?;
+    eventually("it is ready", 60, || {
+        ensure!(process.lines().iter().any(|line| line.starts_with("ready")), "{:?}", process.lines());
+        Ok(())
+    })?;
+    // As the text says an ordinary user has it.
+    let script = rest
+        .join("\n")
+        .replace("/var/lib/coracle/kubeconfig", "~/.local/share/coracle/kubeconfig")
+        .replace("--port=80 ", "--port=8000 ")
+        .replace("clusterIP}')/", "clusterIP}'):8000/");
+    let (before, curl) = script.rsplit_once('\n').context("the README asks for nothing")?;
+    let last = format!(
+        "{before}\nkubectl rollout status deployment/hello --timeout=60s\nfor i in $(seq 100); do {curl} -sf && exit 0; sleep 0.2; done; exit 1"
+    );
+    let said = Output::of(&mut shell(&last), "")?.ok()?;
+    ensure!(said.contains("deployment.apps/hello created") && said.contains("service/hello exposed"), "{said}");
+    ensure!(said.ends_with("Hello from a coracle\n"), "{said}");
+    process.signal("TERM")?;
+    let mut process = process;
+    ensure!(process.wait(60)? == 0, "{:?}", process.lines());
     Ok(())
 }
