@@ -74,7 +74,7 @@ mod tests {
     fn long_names_are_cut_and_longer_ones_with_a_domain_refused() {
         let name = format!("{}-.{}", "a".repeat(61), "b".repeat(20));
         assert_eq!(named(&name, json!({})), Ok(("a".repeat(61), String::new())));
-        let refused = named("p", json!({ "hostname": "h".repeat(41), "subdomain": "s", "setHostnameAsFQDN": true })).unwrap_err();
+        let refused = named("p", json!({ "hostname": "h".repeat(42), "subdomain": "s", "setHostnameAsFQDN": true })).unwrap_err();
         assert!(refused.ends_with("is too long (64 characters is the max, 65 characters requested)"), "{refused}");
     }
 }
