@@ -9,7 +9,7 @@
 
 use crate::{
     ContainerId, ContainerSpec, ContainerStatus, Dns, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LinuxSandbox, LocalImage, PodRef,
-    PodStats, Resources, Runtime, SandboxId, SandboxSpec, SandboxStatus, Security, Session, Standard, State, Stats,
+    PodStats, Resources, Runtime, SandboxId, SandboxSpec, SandboxStatus, Security, Session, Standard, State, Stats, Termination,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -243,6 +243,7 @@ pub async fn running(machine: &MockRuntime) -> ContainerSpec {
         stdin: false,
         stdin_once: false,
         tty: false,
+        termination: Termination::default(),
     };
     let id = machine.create_container(spec.clone()).await.unwrap();
     machine.start_container(&id).await.unwrap();
