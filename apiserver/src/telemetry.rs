@@ -39,7 +39,7 @@ pub(crate) fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCou
 /// A gauge with labels.
 ///
 /// # Errors
-/// As [`counters`].
+/// A name or a label that the format does not know.
 pub(crate) fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
     IntGaugeVec::new(Opts::new(name, help), labels)
 }
@@ -47,7 +47,7 @@ pub(crate) fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGauge
 /// Durations in seconds, with labels.
 ///
 /// # Errors
-/// As [`counters`].
+/// A name or a label that the format does not know.
 pub(crate) fn durations(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, Error> {
     HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
 }
@@ -231,7 +231,7 @@ impl Core {
     /// All of it as text (version 0.0.4 of the format).
     ///
     /// # Errors
-    /// As [`counters`].
+    /// A name or a label that the format does not know.
     pub fn telemetry_text(&self) -> Result<Vec<u8>, Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.families()?, &mut text)?;

@@ -1,7 +1,7 @@
 //! Cluster DNS, in every node: names of the cluster from the node's own mirror, everything else from the machine's name servers.
 //!
 //! It listens on the address of the Service `kube-dns`, which on every node is that node's own: a question never leaves the machine, and one that is about the
-//! cluster is answered while the link is down. [`zone`] is the pure part; [`server`] reads and writes messages, [`forward`] asks others,
+//! cluster is answered while the link is down. [`zone`] is the pure part; `server` reads and writes messages, `forward` asks others,
 //! [`resolv`] says what a pod's resolver is told.
 
 mod forward;

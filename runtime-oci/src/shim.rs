@@ -1,7 +1,7 @@
 //! The shim: the small process that a pod's containers are children of. It holds their standard streams, writes their logs, and knows how they ended.
 //!
 //! One thread, no async runtime, a fork of the [nursery](crate::nursery), in a session of its own. Agents connect to its socket, one at a time, the newest wins; without
-//! any it goes on as before. It never calls libcontainer: each container is made by a fork of it (the [worker]), so nothing that hangs or
+//! any it goes on as before. It never calls libcontainer: each container is made by a fork of it (the worker), so nothing that hangs or
 //! leaks there stays. What it knows is on disk too (`state.json`), for whoever cleans up after it when it is killed.
 #![allow(unsafe_code, reason = "fork and _exit")]
 

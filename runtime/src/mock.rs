@@ -1,7 +1,7 @@
 //! A runtime that runs nothing: what the node agent's tests drive it with.
 //!
 //! It keeps the contract of [`Runtime`] (idempotent calls, sandboxes before containers, an event for every change) in memory, records every call,
-//! fails on demand, and lets a test play the workload: exit it, lose it, make it complain. What is run in it with `exec` is one of a few scripted programs ([`script`]);
+//! fails on demand, and lets a test play the workload: exit it, lose it, make it complain. What is run in it with `exec` is one of a few scripted programs (`script`);
 //! attached to, it says what it is told; its ports, all but 1, do the same. A scripted fake was preferred to a mocking library
 //! because the agent is tested by what becomes of pods, not by the exact calls it made.
 //!

@@ -324,7 +324,7 @@ impl Reader {
         let Some(incoming) = &self.incoming else { return wrong("a server opened a stream, which none may here") };
         let stream = {
             let mut table = self.shared.table.lock();
-            if id % 2 == 0 || id <= table.last {
+            if id.is_multiple_of(2) || id <= table.last {
                 return wrong(format!("stream {id} after {}: a client's are odd and grow", table.last));
             }
             if table.streams.len() < self.streams {

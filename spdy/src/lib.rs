@@ -1,6 +1,6 @@
 //! SPDY/3.1, as far as Kubernetes' clients speak it: many streams over one connection, for `kubectl exec`, `attach`, `cp` and `port-forward`.
 //!
-//! [`frame`] is what the bytes mean, without any input or output; [`connection`] serves streams over them. The source is the SPDY/3 and 3.1 drafts; where the one
+//! [`frame`] is what the bytes mean, without any input or output; `connection` serves streams over them. The source is the SPDY/3 and 3.1 drafts; where the one
 //! client there is (moby/spdystream, in kubectl and client-go) differs, it is followed, since it is all that is ever met: it neither honours nor grants windows.
 //! No crate was taken: the protocol has been dead outside Kubernetes for ten years, and what is left of it on crates.io too.
 

@@ -12,8 +12,10 @@ use std::{
 
 const CASES: &[Alone] = &[("traffic", traffic)];
 
+type Step = fn(&World) -> Result;
+
 /// In one cluster, one after the other: some change what the whole node does.
-const STEPS: &[(&str, fn(&World) -> Result)] = &[
+const STEPS: &[(&str, Step)] = &[
     ("containers_reach_services_and_themselves", containers_reach_services_and_themselves),
     ("node_ports_and_external_addresses", node_ports_and_external_addresses),
     ("clients_stay_with_their_pod", clients_stay_with_their_pod),

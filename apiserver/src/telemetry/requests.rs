@@ -73,7 +73,7 @@ impl Requests {
     /// Nothing was counted yet.
     ///
     /// # Errors
-    /// As [`counters`].
+    /// A name or a label that the format does not know.
     pub fn new() -> Result<Self, Error> {
         let inflight = gauges("apiserver_current_inflight_requests", "Requests that are worked on.", &["request_kind"])?;
         Ok(Self {

@@ -40,7 +40,7 @@ impl Counts {
     /// Nothing was counted yet.
     ///
     /// # Errors
-    /// As [`counters`].
+    /// A name or a label that the format does not know.
     pub fn new() -> Result<Self, Error> {
         Ok(Self {
             dispatched: counters("apiserver_flowcontrol_dispatched_requests_total", "Requests that got a seat.", BOTH)?,
@@ -86,7 +86,7 @@ impl Counts {
     /// All of it, with the seats as they are.
     ///
     /// # Errors
-    /// As [`counters`].
+    /// A name or a label that the format does not know.
     pub fn families(&self, limits: &[Limits]) -> Result<Vec<MetricFamily>, Error> {
         let all: [&dyn Collector; 5] = [&self.dispatched, &self.rejected, &self.waits, &self.waiting, &self.executing];
         let mut families: Vec<MetricFamily> = all.iter().flat_map(|one| one.collect()).collect();

@@ -73,11 +73,8 @@ async fn input_comes_through_whole_and_its_end_too() {
         send
     });
     let mut got = Vec::new();
-    loop {
-        match Piece::decode(&recv.recv().await.unwrap().unwrap()).unwrap() {
-            Piece::Data(Channel::Stdout, data) => got.extend_from_slice(&data),
-            _ => break,
-        }
+    while let Piece::Data(Channel::Stdout, data) = Piece::decode(&recv.recv().await.unwrap().unwrap()).unwrap() {
+        got.extend_from_slice(&data);
     }
     assert!(got == sent);
     typing.await.unwrap();
