@@ -224,8 +224,8 @@ impl Metrics {
         self.state.lock().asked.is_some_and(|asked| asked.elapsed() < WANTED)
     }
 
-    /// Takes in one round: nodes that did not answer are known nothing of.
-    fn take(&self, readings: Vec<(Box<str>, Reading)>) {
+    /// Takes in one round: nodes that did not answer are known nothing of. Whether there are some of which this was the first reading.
+    fn take(&self, readings: Vec<(Box<str>, Reading)>) -> bool {
         let mut state = self.state.lock();
         let mut before = std::mem::take(&mut state.nodes);
         state.nodes = readings
@@ -235,8 +235,10 @@ impl Metrics {
                 (name, (earlier, reading))
             })
             .collect();
+        let new = state.nodes.values().any(|(before, _)| before.is_none());
         drop(state);
         self.rounds.send_modify(|rounds| *rounds += 1);
+        new
     }
 
     fn forget(&self) {
@@ -253,9 +255,9 @@ pub async fn run(core: Arc<Core>) {
         while metrics.still_wanted() {
             let nodes = core.store.snapshot().range("nodes", None, None).map(|node| Box::from(&*node.key.name)).collect();
             let readings = read(&core, nodes).await;
-            metrics.take(readings);
-            // The second reading follows the first closely, all others at the period.
-            let pause = if *metrics.rounds.borrow() < 2 { FIRST } else { PERIOD };
+            let new = metrics.take(readings);
+            // A node's second reading follows its first closely, all others at the period.
+            let pause = if new || *metrics.rounds.borrow() < 2 { FIRST } else { PERIOD };
             tokio::time::sleep(pause).await;
         }
         metrics.forget();

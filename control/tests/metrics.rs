@@ -90,8 +90,16 @@ async fn metrics() {
 }
 
 async fn shown(admin: &mut Peer, name: &str) {
-    // Who asks first waits for two readings.
-    let one = admin.get(&format!("{TOP}/namespaces/default/pods/{name}")).await;
+    // Who asks first waits for two readings; a node whose link came in between has its second one a moment later.
+    let path = format!("{TOP}/namespaces/default/pods/{name}");
+    let mut one = admin.get(&path).await;
+    for _ in 0..300 {
+        if one.code == 200 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        one = admin.get(&path).await;
+    }
     assert_eq!(one.code, 200, "{}", one.body);
     let one = one.body;
     let usage = &one["containers"][0]["usage"];

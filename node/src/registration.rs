@@ -117,7 +117,8 @@ pub fn status(
             "machineID": machine.machine_id, "systemUUID": machine.system_uuid, "bootID": machine.boot_id, "kernelVersion": machine.kernel,
             "osImage": machine.os_image, "containerRuntimeVersion": options.runtime_version, "kubeletVersion": options.version,
             "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": architecture(),
-            "swap": { "capacity": machine.swap },
+            // None is said of a machine without, and taken back from one that had some.
+            "swap": (machine.swap > 0).then(|| json!({ "capacity": machine.swap })),
         },
         "runtimeHandlers": handlers.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
     })

@@ -180,7 +180,7 @@ impl Pod {
             loop {
                 match timeout(ALIVE, out.recv()).await {
                     Ok(Some(message)) => client.send(message).await?,
-                    Ok(None) => return Ok::<_, Broken>(client.send(Message::Close(None)).await?),
+                    Ok(None) => return Ok::<_, Broken>(client.send(websocket::goodbye()).await?),
                     Err(_) => client.send(Message::Ping(Bytes::new())).await?,
                 }
             }

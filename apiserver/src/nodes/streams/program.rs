@@ -107,7 +107,7 @@ async fn over_websocket(
             };
             client.send(message).await?;
         }
-        client.send(Message::Close(None)).await?;
+        client.send(websocket::goodbye()).await?;
         Ok::<_, Broken>(())
     };
     tokio::pin!(inward);

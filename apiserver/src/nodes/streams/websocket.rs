@@ -8,7 +8,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Message,
-        protocol::{Role, WebSocketConfig},
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
 
@@ -24,6 +24,11 @@ pub async fn socket<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> WebSocketStream
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(0);
     let config = config.max_write_buffer_size(4 * MAX_MESSAGE).max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
     WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+}
+
+/// The end that was meant to be. Without its code, clients take it for a broken connection.
+pub fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
 /// What a client said.
