@@ -7,7 +7,10 @@
 mod components;
 mod custom;
 mod descriptions;
+mod gnostic;
 mod paths;
+
+pub(crate) use gnostic::encode as in_protobuf;
 
 use bytes::Bytes;
 use components::Components;

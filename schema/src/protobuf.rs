@@ -16,6 +16,7 @@ use crate::types::{Shape, Type};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub(crate) use encode::{bytes, number};
 pub(crate) use layout::Layout;
 
 /// Why a message cannot be read.

@@ -77,6 +77,14 @@ impl Schemas {
     pub fn openapi_v2(&self, resources: &[ResourceRef], custom: openapi::CustomSchemas<'_>) -> Bytes {
         openapi::v2(resources, custom)
     }
+
+    /// The definitions of a v2 document, in gnostic's protobuf (`openapi.v2.Document`).
+    ///
+    /// # Errors
+    /// `document` is no v2 document in JSON.
+    pub fn openapi_v2_protobuf(document: &[u8]) -> Result<Vec<u8>, String> {
+        openapi::in_protobuf(document).map_err(|error| error.to_string())
+    }
 }
 
 impl Schema {

@@ -229,8 +229,16 @@ fn configuration_is_updated_in_place(cluster: &Cluster) -> Result {
 
 fn processes_and_files_are_a_containers_own(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("own")?;
+    // Kubernetes makes one dollar of two.
     let never = "  restartPolicy: Never\n";
-    pod(cluster, &ns, "alone", "echo pid $$; ps -o pid | wc -l; touch /x || echo refused", "securityContext: {readOnlyRootFilesystem: true}", never)?;
+    pod(
+        cluster,
+        &ns,
+        "alone",
+        "echo pid $$$$; ps -o pid | wc -l; touch /x || echo refused",
+        "securityContext: {readOnlyRootFilesystem: true}",
+        never,
+    )?;
     finished(cluster, &ns, "alone")?;
     let text = logs(cluster, &ns, "alone")?;
     // The shell, ps, wc and the title.

@@ -443,6 +443,14 @@ fn owners_take_their_dependents(cluster: &Cluster) -> Result {
 
 fn dry_run_and_validation(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("dry")?;
+    // kubectl checks lists itself, by the definitions of the older OpenAPI.
+    let list = |field: &str| {
+        let item = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"listed","namespace":"{ns}"}},"{field}":{{"a":"b"}}}}"#);
+        format!(r#"{{"apiVersion":"v1","kind":"List","items":[{item}]}}"#)
+    };
+    has(&cluster.apply(&list("data"))?, &["configmap/listed created"])?;
+    let refused = cluster.kubectl_with(&["apply", "-f", "-"], &list("dota"))?.err()?;
+    has(&refused, &["dota"])?;
     has(&cluster.kubectl(&["-n", &ns, "create", "cm", "ghost", "--dry-run=server"])?.ok()?, &["configmap/ghost created (server dry run)"])?;
     cluster.kubectl(&["-n", &ns, "get", "cm", "ghost"])?.err()?;
     let typo = deployment(&ns, "typo", "hello:v1", 1).replace("replicas:", "replicsa:");

@@ -18,9 +18,14 @@ use coracle_api::{
     registry::{Resource, ResourceRef},
     status::Status,
 };
+use coracle_schema::Schemas;
 use http::{HeaderValue, Response, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimePrinter};
 use serde_json::{Value, json};
+
+/// The v2 document in protobuf; `@` is not allowed in a media type, but older clients ask with it.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const OLD_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Answers a path below `/openapi`.
 pub fn serve(
@@ -38,19 +43,29 @@ pub fn serve(
         }
         ["v3", "api", version] => v3(core, "", version, raw_query, accept_header, if_none_match)?,
         ["v3", "apis", group, version] => v3(core, group, version, raw_query, accept_header, if_none_match)?,
-        ["v2"] => {
-            acceptable(accept_header)?;
-            let rows = core.registry.all();
-            let remote = core.remote_openapi(&core.store.snapshot());
-            let tags: String = remote.iter().map(|(_, _, published)| published.tag()).collect();
-            let own = fingerprint(&rows);
-            let hash = if tags.is_empty() { own } else { respond::hash(format!("{own}{tags}").as_bytes()) };
-            let document = if respond::has(if_none_match, &hash) { Default::default() } else { whole(core, &rows, &remote, &hash)? };
-            respond::tagged(respond::json(document), &hash, if_none_match)
-        }
+        ["v2"] => v2(core, accept_header, if_none_match)?,
         _ => return Err(handle::no_such_path()),
     };
     Ok(response)
+}
+
+fn v2(core: &Core, accept_header: Option<&str>, if_none_match: Option<&str>) -> Result<Response<Body>, Status> {
+    let protobuf = protobuf_wanted(accept_header);
+    if !protobuf {
+        acceptable(accept_header)?;
+    }
+    let rows = core.registry.all();
+    let remote = core.remote_openapi(&core.store.snapshot());
+    let tags: String = remote.iter().map(|(_, _, published)| published.tag()).collect();
+    let own = fingerprint(&rows);
+    let whole_hash = if tags.is_empty() { own } else { respond::hash(format!("{own}{tags}").as_bytes()) };
+    let hash = if protobuf { respond::hash(format!("{whole_hash} in protobuf").as_bytes()) } else { whole_hash.clone() };
+    let document = if respond::has(if_none_match, &hash) { Default::default() } else { whole(core, &rows, &remote, &whole_hash)? };
+    let response = match protobuf && !document.is_empty() {
+        true => respond::document(PROTOBUF, Schemas::openapi_v2_protobuf(&document).map_err(Status::internal)?),
+        false => respond::json(document),
+    };
+    Ok(respond::tagged(response, &hash, if_none_match))
 }
 
 /// The document of everything (v2), with what other servers serve.
@@ -64,6 +79,12 @@ fn whole(core: &Core, rows: &[ResourceRef], remote: &[(String, String, Published
         swagger::merged(&own(), &parts)
     };
     core.aggregation.merged(hash, make).map_err(Status::internal)
+}
+
+/// What kubectl asks for is JSON's elder: the first of the two that is named counts.
+fn protobuf_wanted(accept_header: Option<&str>) -> bool {
+    let known = |clause: &accept::Clause<'_>| [PROTOBUF, OLD_PROTOBUF, "application/json"].iter().position(|media| *media == clause.media);
+    accept::clauses(accept_header.unwrap_or_default()).iter().find_map(known).is_some_and(|media| media < 2)
 }
 
 fn acceptable(accept_header: Option<&str>) -> Result<(), Status> {

@@ -25,7 +25,8 @@ pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn number(field: u16, value: u64, out: &mut Vec<u8>) {
+/// A field of a number.
+pub(crate) fn number(field: u16, value: u64, out: &mut Vec<u8>) {
     varint(u64::from(field) << 3, out);
     varint(value, out);
 }
@@ -36,7 +37,7 @@ fn double(field: u16, value: f64, out: &mut Vec<u8>) {
 }
 
 /// A field of bytes: a string, or a message that is at hand.
-pub(super) fn bytes(field: u16, content: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn bytes(field: u16, content: &[u8], out: &mut Vec<u8>) {
     length(field, content.len(), out);
     out.extend_from_slice(content);
 }
