@@ -54,8 +54,9 @@ pub(super) fn pod(pod: &mut Object) {
         for list in ["containers", "initContainers"] {
             for container in objects(spec, list) {
                 for port in objects(container, "ports") {
+                    // A port of 0, which validation refuses, is none on the wire.
                     if !is_set(port, "hostPort")
-                        && let Some(number) = port.get("containerPort").cloned()
+                        && let Some(number) = port.get("containerPort").filter(|number| number.as_u64() != Some(0)).cloned()
                     {
                         port.insert("hostPort".into(), number);
                     }
