@@ -3,10 +3,20 @@
 //! Rejected: the typed `k8s_openapi` Pod, which carries every field of the API in memory and fails as a whole on one field it does not
 //! know. What is not named here is ignored; what matters but is not supported is named and refused in [`super::admit`].
 
+mod container;
+mod dns;
+mod env;
+mod lifecycle;
+mod placement;
 mod security;
 mod stored;
 mod volume;
 
+pub use container::{Container, ContainerPort, Resources, VolumeMount};
+pub use dns::{DnsConfig, DnsOption};
+pub use env::{EnvFrom, EnvSource, EnvVar, FieldRef, KeyRef, ObjectRef, ResourceFieldRef};
+pub use lifecycle::{ExecAction, GrpcAction, Handler, HttpGet, HttpHeader, Lifecycle, Probe, SleepAction, TcpSocket};
+pub use placement::{Affinity, NodeAffinity, NodeSelector, NodeTerm, Toleration};
 pub use security::{Capabilities, HostAlias, PodSecurityContext, SeccompProfile, SecurityContext, Sysctl};
 pub use stored::{StoredCondition, StoredContainer, StoredRunning, StoredState, StoredStatus, StoredTerminated};
 pub use volume::{ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, HostPath, Item, Projected, Projection, SecretSource, TokenSource, Volume};
@@ -28,32 +38,6 @@ pub struct Pod {
     /// It is of a file on this node (a static pod), which the API only mirrors.
     #[serde(skip)]
     pub from_file: bool,
-}
-
-/// `Toleration`, as far as taints without a value go.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Toleration {
-    /// Empty: every taint, with `Exists`.
-    pub key: String,
-    /// `Equal` (also when empty) or `Exists`.
-    pub operator: String,
-    /// For `Equal`.
-    pub value: String,
-    /// Empty: every effect.
-    pub effect: String,
-}
-
-impl Toleration {
-    /// It bears the taint of that key, without a value.
-    pub fn bears(&self, key: &str, effect: &str) -> bool {
-        let operator = match self.operator.as_str() {
-            "Exists" => true,
-            "" | "Equal" => self.value.is_empty() && !self.key.is_empty(),
-            _ => false,
-        };
-        operator && (self.effect.is_empty() || self.effect == effect) && (self.key.is_empty() || self.key == key)
-    }
 }
 
 /// The parts of `ObjectMeta` that matter here.
@@ -153,69 +137,12 @@ pub struct PodSpec {
     pub dns_config: DnsConfig,
 }
 
-/// `Affinity`, what a node looks at.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Affinity {
-    /// Node affinity.
-    pub node_affinity: NodeAffinity,
-}
-
-/// `NodeAffinity`, what must hold.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct NodeAffinity {
-    /// Required terms, any of which suffices.
-    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-    pub required: Option<NodeSelector>,
-}
-
-/// `NodeSelector`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct NodeSelector {
-    /// Any of these.
-    pub node_selector_terms: Vec<NodeTerm>,
-}
-
-/// `NodeSelectorTerm`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct NodeTerm {
-    /// About labels.
-    pub match_expressions: Value,
-    /// About the name.
-    pub match_fields: Value,
-}
-
 /// `PodOS`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Os {
     /// `linux` or `windows`.
     pub name: String,
-}
-
-/// `PodDNSConfig`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct DnsConfig {
-    /// Addresses.
-    pub nameservers: Vec<String>,
-    /// Search domains.
-    pub searches: Vec<String>,
-    /// Options such as `ndots`.
-    pub options: Vec<DnsOption>,
-}
-
-/// `PodDNSConfigOption`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct DnsOption {
-    /// Name.
-    pub name: String,
-    /// Value, if it has one.
-    pub value: Option<String>,
 }
 
 /// `PodReadinessGate`.
@@ -232,304 +159,6 @@ pub struct ReadinessGate {
 pub struct LocalRef {
     /// Name.
     pub name: String,
-}
-
-/// `Container`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Container {
-    /// Name.
-    pub name: String,
-    /// Image reference.
-    pub image: String,
-    /// `Always`, `IfNotPresent`, `Never`; by the tag when empty.
-    pub image_pull_policy: String,
-    /// Entry point.
-    pub command: Vec<String>,
-    /// Arguments.
-    pub args: Vec<String>,
-    /// Working directory.
-    pub working_dir: Option<String>,
-    /// Variables.
-    pub env: Vec<EnvVar>,
-    /// Sources of variables.
-    pub env_from: Vec<EnvFrom>,
-    /// Ports.
-    pub ports: Vec<ContainerPort>,
-    /// Requests and limits.
-    pub resources: Resources,
-    /// Mounts.
-    pub volume_mounts: Vec<VolumeMount>,
-    /// Block devices, refused.
-    pub volume_devices: Vec<Value>,
-    /// Restart when it fails.
-    pub liveness_probe: Option<Probe>,
-    /// Take traffic when it succeeds.
-    pub readiness_probe: Option<Probe>,
-    /// Hold the other two back until it succeeds.
-    pub startup_probe: Option<Probe>,
-    /// Hooks.
-    pub lifecycle: Option<Lifecycle>,
-    /// `Always` makes an init container a sidecar (KEP-753).
-    pub restart_policy: Option<String>,
-    /// Security context.
-    pub security_context: SecurityContext,
-    /// Terminal.
-    pub tty: bool,
-    /// Standard input stays open.
-    pub stdin: bool,
-    /// It ends with the first attachment.
-    pub stdin_once: bool,
-    /// Where the container leaves its last words, `/dev/termination-log` by default.
-    pub termination_message_path: String,
-    /// `File` or `FallbackToLogsOnError`.
-    pub termination_message_policy: String,
-}
-
-impl Container {
-    /// A restartable init container (KEP-753).
-    pub fn is_sidecar(&self) -> bool {
-        self.restart_policy.as_deref() == Some("Always")
-    }
-}
-
-/// `Lifecycle`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Lifecycle {
-    /// After start.
-    pub post_start: Option<Handler>,
-    /// Before stop.
-    pub pre_stop: Option<Handler>,
-}
-
-/// `LifecycleHandler`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Handler {
-    /// Command inside.
-    pub exec: Option<ExecAction>,
-    /// HTTP GET.
-    pub http_get: Option<HttpGet>,
-    /// TCP connect, refused.
-    pub tcp_socket: Option<Value>,
-    /// Sleep.
-    pub sleep: Option<SleepAction>,
-}
-
-/// `SleepAction`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct SleepAction {
-    /// Seconds.
-    pub seconds: i64,
-}
-
-/// `EnvVar`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct EnvVar {
-    /// Name.
-    pub name: String,
-    /// Literal, expanded.
-    pub value: String,
-    /// Or a source.
-    pub value_from: Option<EnvSource>,
-}
-
-/// `EnvVarSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct EnvSource {
-    /// Key of a config map.
-    pub config_map_key_ref: Option<KeyRef>,
-    /// Key of a secret.
-    pub secret_key_ref: Option<KeyRef>,
-    /// Field of the pod.
-    pub field_ref: Option<FieldRef>,
-    /// Resource of a container.
-    pub resource_field_ref: Option<ResourceFieldRef>,
-}
-
-/// `ConfigMapKeySelector` and `SecretKeySelector`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct KeyRef {
-    /// Object's name.
-    pub name: String,
-    /// Key.
-    pub key: String,
-    /// May be absent.
-    pub optional: bool,
-}
-
-/// `ObjectFieldSelector`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct FieldRef {
-    /// Such as `metadata.name` or `metadata.labels['app']`.
-    pub field_path: String,
-}
-
-/// `ResourceFieldSelector`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ResourceFieldRef {
-    /// Container; its own when empty in an env var.
-    pub container_name: String,
-    /// Such as `limits.memory`.
-    pub resource: String,
-    /// Unit, `1` when absent.
-    pub divisor: Option<Value>,
-}
-
-/// `EnvFromSource`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct EnvFrom {
-    /// Put before each name.
-    pub prefix: String,
-    /// A config map.
-    pub config_map_ref: Option<ObjectRef>,
-    /// A secret.
-    pub secret_ref: Option<ObjectRef>,
-}
-
-/// A named object that may be absent.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ObjectRef {
-    /// Name.
-    pub name: String,
-    /// May be absent.
-    pub optional: bool,
-}
-
-/// `ContainerPort`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct ContainerPort {
-    /// Name.
-    pub name: Option<String>,
-    /// Port.
-    pub container_port: u16,
-    /// Port of the node; 0: none.
-    pub host_port: u16,
-    /// Address of the node at which it is asked for; empty: all.
-    #[serde(rename = "hostIP")]
-    pub host_ip: String,
-    /// `TCP` when empty.
-    pub protocol: String,
-}
-
-/// `ResourceRequirements`; quantities as written.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Resources {
-    /// Upper bounds.
-    pub limits: BTreeMap<String, Value>,
-    /// What the scheduler set aside.
-    pub requests: BTreeMap<String, Value>,
-}
-
-/// `VolumeMount`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct VolumeMount {
-    /// Volume.
-    pub name: String,
-    /// Path inside.
-    pub mount_path: String,
-    /// Not writable.
-    pub read_only: bool,
-    /// Path within the volume.
-    pub sub_path: String,
-    /// The same with variables.
-    pub sub_path_expr: String,
-    /// `None`, `HostToContainer` or `Bidirectional`.
-    pub mount_propagation: String,
-    /// `Disabled`, `IfPossible` or `Enabled`.
-    pub recursive_read_only: String,
-}
-
-/// `Probe`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Probe {
-    /// HTTP GET.
-    pub http_get: Option<HttpGet>,
-    /// TCP connect.
-    pub tcp_socket: Option<TcpSocket>,
-    /// Command inside.
-    pub exec: Option<ExecAction>,
-    /// gRPC health check.
-    pub grpc: Option<GrpcAction>,
-    /// Seconds after start.
-    pub initial_delay_seconds: i64,
-    /// Seconds; 1 when zero.
-    pub timeout_seconds: i64,
-    /// Seconds; 10 when zero.
-    pub period_seconds: i64,
-    /// 1 when zero.
-    pub success_threshold: i64,
-    /// 3 when zero.
-    pub failure_threshold: i64,
-    /// Grace when this probe stops the container.
-    pub termination_grace_period_seconds: Option<i64>,
-}
-
-/// `ExecAction`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
-pub struct ExecAction {
-    /// Program and arguments.
-    pub command: Vec<String>,
-}
-
-/// `GRPCAction`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
-pub struct GrpcAction {
-    /// Number.
-    pub port: u16,
-    /// Whose health; the server's own when empty.
-    pub service: String,
-}
-
-/// `HTTPGetAction`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default, rename_all = "camelCase")]
-pub struct HttpGet {
-    /// `/` when empty.
-    pub path: String,
-    /// Number or name.
-    pub port: Value,
-    /// The pod's address when empty.
-    pub host: String,
-    /// `HTTP` when empty.
-    pub scheme: String,
-    /// Headers.
-    pub http_headers: Vec<HttpHeader>,
-}
-
-/// `HTTPHeader`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
-pub struct HttpHeader {
-    /// Name.
-    pub name: String,
-    /// Value.
-    pub value: String,
-}
-
-/// `TCPSocketAction`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
-pub struct TcpSocket {
-    /// Number or name.
-    pub port: Value,
-    /// The pod's address when empty.
-    pub host: String,
 }
 
 impl Pod {

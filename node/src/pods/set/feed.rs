@@ -1,0 +1,195 @@
+//! What the mirror brings: pods that come, change and go, and what their volumes are made of.
+
+use super::{Entry, Set, Uid};
+use crate::{
+    mirror::{Change, Key},
+    pods::{
+        adopt, fit,
+        machine::{Event, Machine, Note, Sandbox, Verdict},
+        spec::Pod,
+        step,
+        time::Time,
+        work::host_ports,
+    },
+};
+use bytes::Bytes;
+use coracle_api::amounts::Amounts;
+use coracle_runtime::SandboxStatus;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+impl Set {
+    /// Takes over what the mirror names and the runtimes have; removes what nobody names. Once, before [`Self::run`].
+    pub async fn adopt(&mut self, sandboxes: Vec<SandboxStatus>) {
+        let now = Time::now();
+        let mut running: HashMap<String, SandboxStatus> = sandboxes.into_iter().map(|s| (s.spec.pod.uid.clone(), s)).collect();
+        for (_, json) in self.work.objects.list("pods", None) {
+            let Some(pod) = self.ours(&json) else { continue };
+            let sandbox = running.remove(&pod.metadata.uid);
+            if let Some(sandbox) = sandbox.as_ref().filter(|sandbox| !sandbox.spec.linux.host_network) {
+                // The address is taken before any new pod can have it.
+                if let Err(why) = self.work.network.assign(&pod.metadata.uid, Some(sandbox.spec.ip)).await {
+                    tracing::warn!(pod = %pod.long_name(), %why, "keep the address of an adopted pod");
+                }
+                self.work.network.host_ports(&pod.metadata.uid, host_ports(&pod, sandbox.spec.ip)).await;
+            }
+            let logs = |container: &str| self.work.highest_log(&pod.metadata.uid, container);
+            let machine = adopt::adopt(&pod, sandbox.as_ref(), logs, now);
+            self.insert(pod, machine);
+        }
+        for (uid, sandbox) in running {
+            tracing::info!(pod = %sandbox.spec.pod.name, namespace = %sandbox.spec.pod.namespace, "remove a sandbox that no pod owns");
+            self.work.remove_orphan(&uid).await;
+        }
+        self.work.remove_strangers(&self.pods.keys().map(|uid| uid.to_string()).collect::<HashSet<_>>()).await;
+        let uids: Vec<Uid> = self.pods.keys().cloned().collect();
+        for uid in uids {
+            self.pump(&uid);
+        }
+        self.work.services_changed();
+    }
+
+    /// The pod, if it is for this node.
+    fn ours(&self, json: &[u8]) -> Option<Pod> {
+        match Pod::parse(json) {
+            Ok(pod) if pod.spec.node_name == self.work.options.node_name && !pod.metadata.uid.is_empty() => Some(pod),
+            Ok(_) => None,
+            Err(why) => {
+                tracing::error!(%why, "read a pod that the feed brought");
+                None
+            }
+        }
+    }
+
+    fn insert(&mut self, pod: Pod, mut machine: Machine) {
+        let uid: Uid = pod.metadata.uid.as_str().into();
+        machine.runtime_known = self.work.runtime_named(&pod);
+        let asks = fit::asks(&pod);
+        if machine.verdict.is_none() {
+            if let Err(verdict) = self.work.admit(&pod) {
+                machine.verdict = Some(verdict.clone());
+                self.record(&pod, &Note { container: None, warning: true, reason: verdict.reason, message: verdict.message });
+            } else if let Err(Verdict { reason, message }) = self.fits(&pod, &machine, &asks) {
+                machine.verdict = Some(Verdict { reason: reason.clone(), message: format!("Pod was rejected: {message}") });
+                self.record(&pod, &Note { container: None, warning: true, reason, message });
+            }
+        }
+        if self.stopping.is_some() {
+            machine.leaving = Some(0);
+        }
+        self.names.insert((pod.metadata.namespace.clone(), pod.metadata.name.clone()), uid.clone());
+        self.pods.insert(
+            uid,
+            Entry {
+                pod: Arc::new(pod),
+                asks,
+                machine,
+                wake: None,
+                reported: None,
+                patience: None,
+                wanted: Vec::new(),
+                held: Some(Vec::new()),
+                listening: false,
+                again: false,
+            },
+        );
+    }
+
+    /// Whether there is room for a pod that begins here, beside those that have not ended.
+    fn fits(&self, pod: &Pod, machine: &Machine, asks: &Amounts) -> Result<(), Verdict> {
+        let begun = machine.sandbox != Sandbox::Absent || machine.containers.iter().any(|container| container.created);
+        if begun || pod.deletion_grace().is_some() || step::end(pod, machine).is_some() {
+            return Ok(());
+        }
+        fit::bears(pod, self.work.pressure())?;
+        let here = || self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none());
+        fit::ports(pod, here().map(|entry| &*entry.pod))?;
+        let (mut used, mut others) = (Amounts::default(), 0);
+        for entry in here() {
+            used.add(&entry.asks);
+            others += 1;
+        }
+        fit::fits(pod, asks, &used, others, &self.work.room(), self.work.node().as_ref())
+    }
+
+    pub(super) fn changes(&mut self, changes: Vec<Change>) {
+        let mut services = false;
+        let mut named: HashSet<Key> = HashSet::new();
+        for (key, json) in changes {
+            match key.resource.as_str() {
+                "pods" => self.pod_changed(key, json),
+                "services" | "endpointslices.discovery.k8s.io" => services = true,
+                "configmaps" | "secrets" => {
+                    named.insert(key);
+                }
+                _ => {}
+            }
+        }
+        if !named.is_empty() {
+            let hit: Vec<(Uid, bool)> = self
+                .pods
+                .iter()
+                .filter_map(|(uid, entry)| {
+                    let namespace = &entry.pod.metadata.namespace;
+                    let touches = |list: Vec<(&'static str, &str)>| {
+                        list.into_iter().any(|(resource, name)| named.contains(&Key::new(resource, namespace, name)))
+                    };
+                    touches(entry.pod.references()).then(|| (uid.clone(), touches(entry.pod.volume_references())))
+                })
+                .collect();
+            for (uid, volume) in hit {
+                self.event(&uid, Event::DependencyChanged { volume });
+            }
+        }
+        if services {
+            self.work.services_changed();
+        }
+        self.work.changed();
+    }
+
+    fn pod_changed(&mut self, key: Key, json: Option<Bytes>) {
+        let name = (key.namespace, key.name);
+        let old = self.names.get(&name).cloned();
+        let Some(pod) = json.as_deref().and_then(|json| self.ours(json)) else {
+            if let Some(uid) = old {
+                self.event(&uid, Event::Gone);
+            }
+            return;
+        };
+        let uid: Uid = pod.metadata.uid.as_str().into();
+        if let Some(old) = old.filter(|old| *old != uid) {
+            self.event(&old, Event::Gone);
+        }
+        match self.pods.get_mut(&uid) {
+            Some(entry) => {
+                let fields = pod.spec.volumes.iter().any(|v| v.downward_api.is_some() || v.projected.is_some());
+                let volume =
+                    fields && (entry.pod.metadata.labels != pod.metadata.labels || entry.pod.metadata.annotations != pod.metadata.annotations);
+                for condition in &pod.status.conditions {
+                    // Others' conditions matter to readiness gates.
+                    if pod.spec.readiness_gates.iter().any(|g| g.condition_type == condition.r#type) {
+                        entry.machine.conditions.insert(condition.r#type.clone(), (condition.status.clone(), Time::now()));
+                    }
+                }
+                let images = |pod: &Pod| pod.all_containers().map(|c| c.image.clone()).collect::<Vec<_>>();
+                let changed = entry.pod.metadata.generation != pod.metadata.generation || images(&entry.pod) != images(&pod);
+                entry.asks = fit::asks(&pod);
+                entry.pod = Arc::new(pod);
+                // The node's own status reports come back here too: they are no reason to try anything again.
+                if changed || volume { self.event(&uid, Event::SpecChanged { volume }) } else { self.pump(&uid) }
+            }
+            None => {
+                let machine = if pod.status.container_statuses.is_empty() && pod.status.phase != "Failed" {
+                    Machine::new(&pod, Time::now())
+                } else {
+                    // It ran here before: the mirror was lost, or the pod came back within the feed.
+                    adopt::adopt(&pod, None, |container| self.work.highest_log(&pod.metadata.uid, container), Time::now())
+                };
+                self.insert(pod, machine);
+                self.pump(&uid);
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the API and others on this node see of a pod.
+
+use super::{Set, Uid};
+use crate::{
+    pods::{
+        machine::{Image, Machine, Run, Sandbox},
+        spec::Pod,
+        status, step,
+        time::{Due, Time},
+        views::{ContainerView, View},
+    },
+    report,
+};
+use coracle_api::amounts::quantity;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// How long a status that only says "being made" waits for a better one, milliseconds.
+const PATIENCE: i64 = 150;
+
+impl Set {
+    pub(super) fn report(&mut self, uid: &Uid, at_once: bool) {
+        let Some(entry) = self.pods.get_mut(uid) else { return };
+        // A pod that is stopped with its agent has not ended: it comes back with it.
+        if entry.machine.leaving.is_some() || entry.machine.gone {
+            return;
+        }
+        let now = Time::now();
+        let status = status::status(&entry.pod, &mut entry.machine, self.work.options.node_ip, now);
+        let mut hasher = DefaultHasher::new();
+        status.to_string().hash(&mut hasher);
+        let hash = hasher.finish();
+        if entry.reported == Some(hash) {
+            entry.patience = None;
+            return;
+        }
+        if !at_once && being_made(&entry.pod, &entry.machine) {
+            let due = *entry.patience.get_or_insert(Due::in_millis(now, PATIENCE));
+            if !due.reached(now) {
+                return;
+            }
+        }
+        entry.patience = None;
+        entry.reported = Some(hash);
+        self.reports.status(about(&entry.pod, uid), status);
+    }
+
+    pub(super) fn show(&self, uid: &Uid) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        let over = step::end(&entry.pod, &entry.machine).is_some() || entry.pod.deletion_grace().is_some();
+        let containers = entry
+            .pod
+            .all_containers()
+            .zip(&entry.machine.containers)
+            .enumerate()
+            .map(|(index, (container, state))| ContainerView {
+                name: container.name.clone(),
+                attempt: state.attempt,
+                created: state.created,
+                alive: state.alive(),
+                over: over || matches!(&state.run, Run::Exited(exit) if !step::restarts(step::policy(&entry.pod, index), exit.code)),
+                waiting: match (&state.run, &state.image) {
+                    (Run::Refused { reason, .. }, _) | (_, Image::Failed { reason, .. }) => Some(reason.clone()),
+                    (Run::Idle | Run::Starting, _) => Some("ContainerCreating".into()),
+                    _ => None,
+                },
+                started: match &state.run {
+                    Run::Running { since, .. } => Some(*since),
+                    _ => None,
+                },
+                image: container.image.clone(),
+                memory_limit: container.resources.limits.get("memory").and_then(|limit| u64::try_from(quantity(limit).units()).ok()),
+            })
+            .collect();
+        self.work.views.set(View {
+            namespace: entry.pod.metadata.namespace.clone(),
+            name: entry.pod.metadata.name.clone(),
+            uid: uid.clone(),
+            ip: entry.machine.ip,
+            containers,
+            start_time: entry.machine.start_time.rfc3339(),
+            active: !over,
+        });
+    }
+}
+
+pub(super) fn about(pod: &Pod, uid: &Uid) -> report::About {
+    report::About { uid: uid.clone(), namespace: pod.metadata.namespace.clone(), name: pod.metadata.name.clone() }
+}
+
+/// Nothing is wrong and nothing has come of it yet: such a status can wait a moment for the next.
+fn being_made(pod: &Pod, machine: &Machine) -> bool {
+    step::end(pod, machine).is_none()
+        && !matches!(machine.sandbox, Sandbox::Failed(_))
+        && machine.containers.iter().all(|c| !matches!(c.image, Image::Failed { .. }) && !c.created && matches!(c.run, Run::Idle | Run::Starting))
+}

@@ -1,0 +1,112 @@
+//! A container of a pod.
+
+use super::{EnvFrom, EnvVar, Lifecycle, Probe, SecurityContext};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// `Container`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    /// Name.
+    pub name: String,
+    /// Image reference.
+    pub image: String,
+    /// `Always`, `IfNotPresent`, `Never`; by the tag when empty.
+    pub image_pull_policy: String,
+    /// Entry point.
+    pub command: Vec<String>,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// Variables.
+    pub env: Vec<EnvVar>,
+    /// Sources of variables.
+    pub env_from: Vec<EnvFrom>,
+    /// Ports.
+    pub ports: Vec<ContainerPort>,
+    /// Requests and limits.
+    pub resources: Resources,
+    /// Mounts.
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Block devices, refused.
+    pub volume_devices: Vec<Value>,
+    /// Restart when it fails.
+    pub liveness_probe: Option<Probe>,
+    /// Take traffic when it succeeds.
+    pub readiness_probe: Option<Probe>,
+    /// Hold the other two back until it succeeds.
+    pub startup_probe: Option<Probe>,
+    /// Hooks.
+    pub lifecycle: Option<Lifecycle>,
+    /// `Always` makes an init container a sidecar (KEP-753).
+    pub restart_policy: Option<String>,
+    /// Security context.
+    pub security_context: SecurityContext,
+    /// Terminal.
+    pub tty: bool,
+    /// Standard input stays open.
+    pub stdin: bool,
+    /// It ends with the first attachment.
+    pub stdin_once: bool,
+    /// Where the container leaves its last words, `/dev/termination-log` by default.
+    pub termination_message_path: String,
+    /// `File` or `FallbackToLogsOnError`.
+    pub termination_message_policy: String,
+}
+
+impl Container {
+    /// A restartable init container (KEP-753).
+    pub fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+}
+
+/// `ContainerPort`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Name.
+    pub name: Option<String>,
+    /// Port.
+    pub container_port: u16,
+    /// Port of the node; 0: none.
+    pub host_port: u16,
+    /// Address of the node at which it is asked for; empty: all.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+    /// `TCP` when empty.
+    pub protocol: String,
+}
+
+/// `ResourceRequirements`; quantities as written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Upper bounds.
+    pub limits: BTreeMap<String, Value>,
+    /// What the scheduler set aside.
+    pub requests: BTreeMap<String, Value>,
+}
+
+/// `VolumeMount`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct VolumeMount {
+    /// Volume.
+    pub name: String,
+    /// Path inside.
+    pub mount_path: String,
+    /// Not writable.
+    pub read_only: bool,
+    /// Path within the volume.
+    pub sub_path: String,
+    /// The same with variables.
+    pub sub_path_expr: String,
+    /// `None`, `HostToContainer` or `Bidirectional`.
+    pub mount_propagation: String,
+    /// `Disabled`, `IfPossible` or `Enabled`.
+    pub recursive_read_only: String,
+}

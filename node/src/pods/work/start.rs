@@ -1,0 +1,177 @@
+//! A container is made and started.
+
+use super::{Failure, Work, linux};
+use crate::{
+    pods::{
+        env, hostname,
+        machine::Event,
+        spec::{Container, ContainerPort, Pod},
+    },
+    volumes,
+};
+use coracle_runtime::{ContainerSpec, LocalImage, Mount, Port, Runtime, Termination};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Reasons of a runtime that has not made the container.
+const NEVER_MADE: [&str; 3] = ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+/// A log file is rotated at this size, and so many are kept: kubelet's defaults.
+const LOG: (u64, u32) = (10 << 20, 5);
+
+impl Work {
+    pub(super) async fn start(&self, pod: &Pod, index: usize, attempt: u32, ip: Option<IpAddr>) -> Event {
+        let _permit = self.gate.acquire().await;
+        let refused = |f: Failure| Event::Refused { container: index, attempt, reason: f.reason, message: f.message, fatal: f.fatal };
+        let Some(container) = pod.container(index) else {
+            return refused(Failure { reason: "CreateContainerError".into(), message: "no such container".into(), fatal: true });
+        };
+        let again = |reason: &str, message: String| refused(Failure { reason: reason.into(), message, fatal: false });
+        let runtime = match self.runtime(pod) {
+            Ok(runtime) => runtime,
+            Err(message) => return again("CreateContainerError", message),
+        };
+        let image = match self.images.lookup(&container.image) {
+            // Under its name there may be another by now, which has to stay as well.
+            Ok(Some(image)) if self.images.hold(&self.directory(&pod.metadata.uid), &image).is_ok_and(|there| there) => image,
+            Ok(_) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
+            Err(why) => return again("CreateContainerError", why.message),
+        };
+        let facts = self.facts(ip);
+        let services = env::services(pod, &*self.objects, self.options.api_server);
+        let variables = self
+            .patiently(
+                || async { env::resolve(pod, container, &facts, &services, &*self.objects) },
+                |error| matches!(error, env::Error::Missing { .. }),
+            )
+            .await;
+        let mut variables = match variables {
+            Ok(variables) => variables,
+            Err(why) => return again("CreateContainerConfigError", why.to_string()),
+        };
+        // Runtimes set it before a container's own variables, so that those win.
+        if !variables.iter().any(|(name, _)| name == "HOSTNAME") {
+            let name = hostname::of(pod, &self.options.cluster_domain).unwrap_or_default().name;
+            variables.insert(0, ("HOSTNAME".into(), name));
+        }
+        let spec = match self.container(pod, container, attempt, image, variables) {
+            Ok(spec) => spec,
+            Err(message) => return again("CreateContainerConfigError", message),
+        };
+        if let Some(parent) = spec.log_path.parent()
+            && let Err(why) = volumes::paths::make(parent, 0o755)
+        {
+            return again("CreateContainerError", format!("make {}: {why}", parent.display()));
+        }
+        let id = match runtime.create_container(spec).await {
+            Ok(id) => id,
+            Err(why) => return refused(Failure { reason: why.reason, message: why.message, fatal: why.fatal }),
+        };
+        let event = match runtime.start_container(&id).await {
+            Ok(()) => Event::Started { container: index, attempt },
+            // It was never made, so that nothing has ended: it waits, and is tried again.
+            Err(why) if NEVER_MADE.contains(&why.reason.as_str()) => {
+                return refused(Failure { reason: why.reason, message: why.message, fatal: why.fatal });
+            }
+            Err(why) => {
+                let reason = if why.reason.is_empty() { "StartError".into() } else { why.reason };
+                Event::StartFailed { container: index, attempt, reason, message: why.message }
+            }
+        };
+        self.remove_old(runtime, pod, container, attempt).await;
+        event
+    }
+
+    /// The container before goes from the runtime; of the logs, this one's and the last one's stay.
+    async fn remove_old(&self, runtime: &Arc<dyn Runtime>, pod: &Pod, container: &Container, attempt: u32) {
+        let Some(before) = attempt.checked_sub(1) else { return };
+        let uid = &pod.metadata.uid;
+        if let Err(why) = runtime.remove_container(&format!("{uid}/{}/{before}", container.name)).await {
+            tracing::debug!(%why, "remove the container before");
+        }
+        let logs = self.directory(uid).join("logs").join(&container.name);
+        let Ok(entries) = std::fs::read_dir(&logs) else { return };
+        for entry in entries.flatten() {
+            let number = entry.file_name().to_str().and_then(|n| n.split('.').next()?.parse::<u32>().ok());
+            if number.is_some_and(|n| n < before) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn container(&self, pod: &Pod, container: &Container, attempt: u32, image: LocalImage, variables: env::Env) -> Result<ContainerSpec, String> {
+        let uid = &pod.metadata.uid;
+        let dir = self.directory(uid);
+        let lookup = |name: &str| variables.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+        let expand = |list: &[String]| list.iter().map(|text| env::expand(text, lookup)).collect::<Vec<_>>();
+        let mut mounts = Vec::with_capacity(container.volume_mounts.len());
+        for mount in &container.volume_mounts {
+            let of_host = pod.spec.volumes.iter().find(|v| v.name == mount.name).and_then(|v| v.host_path.as_ref());
+            let volume = match of_host {
+                Some(source) => PathBuf::from(&source.path),
+                None => volumes::directory(&dir).join(volumes::paths::name(&mount.name)?),
+            };
+            let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, lookup) };
+            // Without links either way: runtimes refuse to follow one, since it would be the pod's own.
+            let host_path = match sub.as_str() {
+                "" => std::fs::canonicalize(&volume).map_err(|why| format!("{}: {why}", volume.display()))?,
+                sub => volumes::paths::sub_path(&volume, sub)?,
+            };
+            // What is written for the pod is not for the pod to write.
+            let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
+            mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
+        }
+        let termination = self.termination(pod, container, attempt, &mut mounts)?;
+        let resources = linux::resources(pod, container, self.machine.memory)?;
+        let port = |p: &ContainerPort| Port {
+            name: p.name.clone(),
+            port: p.container_port,
+            protocol: if p.protocol.is_empty() { "TCP".into() } else { p.protocol.clone() },
+        };
+        Ok(ContainerSpec {
+            sandbox: uid.clone(),
+            name: container.name.clone(),
+            attempt,
+            image,
+            command: expand(&container.command),
+            args: expand(&container.args),
+            working_dir: container.working_dir.clone(),
+            mounts,
+            ports: container.ports.iter().map(port).collect(),
+            resources,
+            log_path: dir.join("logs").join(volumes::paths::name(&container.name)?).join(format!("{attempt}.log")),
+            log_max_bytes: LOG.0,
+            log_max_files: LOG.1,
+            request_timeout: self.options.request_timeout,
+            env: variables,
+            security: linux::security(pod, container, &self.options.data_dir.join("seccomp"))?,
+            stdin: container.stdin,
+            stdin_once: container.stdin_once,
+            tty: container.tty,
+            termination,
+        })
+    }
+
+    /// The file for a container's last words, where it is asked for; processes have it mounted.
+    fn termination(&self, pod: &Pod, container: &Container, attempt: u32, mounts: &mut Vec<Mount>) -> Result<Termination, String> {
+        let fallback_to_logs = container.termination_message_policy == "FallbackToLogsOnError";
+        let path = &container.termination_message_path;
+        if path.is_empty() || self.runtime(pod)?.name() == "wasm" {
+            return Ok(Termination { message: None, fallback_to_logs });
+        }
+        let dir = self.directory(&pod.metadata.uid).join("containers").join(volumes::paths::name(&container.name)?);
+        let file = dir.join(attempt.to_string());
+        let made = volumes::paths::make(&dir, 0o755).and_then(|()| std::fs::write(&file, ""));
+        // Whoever the container's user is.
+        let made = made.and_then(|()| std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)));
+        made.map_err(|why| format!("make {}: {why}", file.display()))?;
+        if let Some(before) = attempt.checked_sub(2) {
+            _ = std::fs::remove_file(dir.join(before.to_string()));
+        }
+        let host_path = std::fs::canonicalize(&file).map_err(|why| format!("{}: {why}", file.display()))?;
+        mounts.push(Mount { host_path: host_path.clone(), container_path: Path::new("/").join(path).display().to_string(), read_only: false });
+        Ok(Termination { message: Some(host_path), fallback_to_logs })
+    }
+}

@@ -1,0 +1,67 @@
+//! What is given back when a pod ends, and what nobody owns any more.
+
+use super::Work;
+use crate::{
+    pods::{machine::Event, spec::Pod},
+    volumes,
+};
+use coracle_runtime::remove::remove_tree;
+use std::{collections::HashSet, path::Path};
+
+impl Work {
+    /// `give_back` does what is to be done with its volumes.
+    pub(super) async fn tear_down(&self, pod: &Pod, give_back: fn(&Path) -> std::io::Result<()>) -> Event {
+        let uid = &pod.metadata.uid;
+        for runtime in &self.runtimes {
+            if let Err(why) = runtime.remove_sandbox(uid).await {
+                return Event::TeardownFailed(why.message);
+            }
+        }
+        self.limits.forget(uid);
+        let dir = self.directory(uid);
+        let unmounted = tokio::task::spawn_blocking({
+            let dir = dir.clone();
+            move || give_back(&dir)
+        });
+        if let Err(why) = unmounted.await.unwrap_or_else(|why| Err(std::io::Error::other(why))) {
+            return Event::TeardownFailed(format!("remove {}: {why}", volumes::directory(&dir).display()));
+        }
+        self.network.release(uid).await;
+        if pod.host_ports().next().is_some() {
+            self.services_changed();
+        }
+        Event::TornDown
+    }
+
+    /// A sandbox that no pod owns.
+    pub async fn remove_orphan(&self, uid: &str) {
+        for runtime in &self.runtimes {
+            if let Err(why) = runtime.remove_sandbox(&uid.to_string()).await {
+                tracing::warn!(%why, uid, "remove a sandbox that no pod owns");
+            }
+        }
+        self.network.release(uid).await;
+        self.remove_directory(uid);
+    }
+
+    /// Directories of pods that are no more.
+    pub async fn remove_strangers(&self, known: &HashSet<String>) {
+        let Ok(entries) = std::fs::read_dir(self.options.data_dir.join("pods")) else { return };
+        for entry in entries.flatten() {
+            if let Some(uid) = entry.file_name().to_str().filter(|uid| !known.contains(*uid)) {
+                self.remove_directory(uid);
+            }
+        }
+    }
+
+    /// Everything that is left of a pod on disk.
+    pub fn remove_directory(&self, uid: &str) {
+        let Ok(name) = volumes::paths::name(uid) else { return };
+        let dir = self.directory(name);
+        // Small, and after the pod's end: nobody waits for it.
+        tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| remove_tree(&dir)) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%why, dir = %dir.display(), "remove what is left of a pod"),
+            _ => {}
+        });
+    }
+}
