@@ -6,8 +6,10 @@ mod api;
 mod cluster;
 mod crowd;
 mod etcd;
+mod events;
 mod load;
 mod memory;
+mod oci;
 mod start;
 mod wasm;
 
@@ -23,6 +25,8 @@ pub enum Bench {
     Wasm,
     /// Time to ready, create → Ready of a cached pod, a thousand pods, idle memory.
     Start,
+    /// Containers: a start beside Debian's crun and runc, create → Ready, 20 and 100 at once, memory, exec. As root.
+    Oci,
     /// The yardstick of `wasm`: a server of hyper alone.
     #[command(hide = true)]
     BareServer {
@@ -38,6 +42,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Api => runtime.block_on(api::run()),
         Bench::Wasm => runtime.block_on(wasm::run()),
         Bench::Start => runtime.block_on(start::run()),
+        Bench::Oci => runtime.block_on(oci::run()),
         Bench::BareServer { address } => runtime.block_on(wasm::bare_server(*address)),
     }
 }

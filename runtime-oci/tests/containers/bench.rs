@@ -1,59 +1,74 @@
-//! Create, start and exit of /bin/true in a sandbox that is there, beside crun doing the same with a bundle. By hand; nothing is asserted.
+//! Create, start and exit of /bin/true in a sandbox that is there, in turn with crun and runc doing the same with a bundle in the same pod's namespaces.
+//! By `cargo xtask bench oci` or by hand; nothing is asserted.
 
-use crate::world::World;
+use crate::world::{World, shims};
 use coracle_runtime::Runtime;
 use std::{
+    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
 
 const ROUNDS: usize = 200;
+const OTHERS: [&str; 2] = ["crun", "runc"];
 
-fn median(mut times: Vec<Duration>) -> Duration {
+fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    times[times.len() / 2]
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 pub async fn run() {
     let world = World::new().await;
     let sandbox = world.pod(|_| ()).await;
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
+    let shim = *shims(&sandbox).first().expect("a shim");
+    let bundle = world.path("bundle");
+    let others: Vec<&str> = OTHERS.into_iter().filter(|name| make(name, &bundle, &world.path("layer"), shim)).collect();
+    let (mut ours, mut removals, mut theirs) = (Vec::new(), Vec::new(), vec![Vec::new(); others.len()]);
+    for round in 0..ROUNDS {
         let spec = world.container(&sandbox, &["true"]);
         let began = Instant::now();
         let id = world.start(&spec).await.expect("a start");
         world.exit(&id).await;
-        times.push(began.elapsed());
+        ours.push(began.elapsed());
         world.runtime.remove_container(&id).await.expect("a removal");
+        removals.push(began.elapsed());
+        for (name, times) in others.iter().zip(&mut theirs) {
+            let began = Instant::now();
+            let id = format!("bench-{round}-{}", std::process::id());
+            let output = Command::new(name).args(["run", &id]).current_dir(bundle.join(name)).output().expect("it starts");
+            assert!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+            times.push(began.elapsed());
+        }
     }
-    println!("shim: {:?}", median(times));
-    // crun's own spec, with the same program and root.
-    let bundle = world.path("bundle");
+    let own = median(&mut ours);
+    println!("create, start, exit of /bin/true in a sandbox    {own:.2?} ({:.2?} with its removal)", median(&mut removals));
+    for (name, mut times) in others.into_iter().zip(theirs) {
+        let its = median(&mut times);
+        println!("{:<48} {its:.2?}   ours takes {:.2} of that", format!("  {name} run, which removes, too"), own.as_secs_f64() / its.as_secs_f64());
+    }
+}
+
+/// A bundle of the program's own making, with the same command, root and namespaces; whether the program is there.
+fn make(name: &str, bundle: &Path, root: &Path, shim: i32) -> bool {
+    let bundle = bundle.join(name);
     std::fs::create_dir_all(&bundle).expect("a bundle");
-    let made = Command::new("crun").arg("spec").current_dir(&bundle).status();
-    if !made.is_ok_and(|status| status.success()) {
-        println!("crun is not here: apt-get install crun");
-        return;
+    if !Command::new(name).arg("spec").current_dir(&bundle).status().is_ok_and(|status| status.success()) {
+        println!("{name} is not here: apt-get install {name}");
+        return false;
     }
     let config = std::fs::read_to_string(bundle.join("config.json")).expect("a config");
     let mut config: serde_json::Value = serde_json::from_str(&config).expect("a config");
     config["process"]["args"] = serde_json::json!(["/bin/true"]);
     config["process"]["terminal"] = serde_json::json!(false);
-    config["root"] = serde_json::json!({ "path": world.path("layer") });
-    std::fs::write(bundle.join("config.json"), config.to_string()).expect("a config");
-    for runtime in ["crun", "runc"] {
-        let mut times = Vec::new();
-        for round in 0..ROUNDS {
-            let began = Instant::now();
-            let status = Command::new(runtime).args(["run", &format!("bench-{round}-{}", std::process::id())]).current_dir(&bundle).status();
-            if !status.is_ok_and(|status| status.success()) {
-                println!("{runtime} failed");
-                break;
-            }
-            times.push(began.elapsed());
-        }
-        if !times.is_empty() {
-            println!("{runtime}: {:?}", median(times));
-        }
+    config["root"] = serde_json::json!({ "path": root });
+    for namespace in config["linux"]["namespaces"].as_array_mut().expect("namespaces") {
+        let file = match namespace["type"].as_str() {
+            Some("network") => "net",
+            Some(other @ ("ipc" | "uts")) => other,
+            _ => continue,
+        };
+        namespace["path"] = format!("/proc/{shim}/ns/{file}").into();
     }
+    std::fs::write(bundle.join("config.json"), config.to_string()).expect("a config");
+    true
 }

@@ -10,13 +10,13 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 
 /// A connection to the API, as the administrator.
 pub type Client = SendRequest<Full<Bytes>>;
@@ -63,14 +63,34 @@ impl Cluster {
         }
         // Nobody reads on; a full pipe must not stop it.
         std::thread::spawn(move || lines.for_each(drop));
-        let mut import = Command::new(&binary);
-        import.args(["image", "import"]).arg(components.join("hello.wasm")).args(["--name", "hello:v1", "--data-dir"]).arg(cluster.dir.join("data"));
-        ensure!(import.status()?.success(), "the image could not be imported");
+        cluster.import(&components.join("hello.wasm"), Some("hello:v1"))?;
         Ok(cluster)
     }
 
-    /// A TLS connection of its own.
+    /// The cluster's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes the images of a file known, as the names in it or under `name`.
+    pub fn import(&self, file: &Path, name: Option<&str>) -> Result<()> {
+        let mut import = Command::new(release()?);
+        import.args(["image", "import"]).arg(file).arg("--data-dir").arg(self.dir.join("data")).stdout(Stdio::null());
+        import.args(name.into_iter().flat_map(|name| ["--name", name]));
+        ensure!(import.status()?.success(), "the image could not be imported");
+        Ok(())
+    }
+
+    /// A connection of its own.
     pub async fn connect(&self) -> Result<Client> {
+        let stream = self.connect_tls(b"h2").await?;
+        let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A TLS connection for a protocol, as the administrator.
+    pub async fn connect_tls(&self, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
         let config: serde_json::Value = serde_json::from_slice(
             &Command::new("kubectl")
                 .arg("--kubeconfig")
@@ -94,13 +114,10 @@ impl Cluster {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(&self.api).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("127.0.0.1")?, stream).await?;
-        let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(client)
+        Ok(TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("127.0.0.1")?, stream).await?)
     }
 
     /// The process that serves the API.
@@ -108,11 +125,14 @@ impl Cluster {
         self.child.id()
     }
 
-    /// All processes of the cluster: itself and everything that carries its data directory.
+    /// All processes of the cluster: itself, everything that carries its data directory, and the shims' parent with the shims, which are named so. What runs in
+    /// containers is not among them.
     pub fn processes(&self) -> Vec<u32> {
         let mark = self.dir.to_string_lossy().into_owned();
         let carries = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| String::from_utf8_lossy(&words).contains(&mark));
-        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(carries).collect()
+        let (nurseries, shims) = (children(self.main(), "coracle-shims"), |nursery: &u32| children(*nursery, "coracle-shim"));
+        let shims: Vec<u32> = nurseries.iter().flat_map(shims).collect();
+        all().filter(carries).chain(nurseries).chain(shims).collect()
     }
 }
 
@@ -122,6 +142,20 @@ impl Drop for Cluster {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Processes of that name whose parent is `parent`.
+fn children(parent: u32, name: &str) -> Vec<u32> {
+    let is = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |key: &str| status.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned()));
+        field("Name:").as_deref() == Some(name) && field("PPid:") == Some(parent.to_string())
+    };
+    all().filter(is).collect()
 }
 
 /// The binary that `CORACLE_BIN` names, else the release binary, built now.

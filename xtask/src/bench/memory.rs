@@ -9,9 +9,27 @@ pub fn pss(pids: &[u32]) -> Result<u64> {
 }
 
 fn one(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("process {pid}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).context("no Pss line")?;
-    Ok(line.trim().trim_end_matches("kB").trim().parse()?)
+    sum(&format!("/proc/{pid}/smaps_rollup"), &["Pss:"])
+}
+
+/// What no other process has, in KiB.
+pub fn private(pids: &[u32]) -> Result<u64> {
+    pids.iter().map(|pid| sum(&format!("/proc/{pid}/smaps_rollup"), &["Private_Clean:", "Private_Dirty:"])).sum()
+}
+
+/// What the kernel holds for processes, namespaces, devices and control groups, in KiB.
+pub fn kernel() -> Result<u64> {
+    sum("/proc/meminfo", &["Slab:", "KernelStack:", "PageTables:", "Percpu:"])
+}
+
+/// Sum of the lines of a file of /proc that begin so.
+fn sum(file: &str, names: &[&str]) -> Result<u64> {
+    let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
+    let one = |name: &&str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} in {file}"))?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<u64>()?)
+    };
+    names.iter().map(one).sum()
 }
 
 /// User and system time of the processes so far.
