@@ -38,21 +38,10 @@ pub fn root(root: &Path) -> Result {
 /// # Errors
 /// As for [`root`].
 pub fn archive(dir: &Path, name: &str, config: &Value) -> Result<PathBuf> {
-    let (files, parts, archive) = (dir.join("busybox-root"), dir.join("busybox-parts"), dir.join("busybox.tar"));
+    let files = dir.join("busybox-root");
     if !files.exists() {
         root(&files)?;
     }
-    fs::create_dir_all(&parts)?;
-    let tar = |to: &Path, from: &Path| {
-        Output::of(Command::new("tar").arg("--owner=0").arg("--group=0").arg("-cf").arg(to).arg("-C").arg(from).arg("."), "")?.ok()
-    };
-    tar(&parts.join("layer.tar"), &files)?;
-    let sum = Output::of(Command::new("sha256sum").arg(parts.join("layer.tar")), "")?.ok()?;
-    let sum = sum.split_whitespace().next().unwrap_or_default();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let whole = json!({ "architecture": architecture, "os": "linux", "config": config, "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{sum}")] } });
-    fs::write(parts.join("config.json"), whole.to_string())?;
-    fs::write(parts.join("manifest.json"), json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]).to_string())?;
-    tar(&archive, &parts)?;
-    Ok(archive)
+    crate::archive::of(dir, &files, name, json!({ "architecture": architecture, "os": "linux", "config": config }))
 }

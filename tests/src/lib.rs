@@ -3,6 +3,7 @@
 //! Every test file is a program of its own ([`main`]) that starts one [`Cluster`], runs its cases against it beside each other, and
 //! takes everything down again, also when a case fails. A case is a function of the cluster; it fails by an error.
 
+pub mod archive;
 pub mod busybox;
 mod cluster;
 mod host;

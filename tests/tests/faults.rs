@@ -107,8 +107,18 @@ fn a_full_disk_refuses_writes_only() -> Result {
     let disk = Disk::mount(&cluster.dir().join("disk.img"), &cluster.data_dir(), 160)?;
     cluster.up()?;
     cluster.import("web", "web:v1")?;
+    cluster.import("probe", "probe:v1")?;
     cluster.apply(&pod("steady", "web:v1", HTTP))?;
+    cluster.apply(&pod("ticker", "probe:v1", "args: [count, '0', '5']"))?;
+    // Writes a file to its emptyDir now and then, until it cannot.
+    let files: String = (0..400).map(|n| format!(", sleep, '300', --, write, /scratch/{n}, {}, --", "x".repeat(100))).collect();
+    let scribe = format!("args: [hello, --{files}, hello], volumeMounts: [{{name: scratch, mountPath: /scratch}}]");
+    let scribe = pod("scribe", "probe:v1", &scribe)
+        .replace("  containers:", "  restartPolicy: Never\n  volumes: [{name: scratch, emptyDir: {}}]\n  containers:");
+    cluster.apply(&scribe)?;
     let ip = ready(&cluster, "steady")?;
+    ready(&cluster, "ticker")?;
+    ready(&cluster, "scribe")?;
     // Prints what was acknowledged, until something is refused.
     let script = format!(
         "i=0; while i=$((i+1)); do kubectl --kubeconfig {} create cm c$i --from-literal=v=$i -o 'jsonpath={{.metadata.name}}{{\"\\n\"}}' || exit 0; done",
@@ -139,6 +149,9 @@ fn a_full_disk_refuses_writes_only() -> Result {
     ensure!(said.contains("full") && said.contains("free"), "{said}");
     ensure!(cluster.get(&["cm", "c1"])?["metadata"]["labels"]["color"].is_null(), "what was refused did not happen");
     cluster.kubectl(&["logs", "steady"])?.ok()?;
+    let said = cluster.coracle(&["image", "import", &cluster.dir().join("probe.wasm").to_string_lossy(), "--name", "late:v1"])?.err()?;
+    ensure!(said.contains("No space left on device") && said.contains("probe.wasm"), "{said}");
+    ensure!(!cluster.coracle(&["image", "list"])?.ok()?.contains("late"), "nothing half done");
     ensure!(cluster.get(&["pod", "steady"])?["status"]["containerStatuses"][0]["restartCount"] == 0);
 
     // Others fill what the cluster itself left, and it starts again, and again: it reads, and refuses to write.
@@ -156,6 +169,19 @@ fn a_full_disk_refuses_writes_only() -> Result {
     all_there()?;
     answers(&cluster, &ip)?;
     eventually("writes again", 20, || cluster.kubectl(&["label", "cm", "c1", "color=blue"])?.ok())?;
+    // A guest is told by its write. One that only prints is not bothered, and its log says what is missing.
+    eventually("the scribe's end is told", 40, || {
+        let status = cluster.get(&["pod", "scribe"])?["status"].clone();
+        ensure!(status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 1, "{status}");
+        Ok(())
+    })?;
+    eventually("the ticker's log goes on", 20, || {
+        let text = cluster.kubectl(&["logs", "ticker"])?.ok()?;
+        let (_, after) = text.split_once("lines were dropped: the disk was full\n").context("nothing is said of the lines that are missing")?;
+        ensure!(after.contains("line "), "{after}");
+        Ok(())
+    })?;
+    ensure!(cluster.get(&["pod", "ticker"])?["status"]["containerStatuses"][0]["restartCount"] == 0);
     cluster.apply(&pod("after", "web:v1", HTTP))?;
     answers(&cluster, &ready(&cluster, "after")?)?;
     let (code, lines) = cluster.terminate()?;

@@ -62,6 +62,16 @@ fn kill_and_restart_adopts_running_pods() -> Result {
 fn stopping_ends_the_pods_and_starting_brings_them_back() -> Result {
     let cluster = Cluster::start(Mode::Whole)?;
     cluster.apply(&web("back"))?;
+    let keeper = "apiVersion: v1\nkind: Pod\nmetadata: {name: keeper}\nspec:\n  terminationGracePeriodSeconds: 1\n  volumes: [{name: scratch, emptyDir: {}}]\n  containers:\n  - {name: main, image: 'probe:v1', args: [ls, /scratch, --, write, /scratch/kept, x, --, count, '0', '1000'], volumeMounts: [{name: scratch, mountPath: /scratch}]}\n";
+    cluster.apply(keeper)?;
+    let first_line = |wanted: &str| {
+        eventually("what the pod has found", 30, || {
+            let text = cluster.kubectl(&["logs", "keeper"])?.ok()?;
+            ensure!(text.starts_with(wanted) && text.contains("line 1"), "{text}");
+            Ok(())
+        })
+    };
+    first_line("[]")?;
     let ip = ready_ip(&cluster, "back")?;
     let (code, lines) = cluster.terminate()?;
     ensure!(code == 0, "{code}: {lines:?}");
@@ -70,6 +80,8 @@ fn stopping_ends_the_pods_and_starting_brings_them_back() -> Result {
     cluster.up()?;
     let ip = ready_ip(&cluster, "back")?;
     eventually("it answers again", 20, || cluster.host.get(&format!("http://{ip}:8080/")))?;
+    // It is the same pod, so its emptyDir is the same.
+    first_line("[\"kept\"]")?;
     cluster.stop()
 }
 

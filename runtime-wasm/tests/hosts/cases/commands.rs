@@ -13,6 +13,7 @@ cases![
     cli_sockets_are_the_pods,
     cli_stops,
     cli_module_of_preview_1,
+    cli_module_of_preview_1_has_args_and_volumes,
     cli_log_rotates,
     cli_log_rotates_after_a_failure,
     cli_leaked_handles_end_it_alone,
@@ -120,6 +121,41 @@ async fn cli_stops() {
         world.runtime.remove_container(&id).await.unwrap();
         assert_eq!(world.state(&id).await, None);
     }
+}
+
+async fn cli_module_of_preview_1_has_args_and_volumes() {
+    let world = World::new().await;
+    // Reads the file that its first argument names in its first volume, prints it, and writes it to `copy`; its exit code is the first error.
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "copy")
+        (data (i32.const 16) "\00\10\00\00\40\00\00\00")
+        (func $must (param i32) (if (local.get 0) (then (call $exit (local.get 0)))))
+        (func (export "_start")
+            (call $must (call $args (i32.const 1024) (i32.const 2048)))
+            (call $must (call $open (i32.const 3) (i32.const 0) (i32.load (i32.const 1028)) (i32.const 4) (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 512)))
+            (call $must (call $read (i32.load (i32.const 512)) (i32.const 16) (i32.const 1) (i32.const 20)))
+            (call $must (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 516)))
+            (call $must (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 512)))
+            (call $must (call $write (i32.load (i32.const 512)) (i32.const 16) (i32.const 1) (i32.const 516)))))"#;
+    let image = world.image("module", &wat::parse_str(module).unwrap());
+    let data = world.dir.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::set_permissions(&data, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(data.join("note"), "from the volume\n").unwrap();
+    let run = world.run(&image, |spec| {
+        spec.args = vec!["note".to_owned()];
+        spec.mounts = vec![Mount { host_path: data.canonicalize().unwrap(), container_path: "/data".into(), read_only: false }];
+    });
+    let (sandbox, id) = run.await;
+    let (code, _, message) = world.exit(&id).await;
+    assert_eq!((code, world.log(&sandbox).as_str()), (0, "from the volume\n"), "{message}");
+    assert_eq!(std::fs::read_to_string(data.join("copy")).unwrap(), "from the volume\n");
 }
 
 async fn cli_module_of_preview_1() {
