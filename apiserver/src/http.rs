@@ -107,7 +107,7 @@ async fn accepted(
     let (began, upgrade) = (Instant::now(), Upgrade::of(parts));
     let (path, raw_query) = (parts.uri.path(), parts.uri.query().unwrap_or(""));
     let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref() };
-    let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
+    let route = routed(call)?;
     let long = is_long_running(core, call, &route);
     let asked = attributes(call, &route);
     let counted = Counted::new(core, call, &route, &asked, began, long);
@@ -137,13 +137,22 @@ async fn accepted(
     counted.answered(core, told.done(answer, long).await)
 }
 
+/// What is asked for, if path and query can be read at all.
+fn routed(call: Call<'_>) -> Result<Route, Status> {
+    let route = route::parse(call.path).ok_or_else(|| Status::bad_request("the path of the request is not readable"))?;
+    match route::readable(&route, call.raw_query) {
+        true => Ok(route),
+        false => Err(Status::bad_request("the query of the request is not readable: it has a broken escape, or one that is no UTF-8")),
+    }
+}
+
 /// An answer that is written as it is read (a list) keeps its turn until that is done, but no longer than a request may take: a slow reader is no work.
 async fn written(core: &Core, answer: Response<HttpBody>, turn: inflight::Turn) -> Response<HttpBody> {
     if http_body::Body::size_hint(answer.body()).exact().is_some() || answer.extensions().get::<compress::Document>().is_none() {
         return answer;
     }
     let (head, body) = answer.into_parts();
-    match begun::read(body, SMALL).await {
+    match begun::read(body, SMALL, REQUEST_TIME).await {
         Begun::Whole(whole) => Response::from_parts(head, whole.into()),
         Begun::More(source) => told::hold(Response::from_parts(head, source.into_body()), core.inflight.lease(turn, REQUEST_TIME)),
     }
@@ -283,10 +292,10 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
     let answer = match Method::from_bytes(method.as_bytes()) {
         Ok(method) => {
             let call = Call { method: &method, path, raw_query, headers: &headers, upgrade: None };
-            match route::parse(path) {
-                None => Err(Status::bad_request("the path of the request is not readable")),
-                Some(route) if is_long_running(core, call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
-                Some(route) => told::call(core, user, call, route, body).await,
+            match routed(call) {
+                Err(status) => Err(status),
+                Ok(route) if is_long_running(core, call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
+                Ok(route) => told::call(core, user, call, route, body).await,
             }
         }
         Err(_) => Err(Status::method_not_allowed()),

@@ -296,7 +296,7 @@ fn the_log_tells(lines: &[Value], [created, refused, watched, listed, all]: &[St
     let item = &listed["responseObject"]["items"][0];
     assert_eq!((&item["data"]["k"], &item["metadata"]["managedFields"]), (&"v".into(), &Value::Null), "a list is an answer like others");
     let [all] = of(all)[..] else { panic!("one line") };
-    assert_eq!((&all["responseObject"], &all["annotations"]["audit.coracle.dev/response-omitted"]), (&Value::Null, &"too large".into()));
+    assert_eq!((&all["responseObject"], &all["annotations"]["audit.coracle.dev/response-omitted"]), (&Value::Null, &"too large or too slow".into()));
     let [refused] = of(refused)[..] else { panic!("one line") };
     assert_eq!((&refused["user"]["username"], &refused["impersonatedUser"]["username"]), (&"kubernetes-admin".into(), &"bob".into()));
     assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");

@@ -4,12 +4,14 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// What reading the beginning of a body came to.
 pub enum Begun {
     /// That was all.
     Whole(Bytes),
-    /// There is more, or it broke off.
+    /// There is more, it broke off, or it was long in coming.
     More(Source),
 }
 
@@ -39,11 +41,14 @@ impl Source {
     }
 }
 
-/// Reads until more than `bytes` are there, or all. Takes at most one piece more than that.
-pub async fn read(mut body: Body, bytes: usize) -> Begun {
+/// Reads until more than `bytes` are there, or all, or `patience` is over. Takes at most one piece more than that.
+pub async fn read(mut body: Body, bytes: usize, patience: Duration) -> Begun {
     let (mut begun, mut size, mut failed) = (Vec::new(), 0, None);
+    let end = Instant::now() + patience;
     while size <= bytes && failed.is_none() {
-        match body.frame().await {
+        // A frame that was waited for in vain is still to come.
+        let Ok(frame) = timeout_at(end, body.frame()).await else { break };
+        match frame {
             Some(Ok(frame)) => {
                 let data = frame.into_data().unwrap_or_default();
                 size += data.len();
@@ -73,18 +78,31 @@ fn joined(mut pieces: Vec<Bytes>, size: usize) -> Bytes {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3600);
+
     fn pieces(of: &'static [Result<&'static str, &'static str>]) -> Body {
         Body::from_stream(futures::stream::iter(of.iter().map(|piece| piece.map_err(std::io::Error::other))))
     }
 
     #[tokio::test]
     async fn a_body_is_whole_or_begins_again() {
-        assert!(matches!(read(pieces(&[Ok("ab"), Ok("cd")]), 4).await, Begun::Whole(all) if all == "abcd"));
-        assert!(matches!(read(Body::empty(), 0).await, Begun::Whole(all) if all.is_empty()));
-        let Begun::More(source) = read(pieces(&[Ok("ab"), Ok("cd"), Ok("ef")]), 3).await else { panic!("there is more") };
+        assert!(matches!(read(pieces(&[Ok("ab"), Ok("cd")]), 4, LONG).await, Begun::Whole(all) if all == "abcd"));
+        assert!(matches!(read(Body::empty(), 0, LONG).await, Begun::Whole(all) if all.is_empty()));
+        let Begun::More(source) = read(pieces(&[Ok("ab"), Ok("cd"), Ok("ef")]), 3, LONG).await else { panic!("there is more") };
         assert_eq!(source.into_body().collect().await.expect("a body").to_bytes(), "abcdef");
-        let Begun::More(mut source) = read(pieces(&[Ok("ab"), Err("broken")]), 30).await else { panic!("it broke off") };
+        let Begun::More(mut source) = read(pieces(&[Ok("ab"), Err("broken")]), 30, LONG).await else { panic!("it broke off") };
         assert!(source.next().await.is_some_and(|piece| piece.is_ok_and(|piece| piece == "ab")));
         assert!(source.next().await.is_some_and(|piece| piece.is_err()) && source.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_long_in_coming_is_not_waited_for_and_not_lost() {
+        let (send, pieces) = futures::channel::mpsc::unbounded::<Result<&str, std::io::Error>>();
+        send.unbounded_send(Ok("ab")).expect("it is read");
+        // What is there is taken, and nothing is waited for.
+        let Begun::More(source) = read(Body::from_stream(pieces), 100, Duration::ZERO).await else { panic!("it is not all there") };
+        send.unbounded_send(Ok("cd")).expect("it is read");
+        drop(send);
+        assert_eq!(source.into_body().collect().await.expect("a body").to_bytes(), "abcd");
     }
 }

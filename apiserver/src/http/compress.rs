@@ -34,7 +34,7 @@ pub async fn answer(response: Response<Body>, accept_encoding: Option<&str>) -> 
         return response;
     }
     let (mut head, body) = response.into_parts();
-    let source = match begun::read(body, LARGE).await {
+    let source = match begun::read(body, LARGE, super::REQUEST_TIME).await {
         Begun::Whole(small) => return Response::from_parts(head, Body::from(small)),
         Begun::More(source) => source,
     };

@@ -118,15 +118,23 @@ pub fn decode(part: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// Query parameters, decoded, in order. What cannot be decoded is left out.
+fn parameters(raw: &str) -> impl Iterator<Item = Option<(String, String)>> {
+    raw.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?))
+    })
+}
+
+/// Query parameters, decoded, in order. What cannot be decoded is left out: whoever asks with it was refused before ([`readable`]).
 pub fn query(raw: &str) -> Vec<(String, String)> {
-    raw.split('&')
-        .filter(|pair| !pair.is_empty())
-        .filter_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?))
-        })
-        .collect()
+    parameters(raw).flatten().collect()
+}
+
+/// Whether a query means one thing: every parameter can be decoded to text. What goes to a pod's or a node's own server is theirs to read.
+///
+/// (Upstream drops what has a broken escape. A `dryRun` or a precondition that is dropped is a write that nobody asked for.)
+pub fn readable(route: &Route, raw_query: &str) -> bool {
+    matches!(route, Route::Resource(target) if target.subresource == "proxy") || parameters(raw_query).all(|parameter| parameter.is_some())
 }
 
 /// A boolean parameter as upstream's conversion reads it: whatever is given is true, but for `false` and `0`.
@@ -208,6 +216,18 @@ mod tests {
             "/apis/g/v1/%zz",
         ] {
             assert!(!is_plain(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn queries_that_mean_nothing_are_not_readable() {
+        let pods = Route::Resource(target("/api/v1/pods"));
+        for query in ["", "watch", "a=b%2Cc&d=x+y&=&&", "labelSelector=%C3%A9"] {
+            assert!(readable(&pods, query), "{query}");
+        }
+        for query in ["watch=%ff", "a=b&dryRun=%", "%zz=a", "a=%4"] {
+            assert!(!readable(&pods, query), "{query}");
+            assert!(readable(&Route::Resource(target("/api/v1/namespaces/x/pods/a/proxy/")), query), "a pod may read it: {query}");
         }
     }
 

@@ -24,10 +24,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// Largest answer that is kept in the log.
 const MAX_KEPT: usize = 2 * 1024 * 1024;
+/// How long one that another server is still writing is waited for, to be kept.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
@@ -169,13 +172,13 @@ async fn kept(record: &Arc<Record>, answer: Response<Body>, long: bool) -> Respo
         return answer;
     }
     let (parts, body) = answer.into_parts();
-    let body = match begun::read(body, MAX_KEPT).await {
+    let body = match begun::read(body, MAX_KEPT, PATIENCE).await {
         Begun::Whole(whole) => {
             record.response(&whole);
             Body::from(whole)
         }
         Begun::More(source) => {
-            record.annotate("audit.coracle.dev/response-omitted", "too large".into());
+            record.annotate("audit.coracle.dev/response-omitted", "too large or too slow".into());
             source.into_body()
         }
     };
