@@ -36,7 +36,10 @@ impl Registry {
             Output::of(&mut command, "")?.ok()
         };
         made("ca", &[])?;
-        made("registry", &["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])?;
+        made(
+            "registry",
+            &["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"],
+        )?;
         // bcrypt of the password, as `htpasswd -B` makes it.
         fs::write(dir.path().join("users"), "alice:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n")?;
         Self::serve(host, port, dir, true)
