@@ -8,41 +8,30 @@ pub mod exe;
 mod files;
 mod remains;
 mod sessions;
+mod shims;
 
 use crate::{
-    SHIM, cgroup,
+    cgroup,
     cgroup::Trees,
     config,
-    nursery::Birth,
-    shim::{SOCKET, STATE},
-    wire::{Answer, Ask, Happened, Pod, VERSION},
+    shim::STATE,
+    wire::{Answer, Ask, Pod},
     worker,
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Qos, Runtime, SandboxId, SandboxSpec,
-    SandboxStatus, Session, Standard, State, Stats, stats,
-    wire::{
-        connection,
-        socket::{AsyncLink, Link},
-    },
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
+    Session, Standard, State, Stats, stats,
+    wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;
 use sessions::Sessions;
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io,
+    fs, io,
     net::SocketAddr,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::{
-            fs::PermissionsExt,
-            net::{UnixListener, UnixStream},
-        },
-    },
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -106,16 +95,6 @@ fn failed(what: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::again("FailedCreatePodSandBox", format!("{what} {} failed: {error}", path.display()))
 }
 
-/// A path to a socket in `dir`, however long the directory's name is (a socket's address takes 107 bytes). Valid while the descriptor is open.
-fn socket(dir: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
-}
-
-fn connect(dir: &Path) -> io::Result<UnixStream> {
-    let dir = File::open(dir)?;
-    UnixStream::connect(socket(&dir))
-}
-
 impl OciRuntime {
     /// Makes its folder, and finds out what control groups there are. Pods of an earlier agent are found by [`Runtime::list`].
     ///
@@ -162,126 +141,6 @@ impl Shared {
     fn shim_of(&self, container: &str) -> Result<Shim, Error> {
         let pod = container.split('/').next().unwrap_or_default();
         self.shim(pod).ok_or_else(|| Error::again("RunContainerError", format!("there is no sandbox {pod}; run it first")))
-    }
-
-    /// Has a shim born for the directory.
-    async fn birth(&self, dir: &Path) -> Result<UnixStream, Error> {
-        let wrong = |error: io::Error| failed("starting a shim in", dir, &error);
-        let held = File::open(dir).map_err(wrong)?;
-        if let Err(error) = fs::remove_file(dir.join(SOCKET))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(wrong(error));
-        }
-        let listener = UnixListener::bind(socket(&held)).map_err(wrong)?;
-        let log = File::options().create(true).append(true).open(dir.join("shim.log")).map_err(wrong)?;
-        let fds: Vec<Arc<OwnedFd>> = vec![Arc::new(listener.into()), Arc::new(log.into())];
-        let stream = UnixStream::connect(socket(&held)).map_err(wrong)?;
-        let mut nursery = self.nursery.lock().await;
-        for attempt in 0..2 {
-            if nursery.is_none() {
-                *nursery = Some(self.nursery().map_err(wrong)?);
-            }
-            let Some(link) = nursery.as_mut() else { continue };
-            let message = Birth { dir: dir.to_path_buf() };
-            let sent = link.link().send(&message, fds.clone()).and_then(|()| link.flush());
-            match sent {
-                Ok(()) => return Ok(stream),
-                // It was killed; another one serves as well.
-                Err(error) if attempt > 0 => return Err(wrong(error)),
-                Err(_) => *nursery = None,
-            }
-        }
-        Err(wrong(io::Error::other("no process to start it from")))
-    }
-
-    fn nursery(&self) -> io::Result<AsyncLink> {
-        let exe = exe::open(&self.options.exe, &self.options.data_dir.join("run/oci/empty"))?;
-        let (ours, theirs) = Link::pair()?;
-        let log = File::options().create(true).append(true).open(self.options.data_dir.join("run/oci/shims.log"))?;
-        let stdin = theirs.into_fd();
-        let mut command = tokio::process::Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()));
-        command.arg0("coracle").arg(SHIM).env_clear().stdin(Stdio::from(stdin)).stdout(log.try_clone()?).stderr(log);
-        let mut child = command.spawn()?;
-        drop(exe);
-        tokio::spawn(async move { child.wait().await });
-        AsyncLink::new(ours)
-    }
-
-    /// Greets a shim and listens to it from then on.
-    async fn greet(self: &Arc<Self>, stream: UnixStream, spec: Option<SandboxSpec>, dir: &Path) -> Result<Option<Pod>, Error> {
-        let wrong = |why: &dyn std::fmt::Display| failed("talking with the shim in", dir, why);
-        stream.set_nonblocking(true).map_err(|error| wrong(&error))?;
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let connection = Connection::new(stream.into(), sender).map_err(|error| wrong(&error))?;
-        let Answer::Hello { version, pid } = ask(&connection, Ask::Hello { version: VERSION }, PATIENCE).await? else {
-            return Err(wrong(&"it answered something else to a greeting"));
-        };
-        if version != VERSION {
-            return Err(wrong(&format!("it is of version {version}, this agent of version {VERSION}")));
-        }
-        let pod = match spec {
-            Some(spec) => {
-                ask(&connection, Ask::RunSandbox(Box::new(spec.clone())), PATIENCE).await?;
-                Some(Pod { spec, containers: Vec::new() })
-            }
-            None => match ask(&connection, Ask::List, PATIENCE).await? {
-                Answer::Pod(pod) => pod.map(|pod| *pod),
-                _ => return Err(wrong(&"it answered something else to a list")),
-            },
-        };
-        if let Some(pod) = &pod {
-            let known = pod.containers.iter().map(|(spec, ..)| (spec.id(), spec.clone())).collect();
-            let shim = Shim { connection, spec: Arc::new(pod.spec.clone()), pid, known: Arc::new(Mutex::new(known)), sessions: Arc::default() };
-            self.shims.lock().insert(pod.spec.pod.uid.clone(), shim.clone());
-            self.weigh();
-            tokio::spawn(self.clone().follow(shim, receiver));
-        }
-        Ok(pod)
-    }
-
-    /// Turns what a shim says into events, until it is gone.
-    async fn follow(self: Arc<Self>, shim: Shim, mut happened: mpsc::UnboundedReceiver<Happened>) {
-        let sandbox = &shim.spec.pod.uid;
-        while let Some(happened) = happened.recv().await {
-            match happened {
-                Happened::Superseded => return shim.sessions.lost(),
-                Happened::Ended { session, code } => shim.sessions.ended(session, code),
-                Happened::State { container, state } => {
-                    let Some(spec) = shim.known.lock().get(&container).cloned() else { continue };
-                    if let State::Exited { code, .. } = &state {
-                        shim.sessions.container_ended(&container, *code);
-                    }
-                    _ = self.events.send(Event::Container { sandbox: sandbox.clone(), status: spec.status(state) });
-                }
-            }
-        }
-        shim.sessions.lost();
-        let ours = self.shims.lock().get(sandbox).is_some_and(|known| Arc::ptr_eq(&known.connection, &shim.connection));
-        if shim.connection.is_dismissed() || !ours {
-            return;
-        }
-        // It was killed. What it was the parent of has no one to tell its end, so it ends now.
-        self.shims.lock().remove(sandbox);
-        if let Err(why) = self.clear(&shim.spec).await {
-            tracing::warn!(%why, sandbox, "clean up after a shim");
-        }
-        let message = "the pod's shim process ended, and its containers were killed".to_owned();
-        _ = self.events.send(Event::SandboxLost { sandbox: sandbox.clone(), message });
-    }
-
-    /// Weighs the classes against each other anew: a pod has come or gone.
-    fn weigh(&self) {
-        let burstable = |shim: &Shim| (shim.spec.linux.qos == Qos::Burstable).then(|| shim.spec.linux.resources.cpu_request_millis.unwrap_or(0));
-        let millis = self.shims.lock().values().filter_map(burstable).sum();
-        self.trees.weigh_classes(millis);
-    }
-
-    /// Kills and removes what is left of a pod whose shim is not there.
-    async fn clear(&self, spec: &SandboxSpec) -> Result<(), Error> {
-        let (trees, dir) = (self.trees.clone(), self.dir(spec));
-        let group = cgroup::of_pod(&spec.pod.uid, spec.linux.qos);
-        blocking(move || remains::remove(&trees, &group, &dir)).await
     }
 }
 
@@ -422,7 +281,7 @@ impl Runtime for OciRuntime {
                     Answer::Pod(pod) => pod.map(|pod| *pod),
                     _ => None,
                 },
-                None => match connect(&dir) {
+                None => match shims::connect(&dir) {
                     Ok(stream) => shared.greet(stream, None, &dir).await.unwrap_or_else(|why| {
                         tracing::warn!(%why, dir = %dir.display(), "a shim is not understood; its pod starts anew");
                         None

@@ -30,13 +30,12 @@ use nix::{
         prctl,
         signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
     unistd::{Pid, setsid},
 };
 use pause::Pause;
 use std::{
-    collections::HashMap,
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -63,8 +62,6 @@ struct Shim {
     containers: Containers,
     workers: Vec<Worker>,
     execs: Execs,
-    /// Processes that ended before it was known whose they are.
-    ended: HashMap<Pid, i32>,
     removing: Option<u64>,
     buffer: Vec<u8>,
 }
@@ -117,7 +114,6 @@ impl Shim {
             containers: Containers::default(),
             workers: Vec::new(),
             execs: Execs::default(),
-            ended: HashMap::new(),
             removing: None,
             buffer: vec![0; BUFFER],
         })
@@ -263,9 +259,9 @@ impl Shim {
         let mut fds = fds.into_iter();
         let [stdin, stdout, stderr] = streams;
         let pipes = [stdout, stderr].map(|held| if held { fds.next() } else { None });
-        match self.containers.attach(container, pipes) {
+        match self.containers.attach(container, stdin, pipes) {
             Ok(input) => {
-                let fds: Vec<Arc<OwnedFd>> = input.filter(|_| stdin).map(Arc::new).into_iter().collect();
+                let fds: Vec<Arc<OwnedFd>> = input.map(Arc::new).into_iter().collect();
                 let reply = Answered::Reply(Reply { id, result: Ok::<_, Refusal>(Answer::Done) });
                 if let Some(agent) = &mut self.agent
                     && agent.send::<Answered>(&reply, fds).is_err()
@@ -336,25 +332,43 @@ impl Shim {
         let group = cgroup::of_pod(&spec.pod.uid, linux.qos);
         self.trees.make(&group, &linux.resources, linux.pids_limit)?;
         let mounts = sandbox::enter(&spec, &self.dir)?;
-        let processes = if linux.share_processes && !linux.host_pid { Some(pause::start(&self.empty()?)?) } else { None };
-        self.sandbox = Some(Sandbox { spec, mounts, processes });
+        self.sandbox = Some(Sandbox { spec, mounts, processes: None });
+        self.share_processes()?;
         self.save();
         Ok(())
     }
 
+    /// Makes the PID namespace that containers share, if they do; anew when its first process was killed.
+    fn share_processes(&mut self) -> io::Result<()> {
+        let empty = self.dir.join("empty");
+        if let Some(Sandbox { spec, processes, .. }) = &mut self.sandbox
+            && spec.linux.share_processes
+            && !spec.linux.host_pid
+            && processes.as_ref().is_none_or(Pause::ending)
+        {
+            fs::create_dir_all(&empty)?;
+            *processes = Some(pause::start(&empty)?);
+        }
+        Ok(())
+    }
+
+    /// Waits for children that have ended. Each is looked at first and waited for when it is known whose it is, since its number is its own only until then: one that nobody
+    /// knows was named by a worker that has ended too (or it would be that one's child), and all that it said is there.
     fn reap(&mut self) -> io::Result<()> {
         while self.signals.read_signal()?.is_some() {}
         loop {
-            let (pid, code) = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            let (pid, code) = match waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid, code),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
                 Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(()),
                 Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if !self.exited(pid, code) && !self.workers.is_empty() {
-                self.ended.insert(pid, code);
+            if !self.exited(pid, code) {
+                self.finish_workers();
+                self.exited(pid, code);
             }
+            _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
         }
     }
 
@@ -366,7 +380,11 @@ impl Shim {
             }
             return true;
         }
-        let Some(sandbox) = &self.sandbox else { return false };
+        let Some(sandbox) = &mut self.sandbox else { return false };
+        if sandbox.processes.as_ref().is_some_and(|pause| pause.is(pid)) {
+            sandbox.processes = None;
+            return true;
+        }
         let Some(container) = self.containers.by_pid(pid) else { return false };
         let group = crate::config::group(&container.spec, &sandbox.spec);
         // In a PID namespace of its own everything has ended with it already; elsewhere it has not.
@@ -380,13 +398,6 @@ impl Shim {
             self.answer(id, Ok(Answer::Done));
         }
         true
-    }
-
-    /// A directory with nothing in it.
-    fn empty(&self) -> io::Result<PathBuf> {
-        let path = self.dir.join("empty");
-        fs::create_dir_all(&path)?;
-        Ok(path)
     }
 
     fn pod(&self) -> Option<Pod> {

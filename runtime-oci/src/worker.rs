@@ -30,7 +30,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
@@ -53,7 +53,7 @@ pub struct Order<'a> {
     /// The machine's mount namespace.
     pub mounts: &'a OwnedFd,
     /// The PID namespace that containers share, if they do.
-    pub processes: Option<PathBuf>,
+    pub processes: Option<&'a OwnedFd>,
     /// Control groups are of version 2.
     pub unified: bool,
     /// The container's standard streams.
@@ -68,13 +68,23 @@ pub enum Streams {
     Terminal(PathBuf),
 }
 
-/// What a worker says at its end.
+/// What a worker says, its last word at its end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Outcome {
+    /// That process is to become the program of an exec, unless it cannot. Another word follows.
+    Forked(i32),
     /// The program runs.
     Started(i32),
     /// It does not: reason (CamelCase) and message.
     Failed(String, String),
+}
+
+/// Says it; `said` is the pipe to the shim.
+///
+/// # Errors
+/// The shim is gone.
+pub fn say(said: &mut File, outcome: &Outcome) -> std::io::Result<()> {
+    said.write_all(&serde_json::to_vec(outcome)?)
 }
 
 fn config_error(message: String) -> Outcome {
@@ -143,6 +153,8 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     )
     .map_err(config_error)?;
     let capabilities = config::capabilities::own();
+    // By descriptor: a path by process id may be another's by now.
+    let processes = order.processes.map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
     let privileged = spec.security.privileged;
     let input = Input {
         spec,
@@ -151,7 +163,7 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         root: &root,
         binds: &binds,
         devices: &if privileged { rootfs::devices() } else { Vec::new() },
-        processes: order.processes.as_deref(),
+        processes: processes.as_deref(),
         unified: order.unified,
         have: &capabilities,
         seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
@@ -177,7 +189,18 @@ pub fn detach(shim: Pid, keep: &[BorrowedFd<'_>]) -> std::io::Result<()> {
     }
     prctl::set_dumpable(false)?;
     close_all_but(keep);
-    Ok(())
+    own_keyring()
+}
+
+/// A session keyring of its own, without a name by which another could join it: what the machine's processes keep in theirs is nobody's in a container.
+#[allow(unsafe_code, reason = "keyctl")]
+fn own_keyring() -> std::io::Result<()> {
+    let no_name: *const libc::c_char = std::ptr::null();
+    // SAFETY: a null name is one of the call's two forms; no memory of ours is involved.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    let error = std::io::Error::last_os_error();
+    // A kernel without keyrings has none to hand on.
+    if done >= 0 || error.raw_os_error() == Some(libc::ENOSYS) { Ok(()) } else { Err(error) }
 }
 
 /// Closes every descriptor but the standard ones and these. In a fork that ends by `_exit` or by executing a program: what owned them is never dropped.
@@ -265,7 +288,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> Result<i32, Outcome> {
-    let (mut error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
+    let (error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
     let state = dir.join("libcontainer");
     let id = config::name(spec);
     // What an attempt that was cut off left.
@@ -290,7 +313,7 @@ fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> R
     let started = container.start().map_err(|error| chain(&error)).and_then(|()| {
         // Ends when the program is executed, since the pipe closes then.
         let mut text = String::new();
-        match error.by_ref().take(MESSAGE).read_to_string(&mut text) {
+        match (&error).take(MESSAGE).read_to_string(&mut text) {
             Ok(0) => Ok(()),
             Ok(_) => Err(text),
             Err(error) => Err(error.to_string()),

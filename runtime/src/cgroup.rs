@@ -194,6 +194,24 @@ impl Trees {
         entered
     }
 
+    /// As [`enter`](Self::enter), beside the container's first process `pid`: version 2 takes no process into a group that hands controllers down, so where the container has
+    /// divided its own, it is the one that the first process is in.
+    ///
+    /// # Errors
+    /// As for [`enter`](Self::enter).
+    pub fn join(&self, group: &Path, pid: i32) -> io::Result<()> {
+        let refused = match self.enter(group) {
+            Err(error) if matches!(self, Self::V2(_)) => error,
+            done => return done,
+        };
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        // The number may be another's by now: nothing but a part of the container's own group counts.
+        match unified_group(&groups).filter(|own| own.starts_with(group) && *own != group) {
+            Some(own) => self.enter(own),
+            None => Err(refused),
+        }
+    }
+
     /// Processes in the group and in those below.
     fn processes(&self, group: &Path) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
@@ -299,6 +317,12 @@ impl Trees {
     }
 }
 
+/// A process's group of version 2, out of its `/proc/<pid>/cgroup`.
+fn unified_group(groups: &str) -> Option<&Path> {
+    let path = Path::new(groups.lines().find_map(|line| line.strip_prefix("0::"))?);
+    path.components().all(|part| !matches!(part, std::path::Component::ParentDir)).then_some(path)
+}
+
 fn collect(dir: &Path, found: &mut BTreeSet<i32>) {
     if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
         found.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
@@ -373,6 +397,13 @@ mod tests {
         assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
         assert_eq!(of_pod("u", Qos::Guaranteed), Path::new("/coracle/podu"));
         assert_eq!(of_pod("u", Qos::BestEffort), Path::new("/coracle/besteffort/podu"));
+    }
+
+    #[test]
+    fn a_group_of_version_2_is_read() {
+        assert_eq!(unified_group("12:cpu:/a\n0::/coracle/podu/c/init\n"), Some(Path::new("/coracle/podu/c/init")));
+        assert_eq!(unified_group("12:cpu:/a\n"), None);
+        assert_eq!(unified_group("0::/coracle/podu/../other"), None);
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! there in time is let go, so that nobody can hold a container up for long.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -14,19 +16,24 @@ const STALLED: Duration = Duration::from_secs(5);
 /// Clients of a container.
 const MOST: usize = 32;
 
-/// A pipe to a client, and what did not fit into it.
+/// A pipe to a client, and what did not fit into it: pieces that all clients share, and how much of the first is written.
 struct Pipe {
     fd: OwnedFd,
-    pending: Vec<u8>,
+    pending: VecDeque<Rc<[u8]>>,
+    written: usize,
     since: Instant,
 }
 
 impl Pipe {
     /// Writes what fits. Whether the client is there still.
     fn flush(&mut self) -> bool {
-        while !self.pending.is_empty() {
-            match rustix::io::write(&self.fd, &self.pending) {
-                Ok(count) => drop(self.pending.drain(..count)),
+        while let Some(piece) = self.pending.front() {
+            match rustix::io::write(&self.fd, piece.get(self.written..).unwrap_or_default()) {
+                Ok(count) if self.written + count < piece.len() => self.written += count,
+                Ok(_) => {
+                    self.written = 0;
+                    self.pending.pop_front();
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return self.since.elapsed() < STALLED,
                 Err(_) => return false,
@@ -58,7 +65,7 @@ impl Clients {
         for fd in pipes.iter().flatten() {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
-        self.0.push(Client(pipes.map(|fd| fd.map(|fd| Pipe { fd, pending: Vec::new(), since: Instant::now() }))));
+        self.0.push(Client(pipes.map(|fd| fd.map(|fd| Pipe { fd, pending: VecDeque::new(), written: 0, since: Instant::now() }))));
         Ok(())
     }
 
@@ -68,12 +75,16 @@ impl Clients {
 
     /// Sends a copy of what was written to that stream.
     pub fn write(&mut self, which: usize, bytes: &[u8]) {
+        if self.0.is_empty() {
+            return;
+        }
+        let piece: Rc<[u8]> = bytes.into();
         for client in &mut self.0 {
             if let Some(Some(pipe)) = client.0.get_mut(which) {
                 if pipe.pending.is_empty() {
                     pipe.since = Instant::now();
                 }
-                pipe.pending.extend_from_slice(bytes);
+                pipe.pending.push_back(piece.clone());
             }
         }
         self.flush();
@@ -159,5 +170,20 @@ mod tests {
         // Nothing has to be written for it.
         clients.flush();
         assert!(clients.watched().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_has_read_is_kept_once() {
+        let mut clients = Clients::default();
+        let readers: Vec<OwnedFd> = (0..MOST)
+            .map(|_| {
+                let (reader, writer) = rustix::pipe::pipe().unwrap();
+                clients.add([Some(writer), None]).unwrap();
+                reader
+            })
+            .collect();
+        clients.write(0, &vec![b'x'; 1 << 20]);
+        let pieces: Vec<&Rc<[u8]>> = clients.pipes().flat_map(|pipe| &pipe.pending).collect();
+        assert_eq!((pieces.len(), Rc::strong_count(pieces[0])), (readers.len(), readers.len()));
     }
 }

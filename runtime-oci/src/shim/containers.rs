@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Buffers read from a container that has ended before its pipes are closed: somebody else may hold them and write without end.
-const LAST: usize = 256;
+/// Buffers read from a container that has ended before its pipes are closed: what the largest pipe holds that a program may make. Somebody else may hold them and write without end.
+const LAST: usize = (1 << 20) / super::BUFFER + 1;
 
 /// Why it is over, as Kubernetes writes it.
 pub fn reason(code: i32, oom_kills: u64) -> &'static str {
@@ -71,6 +71,8 @@ pub struct Container {
     outputs: [Output; 2],
     /// The writing end of its standard input, or its terminal.
     input: Option<OwnedFd>,
+    /// Somebody has held that.
+    typed: bool,
     clients: Clients,
     log: Log,
     /// Requests that wait for its end.
@@ -90,7 +92,19 @@ impl Container {
         let outputs = pipes.map(|pipe| Output { pipe: pipe.map(File::from), lines: Lines::default() });
         let log = Log { file: Some(file), size };
         let clients = Clients::default();
-        Ok(Self { spec, state: State::Created, pid: None, pidfd: None, outputs, input, clients, log, waiting: Vec::new(), kill_at: None })
+        Ok(Self {
+            spec,
+            state: State::Created,
+            pid: None,
+            pidfd: None,
+            outputs,
+            input,
+            typed: false,
+            clients,
+            log,
+            waiting: Vec::new(),
+            kill_at: None,
+        })
     }
 
     /// Its streams are that terminal.
@@ -106,10 +120,10 @@ impl Container {
         Ok(())
     }
 
-    /// It runs, or has ended and been waited for already: then its number may be another's.
-    pub fn started(&mut self, pid: Pid, there: bool) {
+    /// It runs, or has ended and was not waited for yet.
+    pub fn started(&mut self, pid: Pid) {
         self.pid = Some(pid);
-        let pid = rustix::process::Pid::from_raw(pid.as_raw()).filter(|_| there);
+        let pid = rustix::process::Pid::from_raw(pid.as_raw());
         self.pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.state = State::Running { started: SystemTime::now() };
     }
@@ -227,17 +241,19 @@ impl Containers {
         }
     }
 
-    /// Attaches a client: pipes for output and error. Gives its standard input or terminal, if there is one.
+    /// Attaches a client: pipes for output and error. Gives its standard input or terminal, if there is one and it is wanted.
     ///
     /// # Errors
     /// It does not run, or has too many clients.
-    pub fn attach(&mut self, id: &str, pipes: [Option<OwnedFd>; 2]) -> io::Result<Option<OwnedFd>> {
+    pub fn attach(&mut self, id: &str, stdin: bool, pipes: [Option<OwnedFd>; 2]) -> io::Result<Option<OwnedFd>> {
         let container = self.find(id).filter(|container| container.pid.is_some());
         let container = container.ok_or_else(|| io::Error::other(format!("container {id} does not run")))?;
         if pipes.iter().any(Option::is_some) {
             container.clients.add(pipes)?;
         }
-        container.input.as_ref().map(OwnedFd::try_clone).transpose()
+        let input = container.input.as_ref().filter(|_| stdin).map(OwnedFd::try_clone).transpose()?;
+        container.typed |= input.is_some();
+        Ok(input)
     }
 
     /// Ends its standard input. A terminal has no end.
@@ -247,17 +263,20 @@ impl Containers {
         }
     }
 
-    /// The agent is gone, and with it who was attached.
+    /// The agent is gone, and with it who was attached. Input that ends with its first attachment has ended.
     pub fn abandoned(&mut self) {
         for container in &mut self.0 {
             container.clients.clear();
+            if container.typed && container.spec.stdin_once && !container.spec.tty {
+                container.input = None;
+            }
         }
     }
 
     /// A container that runs, and its first process.
-    pub fn running(&self, id: &str) -> Option<(&ContainerSpec, &OwnedFd)> {
-        let container = self.0.iter().find(|container| container.spec.id() == id && container.pid.is_some())?;
-        Some((&container.spec, container.pidfd.as_ref()?))
+    pub fn running(&self, id: &str) -> Option<(&ContainerSpec, &OwnedFd, Pid)> {
+        let container = self.0.iter().find(|container| container.spec.id() == id)?;
+        Some((&container.spec, container.pidfd.as_ref()?, container.pid?))
     }
 
     /// A pipe to wait for.

@@ -10,13 +10,14 @@ use nix::{
     mount::{MntFlags, umount2},
     sys::{
         prctl,
-        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask},
+        signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
         wait::waitpid,
     },
     unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pipe2, pivot_root, setgroups, setresgid, setresuid},
 };
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    process::{PidfdFlags, pidfd_open, pidfd_send_signal},
     thread::{CapabilitySet, CapabilitySets, UnshareFlags, remove_capability_from_bounding_set, set_capabilities},
 };
 use std::{
@@ -29,17 +30,47 @@ use std::{
 /// As other runtimes' pause programs are.
 const NOBODY: u32 = 65_535;
 
-/// It, and what it waits at.
+/// The kernel's PF_EXITING.
+const EXITING: u32 = 0x4;
+
+/// It, and what it waits at. Held by descriptors, since its number may be given away after its end.
 pub struct Pause {
-    /// Its process id as this process sees it.
-    pub pid: Pid,
+    pid: Pid,
+    process: OwnedFd,
+    namespace: OwnedFd,
     _lifeline: OwnedFd,
 }
 
 impl Pause {
+    /// Just started, and not waited for: the number is its own.
+    fn hold(pid: Pid, lifeline: OwnedFd) -> io::Result<Self> {
+        let number = rustix::process::Pid::from_raw(pid.as_raw()).ok_or(io::ErrorKind::InvalidData)?;
+        let process = pidfd_open(number, PidfdFlags::empty())?;
+        let namespace = File::open(format!("/proc/{pid}/ns/pid"))?.into();
+        Ok(Self { pid, process, namespace, _lifeline: lifeline })
+    }
+
+    /// Whether it is that child of ours, which is being waited for.
+    pub fn is(&self, pid: Pid) -> bool {
+        self.pid == pid
+    }
+
+    /// It was killed; the namespace takes no process in any more, though it may last until all that was in it has been waited for.
+    pub fn ending(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // Behind the name, which may hold anything: state, four numbers, terminal's group, flags (proc_pid_stat(5)).
+        let flags = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(6)?.parse::<u32>().ok());
+        flags.is_none_or(|flags| flags & EXITING != 0)
+    }
+
+    /// The namespace whose first process it is.
+    pub fn namespace(&self) -> &OwnedFd {
+        &self.namespace
+    }
+
     /// Ends it, and all processes of the namespace.
     pub fn end(self) {
-        _ = kill(self.pid, Signal::SIGKILL);
+        _ = pidfd_send_signal(&self.process, rustix::process::Signal::KILL);
     }
 }
 
@@ -62,7 +93,7 @@ pub fn start(root: &Path) -> io::Result<Pause> {
                 .parse()
                 .map(Pid::from_raw)
                 .map_err(|_| io::Error::other(format!("the first process of the pod's PID namespace: {text}")))?;
-            Ok(Pause { pid, _lifeline: held })
+            Pause::hold(pid, held)
         }
         ForkResult::Child => {
             drop(read);

@@ -1,6 +1,6 @@
 //! Workers: forks of the shim that start one container, or one program in a container, and go.
 
-use super::{Shim, containers::Container, execs, refusal};
+use super::{Shim, containers::Container, execs, pause::Pause, refusal};
 use crate::{
     cgroup::Trees,
     config,
@@ -18,7 +18,7 @@ use nix::{
 use rustix::fs::OFlags;
 use std::{
     fs::{self, File},
-    io::{self, IoSliceMut, Read, Write},
+    io::{self, IoSliceMut, Read},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::net::UnixListener,
@@ -61,12 +61,13 @@ impl Worker {
         _ = kill(self.pid, Signal::SIGKILL);
     }
 
-    /// Nobody wants the program of that session, or of any.
+    /// Nobody wants the program of that session, or of any: it never runs, or is killed.
     pub fn abandon(&mut self, whose: Option<u64>) {
         if let Job::Exec { session, .. } = &mut self.job
             && (whose.is_none() || *session == whose)
         {
             *session = None;
+            self.kill();
         }
     }
 
@@ -93,13 +94,16 @@ impl Shim {
     }
 
     fn work(&mut self, id: u64, spec: ContainerSpec) -> io::Result<()> {
+        self.share_processes()?;
         let Some(sandbox) = self.sandbox.as_ref().filter(|_| self.removing.is_none()) else {
             return Err(io::Error::other(format!("container {} has no sandbox; run it first", spec.id())));
         };
         let (result, said) = pipe()?;
         rustix::fs::fcntl_setfl(&result, OFlags::NONBLOCK)?;
         let (container, listener, streams) = streams(&self.dir, spec)?;
+        let processes = sandbox.processes.as_ref().map(Pause::namespace);
         let mut keep = vec![said.as_fd(), sandbox.mounts.as_fd()];
+        keep.extend(processes.map(AsFd::as_fd));
         if let worker::Streams::Pipes(stdin, outputs) = &streams {
             keep.extend(stdin.iter().chain(outputs).map(AsFd::as_fd));
         }
@@ -113,11 +117,11 @@ impl Shim {
                     sandbox: &sandbox.spec,
                     dir: &self.dir,
                     mounts: &sandbox.mounts,
-                    processes: sandbox.processes.as_ref().map(|pause| format!("/proc/{}/ns/pid", pause.pid).into()),
+                    processes,
                     unified: matches!(self.trees, Trees::V2(_)),
                     streams,
                 };
-                over(said, detached, || worker::run(order))
+                over(said, detached, |_| worker::run(order))
             }
             ForkResult::Parent { child } => {
                 self.working(child, result, id, Job::Container(Box::new(container), listener));
@@ -148,7 +152,7 @@ impl Shim {
             return Err(io::Error::other(format!("{} programs are being run in containers of this pod already", execs::MOST)));
         }
         let running = self.sandbox.as_ref().filter(|_| self.removing.is_none()).zip(self.containers.running(&container));
-        let Some((sandbox, (spec, init))) = running else { return Err(io::Error::other(format!("container {container} does not run"))) };
+        let Some((sandbox, (spec, init, pid))) = running else { return Err(io::Error::other(format!("container {container} does not run"))) };
         let mut fds = fds.into_iter();
         let streams = match tty {
             true => exec::Streams::Terminal(fds.next().ok_or_else(|| io::Error::other("a terminal without a socket"))?),
@@ -156,11 +160,7 @@ impl Shim {
         };
         let (result, said) = pipe()?;
         rustix::fs::fcntl_setfl(&result, OFlags::NONBLOCK)?;
-        let mut keep = vec![said.as_fd(), init.as_fd()];
-        match &streams {
-            exec::Streams::Terminal(socket) => keep.push(socket.as_fd()),
-            exec::Streams::Pipes(pipes) => keep.extend(pipes.iter().flatten().map(AsFd::as_fd)),
-        }
+        let keep = [&[said.as_fd(), init.as_fd()], streams.fds().as_slice()].concat();
         let shim = getpid();
         // SAFETY: this process has one thread, so the child may do anything.
         match unsafe { fork() }? {
@@ -169,6 +169,7 @@ impl Shim {
                 let (bundle, group) = (worker::bundle(&self.dir, spec), config::group(spec, &sandbox.spec));
                 let order = exec::Order {
                     init,
+                    pid: pid.as_raw(),
                     bundle: &bundle,
                     trees: &self.trees,
                     group: &group,
@@ -176,7 +177,7 @@ impl Shim {
                     command: &command,
                     streams,
                 };
-                over(said, detached, || exec::run(order))
+                over(said, detached, |said| exec::run(order, said))
             }
             ForkResult::Parent { child } => {
                 let timeout = timeout.map(Duration::from_millis);
@@ -210,33 +211,29 @@ impl Shim {
 
     fn made(&mut self, worker: Worker) {
         let Worker { said, id, job, .. } = worker;
-        let outcome = serde_json::from_slice::<Outcome>(&said);
+        let outcome = serde_json::Deserializer::from_slice(&said).into_iter::<Outcome>().map_while(Result::ok).last();
         match job {
             Job::Container(container, listener) => {
                 let hung = "the process that makes the container ended or hung; see shim.log of the pod";
-                let outcome = outcome.unwrap_or_else(|_| Outcome::Failed("RunContainerError".into(), hung.into()));
+                let outcome = outcome.unwrap_or_else(|| Outcome::Failed("RunContainerError".into(), hung.into()));
                 self.made_container(id, *container, listener.as_ref(), outcome);
             }
             Job::Exec { session, container, timeout } => {
                 let hung = format!("the process that enters container {container} ended or hung; see shim.log of the pod");
-                match outcome.unwrap_or_else(|_| Outcome::Failed("ExecError".into(), hung)) {
-                    Outcome::Started(pid) => {
-                        let pid = Pid::from_raw(pid);
-                        let ended = self.ended.remove(&pid);
-                        if ended.is_none() {
-                            self.execs.add(session, pid, timeout);
-                        }
+                match outcome {
+                    Some(Outcome::Started(pid)) => {
+                        self.execs.add(session, Pid::from_raw(pid), timeout);
                         self.answer(id, Ok(Answer::Done));
-                        if let (Some(code), Some(session)) = (ended, session) {
-                            self.tell(&Answered::Event(crate::wire::Happened::Ended { session, code }));
-                        }
                     }
-                    Outcome::Failed(reason, message) => self.answer(id, Err(refusal(&reason, message))),
+                    Some(Outcome::Failed(reason, message)) => self.answer(id, Err(refusal(&reason, message))),
+                    // The worker is dead, and what it has forked must not become a program that nobody knows of.
+                    Some(Outcome::Forked(pid)) => {
+                        self.execs.add(None, Pid::from_raw(pid), None);
+                        self.answer(id, Err(refusal("ExecError", hung)));
+                    }
+                    None => self.answer(id, Err(refusal("ExecError", hung))),
                 }
             }
-        }
-        if self.workers.is_empty() {
-            self.ended.clear();
         }
     }
 
@@ -250,19 +247,14 @@ impl Shim {
             (outcome, _) => outcome,
         };
         match outcome {
-            Outcome::Started(pid) => {
-                let pid = Pid::from_raw(pid);
-                let ended = self.ended.remove(&pid);
-                container.started(pid, ended.is_none());
+            Outcome::Started(pid) | Outcome::Forked(pid) => {
+                container.started(Pid::from_raw(pid));
                 if let Some(sandbox) = &self.sandbox {
                     self.trees.die_together(&config::group(&container.spec, &sandbox.spec));
                 }
                 self.tell(&Answered::Event(container.happened()));
                 self.containers.add(container);
                 self.answer(id, Ok(Answer::Done));
-                if let Some(code) = ended {
-                    self.exited(pid, code);
-                }
             }
             Outcome::Failed(reason, message) => {
                 // Its group may hold what libcontainer left when it was killed.
@@ -277,12 +269,13 @@ impl Shim {
 }
 
 /// The last of a worker: says what came of it.
-fn over(said: OwnedFd, detached: io::Result<()>, run: impl FnOnce() -> Outcome) -> ! {
+fn over(said: OwnedFd, detached: io::Result<()>, run: impl FnOnce(&mut File) -> Outcome) -> ! {
+    let mut said = File::from(said);
     let outcome = match detached {
-        Ok(()) => run(),
+        Ok(()) => run(&mut said),
         Err(error) => Outcome::Failed("RunContainerError".into(), error.to_string()),
     };
-    _ = serde_json::to_vec(&outcome).map(|text| File::from(said).write_all(&text));
+    _ = worker::say(&mut said, &outcome);
     // SAFETY: ends the fork without running what the shim registered.
     unsafe { libc::_exit(0) }
 }

@@ -25,7 +25,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -33,6 +33,8 @@ use std::{
 pub struct Order<'a> {
     /// The container's first process.
     pub init: &'a OwnedFd,
+    /// Its number, as this process sees it.
+    pub pid: i32,
     /// Where the container's `config.json` is.
     pub bundle: &'a Path,
     /// The machine's control groups.
@@ -55,9 +57,20 @@ pub enum Streams {
     Terminal(OwnedFd),
 }
 
-/// Starts it. In a process with one thread that ends afterwards.
-pub fn run(order: Order<'_>) -> Outcome {
-    match start(order) {
+impl Streams {
+    /// All that they are made of.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Terminal(socket) => vec![socket.as_fd()],
+            Self::Pipes(pipes) => pipes.iter().flatten().map(AsFd::as_fd).collect(),
+        }
+    }
+}
+
+/// Starts it. In a process with one thread that ends afterwards. What is to become the program is named to `said` before it goes on, so that the shim can end it whatever becomes
+/// of this process; and it ends by itself when this process was killed before that.
+pub fn run(order: Order<'_>, said: &mut File) -> Outcome {
+    match start(order, said) {
         Ok(pid) => Outcome::Started(pid),
         Err(why) => Outcome::Failed("ExecError".into(), format!("unable to start container process: {why}")),
     }
@@ -67,13 +80,14 @@ fn said(what: &str) -> impl Fn(&dyn std::fmt::Display) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-fn start(order: Order<'_>) -> Result<i32, String> {
+fn start(order: Order<'_>, said_to: &mut File) -> Result<i32, String> {
     super::reset();
     let spec = Spec::load(order.bundle.join("config.json")).map_err(|error| said("read the container's configuration")(&error))?;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| said("/dev/null")(&error))?;
-    let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| said("pipe")(&error))?;
+    let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|error| said("pipe")(&error));
+    let ((read, write), (leave, known)) = (pipe()?, pipe()?);
     _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
-    order.trees.enter(order.group).map_err(|error| said("enter the container's control group")(&error))?;
+    order.trees.join(order.group, order.pid).map_err(|error| said("enter the container's control group")(&error))?;
     // All at once, by a descriptor that cannot come to mean another process.
     let namespaces = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
@@ -86,16 +100,22 @@ fn start(order: Order<'_>) -> Result<i32, String> {
     // SAFETY: this process has one thread.
     match unsafe { fork() }.map_err(|error| said("fork")(&error))? {
         ForkResult::Parent { child } => {
-            drop(write);
+            drop((write, leave));
+            super::say(said_to, &Outcome::Forked(child.as_raw())).map_err(|error| said("tell the shim")(&error))?;
+            File::from(known).write_all(&[1]).map_err(|error| said("let the program go on")(&error))?;
             let mut why = String::new();
             // Ends when the program is executed, since the pipe closes then.
             _ = File::from(read).take(super::MESSAGE).read_to_string(&mut why);
             if why.is_empty() { Ok(child.as_raw()) } else { Err(why) }
         }
         ForkResult::Child => {
-            drop(read);
-            let why = become_program(&spec, order.command, order.streams, &null);
-            _ = File::from(write).write_all(why.as_bytes());
+            drop((read, known));
+            // What the shim waits at is this process's parent's alone: its end is that one's.
+            super::close_all_but(&[&[write.as_fd(), leave.as_fd(), null.as_fd()], order.streams.fds().as_slice()].concat());
+            if matches!(File::from(leave).read(&mut [0]), Ok(1)) {
+                let why = become_program(&spec, order.command, order.streams, &null);
+                _ = File::from(write).write_all(why.as_bytes());
+            }
             // SAFETY: ends the fork without running what the shim registered.
             unsafe { libc::_exit(127) }
         }

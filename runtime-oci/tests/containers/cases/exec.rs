@@ -1,5 +1,5 @@
 use crate::world::{World, lines, until};
-use coracle_runtime::{ContainerId, ExecSpec, Runtime, Seccomp, Session, Standard};
+use coracle_runtime::{ContainerId, ExecSpec, Mount, Runtime, Seccomp, Session, Standard, cgroup::Trees};
 use std::{fs, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -204,7 +204,8 @@ pub async fn nothing_of_the_machine_comes_along() {
         }
     }
     // While programs come in, one that is there already looks into all of them: what it can see of them is nothing but programs of the container.
-    let spy = "i=0; while [ $i -lt 20 ]; do for p in /proc/[0-9]*; do readlink $p/exe $p/cwd $p/root; done; i=$((i+1)); done 2>/dev/null";
+    let spy =
+        "i=0; while [ $i -lt 20 ]; do for p in /proc/[0-9]*; do for n in exe cwd root; do readlink $p/$n; done; done; i=$((i+1)); done 2>/dev/null";
     let spying = world.runtime.exec(spec(&id, &["sh", "-c", spy])).await.unwrap();
     for _ in 0..30 {
         run(&world, spec(&id, &["true"]), "").await;
@@ -213,6 +214,7 @@ pub async fn nothing_of_the_machine_comes_along() {
     let mut seen = String::new();
     // Long enough to have looked at all of them.
     _ = tokio::time::timeout(Duration::from_secs(20), spying.stdout.unwrap().read_to_string(&mut seen)).await;
+    assert!(seen.lines().count() > 100, "it has seen something: {seen:?}");
     assert!(seen.lines().all(|line| ["/", "/bin/busybox"].contains(&line)), "{:?}", seen.lines().find(|line| !["/", "/bin/busybox"].contains(line)));
 }
 
@@ -295,4 +297,75 @@ pub async fn who_does_not_read_is_let_go() {
     assert!(out.ends_with("100000\nover\n"), "the other one gets everything");
     assert_eq!(world.exit(&id).await.0, 0, "and the container comes to its end");
     drop(idle);
+}
+
+/// A program that was asked for while its container stood still, and given up before that went on.
+pub async fn what_nobody_waits_for_is_never_run() {
+    let world = World::new().await;
+    let volume = world.path("volume");
+    fs::create_dir_all(&volume).unwrap();
+    let sandbox = world.pod(|_| ()).await;
+    let mut container = world.container(&sandbox, &["sleep", "1000"]);
+    container.mounts = vec![Mount { host_path: volume.clone(), container_path: "/volume".into(), read_only: false }];
+    let id = world.start(&container).await.unwrap();
+    let group = coracle_runtime_oci::config::group(&container, &sandbox);
+    let below = group.strip_prefix("/").unwrap();
+    let (file, still, on) = match Trees::find().unwrap() {
+        Trees::V2(root) => (root.join(below).join("cgroup.freeze"), "1", "0"),
+        Trees::V1(_) => (std::path::Path::new("/sys/fs/cgroup/freezer").join(below).join("freezer.state"), "FROZEN", "THAWED"),
+    };
+    fs::write(&file, still).unwrap();
+    let ask = world.runtime.exec(spec(&id, &["touch", "/volume/ran"]));
+    // Its worker enters the container's group, and stands still there.
+    let group_of = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let entered = || {
+        let names = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|pid| group_of(pid).contains(&*group.to_string_lossy())).count() > 1
+    };
+    tokio::select! {
+        _ = ask => panic!("nothing runs in a container that stands still"),
+        () = until("a worker in the group", entered) => {}
+    }
+    // The shim has heard that it was given up when it has answered what was asked later.
+    world.runtime.list().await.unwrap();
+    fs::write(&file, on).unwrap();
+    until("nothing but the container in the group", || !entered()).await;
+    assert_eq!(run(&world, spec(&id, &["touch", "/volume/other"]), "").await.0, 0);
+    assert!(volume.join("other").exists() && !volume.join("ran").exists());
+}
+
+pub async fn a_program_enters_a_group_that_was_divided() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let script = r#"
+        if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+            own=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+            mkdir $own/part && echo 1 > $own/part/cgroup.procs && echo +pids > $own/cgroup.subtree_control && echo divided
+        else
+            mkdir /sys/fs/cgroup/pids/part && echo 1 > /sys/fs/cgroup/pids/part/cgroup.procs && echo divided
+        fi
+        exec sleep 1000"#;
+    let mut container = world.container(&sandbox, &["sh", "-c", script]);
+    container.security.privileged = true;
+    let id = world.start(&container).await.unwrap();
+    until("a divided group", || lines(&container.log_path) == ["stdout F divided"]).await;
+    let (code, out, err) = run(&world, spec(&id, &["cat", "/proc/self/cgroup"]), "").await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    let group = coracle_runtime_oci::config::group(&container, &sandbox);
+    assert!(out.contains(&*group.to_string_lossy()), "{out}");
+}
+
+/// `stdinOnce`, whose one attachment nobody could end.
+pub async fn input_ends_with_an_agent_that_was_killed() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let mut container = world.container(&sandbox, &["sh", "-c", "while read line; do echo got $line; done; echo over"]);
+    (container.stdin, container.stdin_once) = (true, true);
+    let id = world.start(&container).await.unwrap();
+    let mut session = world.runtime.attach(&id, ALL).await.unwrap();
+    session.stdin.as_mut().unwrap().write_all(b"one\n").await.unwrap();
+    until("the log", || lines(&container.log_path) == ["stdout F got one"]).await;
+    drop(world.runtime);
+    drop(session);
+    until("the end", || lines(&container.log_path) == ["stdout F got one", "stdout F over"]).await;
 }

@@ -192,3 +192,52 @@ pub async fn no_descriptor_of_the_shim_comes_along() {
         }
     }
 }
+
+pub async fn a_killed_first_process_of_shared_ones_is_replaced() {
+    let world = World::new().await;
+    let sandbox = world.pod(|sandbox| sandbox.linux.share_processes = true).await;
+    let spec = world.container(&sandbox, &["sleep", "1000"]);
+    world.start(&spec).await.unwrap();
+    let shim = crate::world::shims(&sandbox)[0];
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let pause = children.split_whitespace().find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "pause"));
+    let pause = nix::unistd::Pid::from_raw(pause.unwrap().parse().unwrap());
+    nix::sys::signal::kill(pause, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(world.exit(&spec.id()).await.0, 137, "the namespace ends with it");
+    let script = "ps -o args | grep -c [p]ause; echo $$";
+    let (code, _, lines) = world.finish(&world.container(&sandbox, &["sh", "-c", script])).await;
+    assert_eq!((code, lines[0].as_str()), (0, "stdout F 1"), "{lines:?}");
+}
+
+/// A session keyring is inherited, and what is in it can be read by whoever has it.
+#[allow(unsafe_code, reason = "add_key and keyctl")]
+pub async fn keys_of_the_machine_stay_there() {
+    const SESSION: i32 = -3;
+    /// The one who has it in a keyring may see and do all, nobody else anything.
+    const POSSESSOR: u32 = 0x3f00_0000;
+    let name = format!("of-the-machine-{}", std::process::id());
+    let description = std::ffi::CString::new(name.clone()).unwrap();
+    // SAFETY: strings end with NUL, and the payload's length is its own.
+    let key = unsafe { libc::syscall(libc::SYS_add_key, c"user".as_ptr(), description.as_ptr(), c"secret".as_ptr(), 6usize, SESSION) };
+    assert!(key > 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: numbers only.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, key, POSSESSOR) }, 0);
+    assert!(fs::read_to_string("/proc/keys").unwrap().contains(&name), "who has the keyring sees it");
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    // With nothing hidden: the first process, and a program beside it.
+    let mut spec = world.container(&sandbox, &["sh", "-c", "cat /proc/keys; echo over; sleep 1000"]);
+    spec.security.privileged = true;
+    let id = world.start(&spec).await.unwrap();
+    until("keys", || crate::world::lines(&spec.log_path).last().is_some_and(|line| line.ends_with("over"))).await;
+    let log = crate::world::lines(&spec.log_path);
+    assert!(log.iter().any(|line| line.contains("_ses")) && !log.iter().any(|line| line.contains(&name)), "{log:?}");
+    let command = ["cat".to_owned(), "/proc/keys".to_owned()].to_vec();
+    let streams = coracle_runtime::Standard { stdout: true, ..Default::default() };
+    let session = world.runtime.exec(coracle_runtime::ExecSpec { container: id, command, streams, ..Default::default() }).await.unwrap();
+    let mut out = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut session.stdout.unwrap(), &mut out).await.unwrap();
+    assert!(out.contains("_ses") && !out.contains(&name), "{out}");
+    // SAFETY: numbers only.
+    unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_UNLINK, key, SESSION) };
+}
