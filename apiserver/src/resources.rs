@@ -40,6 +40,8 @@ pub mod volume;
 mod webhooks;
 mod workload;
 
+pub use devices::selector;
+
 use crate::{
     auth::User,
     pipeline::{Answer, Core, Request},

@@ -39,7 +39,7 @@ fn deep(value: &Val<'_>) -> u64 {
         Val::Bytes(bytes) => (bytes.len() as f64 * TRAVERSAL) as u64,
         Val::List(List::Own(list, _)) => list.iter().map(deep).sum(),
         Val::List(List::Json(list, _)) => list.iter().map(deep_json).sum(),
-        Val::Map(Map::Own(map)) => map.values().map(|value| deep(value) + 1).sum(),
+        Val::Map(Map::Own(map) | Map::Nested(map)) => map.values().map(|value| deep(value) + 1).sum(),
         Val::Map(Map::Json(map, _)) => map.values().map(|value| deep_json(value) + 1).sum(),
         _ => 1,
     }

@@ -89,6 +89,8 @@ pub enum Map<'a> {
     Json(&'a serde_json::Map<String, Value>, Option<&'a Decl>),
     /// Made on the way.
     Own(Rc<BTreeMap<Key<'a>, Val<'a>>>),
+    /// Maps by text; what is no key has an empty one.
+    Nested(Rc<BTreeMap<Key<'a>, Val<'a>>>),
 }
 
 /// A key of a map; numbers are equal across their types.
@@ -202,7 +204,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Map::Json(map, _) => map.len(),
-            Map::Own(map) => map.len(),
+            Map::Own(map) | Map::Nested(map) => map.len(),
         }
     }
     /// Whether there are none.
@@ -218,12 +220,15 @@ impl<'a> Map<'a> {
             }
             Map::Json(map, decl) => map.get(name).map(|value| Val::of(value, element(*decl))),
             Map::Own(map) => map.get(&Key::String(Text::Shared(name.into()))).cloned().map(Ok),
+            Map::Nested(map) => {
+                Some(Ok(map.get(&Key::String(Text::Shared(name.into()))).cloned().unwrap_or_else(|| Val::Map(Map::Own(Rc::default())))))
+            }
         }
     }
     pub(crate) fn get(&self, key: &Key<'_>) -> Option<Result<Val<'a>, Error>> {
         match (self, key) {
             (_, Key::String(name)) => self.field(name),
-            (Map::Json(..), _) => None,
+            (Map::Json(..) | Map::Nested(_), _) => None,
             (Map::Own(map), Key::Bool(value)) => map.get(&Key::Bool(*value)).cloned().map(Ok),
             (Map::Own(map), Key::Int(value)) => map.get(&Key::Int(*value)).cloned().map(Ok),
             (Map::Own(map), Key::Uint(value)) => map.get(&Key::Uint(*value)).cloned().map(Ok),
@@ -236,7 +241,7 @@ impl<'a> Map<'a> {
     pub(crate) fn keys(&self) -> Vec<Val<'a>> {
         match self {
             Map::Json(map, _) => map.keys().map(|key| Val::String(Text::Borrowed(key))).collect(),
-            Map::Own(map) => map.keys().map(Val::from).collect(),
+            Map::Own(map) | Map::Nested(map) => map.keys().map(Val::from).collect(),
         }
     }
 }
@@ -253,6 +258,14 @@ impl<'a> From<&Key<'a>> for Val<'a> {
 }
 
 impl<'a> Val<'a> {
+    /// A semantic version, as `semver(text)` makes it.
+    ///
+    /// # Errors
+    /// Why the text is none.
+    pub fn semver(text: &str) -> Result<Val<'a>, String> {
+        let version: semver::Version = text.parse().map_err(|error: semver::Error| error.to_string())?;
+        Ok(Val::Opaque(Rc::new(Opaque::Semver(version))))
+    }
     /// The view of JSON; without a declaration its types are those that it shows.
     pub(crate) fn of(value: &'a Value, decl: Option<&'a Decl>) -> Result<Val<'a>, Error> {
         let shape = decl.map_or(&Shape::Dyn, |decl| &decl.shape);
@@ -379,7 +392,7 @@ impl<'a> Val<'a> {
             Val::List(List::Json(list, _)) => Value::Array(list.to_vec()),
             Val::List(List::Own(list, _)) => Value::Array(list.iter().map(Val::to_json).collect::<Result<_, _>>()?),
             Val::Map(Map::Json(map, _)) => Value::Object((*map).clone()),
-            Val::Map(Map::Own(map)) => {
+            Val::Map(Map::Own(map) | Map::Nested(map)) => {
                 let entry = |(key, value): (&Key<'a>, &Val<'a>)| match key {
                     Key::String(text) => Ok((text.to_string(), value.to_json()?)),
                     _ => Err("a map whose keys are no strings has no JSON form".to_string()),

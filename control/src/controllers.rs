@@ -29,6 +29,7 @@ pub mod pod_gc;
 pub mod queue;
 pub mod quota;
 pub mod replica_set;
+pub mod resource_claims;
 pub mod root_ca;
 pub mod runner;
 pub mod service_account;
@@ -123,6 +124,7 @@ pub fn start(client: &Client, options: Options, tasks: &Tasks) {
         Box::new(flow_schemas::FlowSchemas::new(&context)),
         Box::new(volume_protection::VolumeProtection::new(&context)),
         Box::new(unserved::Unserved::new(&context)),
+        Box::new(resource_claims::ResourceClaims::new(&context)),
     ];
     runner::start(client.store(), &client.core().telemetry.queues, controllers, tasks);
 }

@@ -4,7 +4,9 @@
 //! watches and has its decisions carried out, many at a time, so that they share the log's fsync. Nothing is polled: a
 //! pod is looked at in the moment it appears, and again when something changes that may let it fit.
 
+pub mod args;
 pub mod cluster;
+pub mod devices;
 pub mod engine;
 mod perform;
 pub mod plugins;
@@ -49,12 +51,15 @@ pub fn start(client: &Client, clock: Clock, profiles: Vec<Profile>, tasks: &Task
 type Feed = fn(&mut Engine, Option<&Arc<Object>>, Option<&Arc<Object>>, Instant);
 
 /// What is watched. Pods come last, so that nodes and rules are known before them.
-const WATCHED: [(&str, Feed); 7] = [
+const WATCHED: [(&str, Feed); 10] = [
     ("namespaces", |engine, prev, new, _| engine.namespace(prev, new)),
     ("services", |engine, prev, new, _| engine.service(prev, new)),
     ("persistentvolumeclaims", |engine, _, _, now| engine.volume(now)),
     ("persistentvolumes", |engine, _, _, now| engine.volume(now)),
     ("storageclasses.storage.k8s.io", |engine, _, _, now| engine.volume(now)),
+    (devices::CLASSES, |engine, _, _, now| engine.devices(now)),
+    (devices::SLICES, |engine, _, _, now| engine.devices(now)),
+    (devices::CLAIMS, |engine, _, _, now| engine.devices(now)),
     ("nodes", Engine::node),
     ("pods", Engine::pod),
 ];
@@ -85,7 +90,7 @@ fn tell(told: &telemetry::Scheduler, decision: &Decision, took: Duration) {
             told.preemptions.inc();
             (pod, telemetry::Placing::Unschedulable)
         }
-        Decision::Prepare { .. } => return,
+        Decision::Prepare { .. } | Decision::Claim { .. } => return,
     };
     if let Ok(pod) = parse::<Pod<'_>>(pod) {
         told.placed(pod.scheduler(), result, took);

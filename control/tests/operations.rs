@@ -135,6 +135,7 @@ async fn operations(admin: &mut Peer, case: &Case<'_>) {
         let created = admin.post(&case.path, case.object(nth)).await;
         assert_eq!(created.code, 201, "{id}: {}", created.body);
         assert_eq!(created.body["metadata"]["name"], case.names[nth], "{id}");
+        assert_eq!(null(&created.body), None, "{id}: what nobody set is left out");
         let again = admin.post(&case.path, case.object(nth)).await;
         assert_eq!((again.code, again.reason()), (409, "AlreadyExists"), "{id}: {}", again.body);
     }
@@ -197,6 +198,16 @@ async fn operations(admin: &mut Peer, case: &Case<'_>) {
     }
     let list = admin.get(&format!("{}?labelSelector={LABEL}%3Dyes", case.path)).await;
     assert_eq!(listed(&list.body), Vec::<&str>::new(), "{id}");
+}
+
+/// Where a null is, if there is one: in the canonical form there is none.
+fn null(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::Array(items) => items.iter().enumerate().find_map(|(at, item)| Some(format!("[{at}]{}", null(item)?))),
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| Some(format!(".{name}{}", null(value)?))),
+        _ => None,
+    }
 }
 
 /// The event that is waited for, whatever controllers do meanwhile.

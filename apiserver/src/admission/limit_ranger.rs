@@ -69,8 +69,8 @@ fn default_pod(limits: &[Value], pod: &mut Value) {
         most.extend(limit["default"].as_object().cloned().unwrap_or_default());
     }
     let mut told = Vec::new();
-    for (field, kind) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][field].as_array_mut().into_iter().flatten() {
+    for (place, kind) in [("/spec/containers", "container"), ("/spec/initContainers", "init container")] {
+        for container in pod.pointer_mut(place).and_then(Value::as_array_mut).into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or_default().to_string();
             for (field, word, defaults) in [("requests", "request", &requests), ("limits", "limit", &most)] {
                 let set = fill(container, field, defaults);
@@ -189,6 +189,7 @@ mod tests {
         default_pod(&limits, &mut object);
         assert_eq!(object["spec"]["containers"][0]["resources"], json!({"limits": {"memory": "1Gi", "cpu": "1"}, "requests": {"cpu": "100m"}}));
         assert_eq!(object["metadata"]["annotations"][ANNOTATION], "LimitRanger plugin set: cpu request for container a; cpu limit for container a");
+        assert!(object["spec"].get("initContainers").is_none(), "what is not there stays away");
         let before = object.clone();
         default_pod(&limits, &mut object);
         assert_eq!(object, before);

@@ -66,7 +66,7 @@ impl Hooks for Definition {
     fn prepare_update(&self, cx: &Cx<'_>, _old: &Value, new: &mut Value) -> Result<(), Status> {
         if cx.subresource().is_empty()
             && let Some(version) = storage_version(new).map(Value::from)
-            && let Some(stored) = new["status"]["storedVersions"].as_array_mut()
+            && let Some(stored) = new.pointer_mut("/status/storedVersions").and_then(Value::as_array_mut)
             && !stored.contains(&version)
         {
             stored.push(version);

@@ -1,6 +1,7 @@
 //! The group `resource.k8s.io`: devices that pods ask for (dynamic resource allocation, KEP-4381).
 
 mod claim;
+pub mod selector;
 mod slice;
 mod status;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! sees it. What is kept of a pod is small: its requests, its host ports, and the labels that it shares with the store.
 
 use super::{
+    devices::{Programs, model::DeviceId},
     pod::{HostPort, Pod},
     resources::{Amounts, List, amounts, quantity},
     term::{Namespaces, Rules},
@@ -191,6 +192,10 @@ pub struct Cluster {
     services: HashMap<Arc<str>, Services>,
     /// Labels of namespaces, for affinity to pods of other namespaces.
     pub namespaces: Namespaces,
+    /// Devices that claims are being given, until that is written.
+    pub promised: BTreeMap<Key, Vec<DeviceId>>,
+    /// Selectors of devices.
+    pub programs: Programs,
 }
 
 impl Cluster {

@@ -2,6 +2,7 @@
 
 use super::{
     cluster::{Cluster, Placed},
+    devices::Step,
     plugins::{Attempt, change},
     pod::Pod,
     preempt::{Refused, Victim, preempt},
@@ -62,6 +63,15 @@ pub enum Decision {
         /// What it then waits for.
         hears: u8,
     },
+    /// Its claims of devices are written first: what they are given, whom they are for, or that they have nothing any more. Reported with [`Engine::claimed`].
+    Claim {
+        /// The pod.
+        pod: Arc<Object>,
+        /// In order.
+        steps: Vec<Step>,
+        /// Claims whose devices are spoken for until this is done.
+        promised: Vec<Key>,
+    },
 }
 
 /// See the module.
@@ -118,6 +128,11 @@ impl Engine {
     /// A claim, a volume or a storage class came, changed or went.
     pub fn volume(&mut self, now: Instant) {
         self.queue.cluster_changed(change::VOLUME, now);
+    }
+
+    /// A claim of devices, a class or a slice came, changed or went.
+    pub fn devices(&mut self, now: Instant) {
+        self.queue.cluster_changed(change::DEVICE, now);
     }
 
     /// A pod came, changed or went.
@@ -213,9 +228,9 @@ impl Engine {
                 self.queue.remove(&key);
                 continue;
             };
-            let attempt = Attempt::new(&object, &pod, &self.cluster, snapshot);
+            let attempt = Attempt::with(&object, &pod, &self.cluster, snapshot, &profile.args);
             let decision = match select(&attempt, &self.cluster, profile, self.turn) {
-                Ok(node) => self.found(&object, &pod, node, snapshot, now),
+                Ok(node) => self.found(&object, &attempt, node, snapshot, now),
                 Err(no) => self.stuck(&object, &attempt, &no, profile, snapshot, now),
             };
             if decision.is_some() {
@@ -225,9 +240,16 @@ impl Engine {
     }
 
     /// A node was found.
-    fn found(&mut self, object: &Arc<Object>, pod: &Pod<'_>, node: Arc<str>, snapshot: &Snapshot, now: Instant) -> Option<Decision> {
+    fn found(&mut self, object: &Arc<Object>, attempt: &Attempt<'_, '_>, node: Arc<str>, snapshot: &Snapshot, now: Instant) -> Option<Decision> {
+        let pod = attempt.pod;
         let steps = volumes::steps(&object.key, pod, self.cluster.node(&node)?, snapshot);
         if steps.waiting.is_empty() {
+            let (steps, promised) = attempt.devices.steps(self.cluster.node(&node)?);
+            if !steps.is_empty() {
+                let claims = promised.iter().map(|(claim, _)| claim.clone()).collect();
+                self.cluster.promised.extend(promised);
+                return Some(Decision::Claim { pod: Arc::clone(object), steps, promised: claims });
+            }
             self.turn = self.turn.wrapping_add(1);
             self.cluster.place(&object.key, Placed::of(object, pod), &node);
             return Some(Decision::Bind { pod: Arc::clone(object), node });
@@ -253,6 +275,9 @@ impl Engine {
     ) -> Option<Decision> {
         let (key, pod, mut message) = (&object.key, attempt.pod, no.message());
         let mut give_up = false;
+        if let Some(step) = attempt.devices.release(|reason| no.has(reason)) {
+            return Some(Decision::Claim { pod: Arc::clone(object), steps: vec![step], promised: Vec::new() });
+        }
         if profile.preempts && no.total() > 0 {
             match preempt(attempt, no, &self.cluster, profile, snapshot, self.turn) {
                 Ok(room) => {
@@ -301,6 +326,19 @@ impl Engine {
         self.queue.pending()
     }
 
+    /// A pod's claims of devices were written, or not: it is looked at again.
+    pub fn claimed(&mut self, pod: &Arc<Object>, promised: &[Key], succeeded: bool, now: Instant) {
+        for claim in promised {
+            self.cluster.promised.remove(claim);
+        }
+        match succeeded {
+            true => self.queue.again(&pod.key),
+            false => self.queue.retry(&pod.key, now),
+        }
+        // Others may have waited for what was spoken for.
+        self.queue.cluster_changed(change::DEVICE, now);
+    }
+
     /// When [`Engine::decide`] may have something to say without any change.
     pub fn next_due(&self) -> Option<Instant> {
         self.queue.next_due()
@@ -329,7 +367,21 @@ fn alike(a: &Object, b: &Object) -> bool {
     fn spec(object: &Object) -> Option<&str> {
         parse_bytes::<Raw<'_>>(&object.json).ok()?.spec.map(RawValue::get)
     }
-    a.meta.labels == b.meta.labels && spec(a) == spec(b)
+    #[derive(Deserialize)]
+    struct Claims<'a> {
+        #[serde(borrow, default)]
+        status: Told<'a>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase")]
+    struct Told<'a> {
+        #[serde(borrow, default)]
+        resource_claim_statuses: Option<&'a RawValue>,
+    }
+    fn claims(object: &Object) -> Option<&str> {
+        parse_bytes::<Claims<'_>>(&object.json).ok()?.status.resource_claim_statuses.map(RawValue::get)
+    }
+    a.meta.labels == b.meta.labels && spec(a) == spec(b) && claims(a) == claims(b)
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ struct Fixture {
 
 impl Fixture {
     fn new(nodes: &[Arc<Object>]) -> Self {
-        let mut fixture = Self { engine: Engine::new([Profile::default()].into()), now: Instant::now(), others: Vec::new() };
+        Self::with(vec![Profile::default()], nodes)
+    }
+    fn with(profiles: Vec<Profile>, nodes: &[Arc<Object>]) -> Self {
+        let mut fixture = Self { engine: Engine::new(profiles.into()), now: Instant::now(), others: Vec::new() };
         for node in nodes {
             fixture.engine.node(None, Some(node), fixture.now);
         }
@@ -39,6 +42,10 @@ impl Fixture {
                 Decision::Prepare { pod, patches, .. } => {
                     let patches: Vec<String> = patches.iter().map(|(key, patch)| format!("{} {patch}", key.name)).collect();
                     format!("{} needs {}", pod.key.name, patches.join(", "))
+                }
+                Decision::Claim { pod, steps, promised } => {
+                    let steps: Vec<String> = steps.iter().map(|(key, subresource, patch)| format!("{}/{subresource} {patch}", key.name)).collect();
+                    format!("{} claims {} ({} promised)", pod.key.name, steps.join(", "), promised.len())
                 }
             });
         }
@@ -422,4 +429,31 @@ fn profiles_serve_their_own() {
     }
     let said = fixture.decide();
     assert_eq!((said.len(), said[1].as_str()), (2, "careless → t"), "{said:?}");
+}
+
+#[test]
+fn profiles_tell_their_plugins() {
+    let nodes = [node("full", "4", json!({})), node("idle", "4", json!({ "metadata": { "labels": { "disk": "ssd" } } }))];
+    let placed = |told: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n";
+        let profiles = crate::scheduler::profile::read(&format!("{head}- pluginConfig: [{told}]\n")).expect("a configuration");
+        let mut fixture = Fixture::with(profiles, &nodes);
+        fixture.add(&pod("there", "2", json!({ "spec": { "nodeName": "full" } })));
+        fixture.add(&pod("p", "1", json!({ "spec": { "priority": -1 } })));
+        fixture.decide().pop().unwrap_or_default()
+    };
+    assert_eq!(placed(""), "p → idle", "most is left there");
+    let packed = "{name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated, resources: [{name: cpu, weight: 100}]}}}, {name: NodeResourcesBalancedAllocation, args: {resources: [{name: cpu}]}}";
+    assert_eq!(placed(packed), "p → full");
+    let term = |value: &str| format!("{{nodeSelectorTerms: [{{matchExpressions: [{{key: disk, operator: In, values: [{value}]}}]}}]}}");
+    let required =
+        |value: &str| format!("{{name: NodeAffinity, args: {{addedAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {}}}}}}}", term(value));
+    assert_eq!(placed(&format!("{packed}, {}", required("ssd"))), "p → idle", "the profile's nodes alone");
+    assert!(
+        placed(&required("tape")).starts_with("0/2 nodes are available: 2 node(s) didn't match scheduler-enforced node affinity."),
+        "{}",
+        placed(&required("tape"))
+    );
+    let spread = "{name: PodTopologySpread, args: {defaultingType: List, defaultConstraints: []}}";
+    assert_eq!(placed(spread), "p → idle");
 }

@@ -1,6 +1,7 @@
 //! Carries the scheduler's decisions out: bindings, conditions, events, and the deletion of pods that make room.
 
 use super::{
+    devices::Step,
     engine::{Decision, Engine},
     pod::Pod,
     preempt::Victim,
@@ -25,6 +26,7 @@ pub(super) enum Ended {
     Told,
     Bound(Arc<Object>, bool),
     Waits(Arc<Object>, u8, bool),
+    Claimed(Arc<Object>, Vec<Key>, bool),
 }
 
 impl Ended {
@@ -34,6 +36,7 @@ impl Ended {
             Ended::Told => {}
             Ended::Bound(pod, succeeded) => engine.bound(&pod, succeeded, now),
             Ended::Waits(pod, hears, succeeded) => engine.waits(&pod, hears, succeeded, now),
+            Ended::Claimed(pod, promised, succeeded) => engine.claimed(&pod, &promised, succeeded, now),
         }
     }
 }
@@ -73,6 +76,13 @@ pub(super) async fn perform(client: &Client, clock: &Clock, decision: Decision) 
                 warn(&pod, status, "cannot choose volumes for a pod; will try again");
             }
             Ended::Waits(pod, hears, outcome.is_ok())
+        }
+        Decision::Claim { pod, steps, promised } => {
+            let outcome = claim(client, steps).await;
+            if let Err(status) = &outcome {
+                warn(&pod, status, "cannot give devices to a pod's claims; will try again");
+            }
+            Ended::Claimed(pod, promised, outcome.is_ok())
         }
     }
 }
@@ -132,6 +142,13 @@ async fn make_way(client: &Client, clock: &Clock, preemptor: &Object, node: &str
 async fn prepare(client: &Client, patches: Vec<(Key, Value)>) -> Result<(), Status> {
     for (key, patch) in patches {
         client.patch(&key.resource, &key.namespace, &key.name, "", PatchKind::Merge, patch).await?;
+    }
+    Ok(())
+}
+
+async fn claim(client: &Client, steps: Vec<Step>) -> Result<(), Status> {
+    for (key, subresource, patch) in steps {
+        client.patch(&key.resource, &key.namespace, &key.name, subresource, PatchKind::Merge, patch).await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! upstream's configuration ([`PLUGINS`]).
 
 pub mod balanced;
+pub mod dynamic_resources;
 pub mod fit;
 pub mod image_locality;
 pub mod inter_pod;
@@ -17,18 +18,22 @@ pub mod volume_restrictions;
 pub mod volume_zone;
 
 use super::{
+    args::Args,
     cluster::{Cluster, Node, Placed, weight},
+    devices::Devices,
     pod::{HostPort, Pod},
     resources::Amounts,
     term::Rules,
     volumes::Volumes,
 };
 use coracle_store::{Key, Meta, Object, Snapshot};
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 /// A pod that is to be placed, with what was computed about it once.
 #[derive(Clone)]
 pub struct Attempt<'p, 'a> {
+    /// What the pod's profile tells the plugins.
+    pub args: Arc<Args>,
     /// Its key.
     pub key: &'p Key,
     /// The pod.
@@ -49,11 +54,18 @@ pub struct Attempt<'p, 'a> {
     pub spread: spread::Spread,
     /// Where its volumes can be.
     pub volumes: Volumes,
+    /// Which devices it has or could have.
+    pub devices: Devices,
 }
 
 impl<'p, 'a> Attempt<'p, 'a> {
     /// Prepares an attempt against the present cluster; claims, volumes and owners are looked up in the snapshot.
     pub fn new(object: &'p Object, pod: &'p Pod<'a>, cluster: &Cluster, snapshot: &Snapshot) -> Self {
+        Self::with(object, pod, cluster, snapshot, &Args::standard())
+    }
+
+    /// The same for a profile with these arguments.
+    pub fn with(object: &'p Object, pod: &'p Pod<'a>, cluster: &Cluster, snapshot: &Snapshot, args: &Arc<Args>) -> Self {
         let requests = pod.requests();
         let (key, meta) = (&object.key, &*object.meta);
         Self {
@@ -64,9 +76,11 @@ impl<'p, 'a> Attempt<'p, 'a> {
             requests,
             ports: pod.host_ports(),
             named: node_affinity::named(pod),
-            neighbours: inter_pod::Neighbours::of(Rules::of(pod, meta), &key.namespace, meta, cluster),
-            spread: spread::Spread::of(pod, meta, cluster, snapshot),
+            neighbours: inter_pod::Neighbours::of(Rules::of(pod, meta), &key.namespace, meta, cluster, &args.inter_pod),
+            spread: spread::Spread::of(pod, meta, cluster, snapshot, &args.spread),
+            args: args.clone(),
             volumes: Volumes::of(key, pod, cluster, snapshot),
+            devices: Devices::of(object, pod, cluster, snapshot),
         }
     }
 
@@ -88,6 +102,8 @@ pub mod change {
     pub const PLACED: u8 = 4;
     /// A claim, a volume or a storage class changed.
     pub const VOLUME: u8 = 8;
+    /// A claim of devices, a class of them, or what a node has of them changed.
+    pub const DEVICE: u8 = 16;
 }
 
 /// Why a node is out, in upstream's words, which `kubectl describe` shows.
@@ -142,8 +158,8 @@ const fn plugin(name: &'static str, filter: Option<Filter>, score: Option<(Score
 }
 
 /// All of them, in upstream's order: the first filter that objects ends it.
-pub const PLUGINS: [Plugin; 14] = {
-    use change::{GONE, NODE, PLACED, VOLUME};
+pub const PLUGINS: [Plugin; 15] = {
+    use change::{DEVICE, GONE, NODE, PLACED, VOLUME};
     [
         plugin("NodeUnschedulable", Some(unschedulable::filter), None, NODE),
         plugin("NodeName", Some(node_name::filter), None, NODE),
@@ -156,6 +172,7 @@ pub const PLUGINS: [Plugin; 14] = {
         plugin("VolumeZone", Some(volume_zone::filter), None, NODE | VOLUME),
         plugin("PodTopologySpread", Some(spread::filter), Some((spread::score, 2)), NODE | GONE | PLACED),
         plugin("InterPodAffinity", Some(inter_pod::filter), Some((inter_pod::score, 2)), NODE | GONE | PLACED),
+        plugin("DynamicResources", Some(dynamic_resources::filter), None, NODE | DEVICE),
         plugin("DefaultPreemption", None, None, 0),
         plugin("NodeResourcesBalancedAllocation", None, Some((balanced::score, 1)), 0),
         plugin("ImageLocality", None, Some((image_locality::score, 1)), 0),

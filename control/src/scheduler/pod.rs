@@ -46,6 +46,8 @@ pub struct Spec<'a> {
     pub preemption_policy: Text<'a>,
     /// Volumes, of which claims and images matter.
     pub volumes: Vec<Volume<'a>>,
+    /// Claims of devices.
+    pub resource_claims: Vec<DeviceClaim<'a>>,
     containers: Vec<Container<'a>>,
     init_containers: Vec<Container<'a>>,
     overhead: List<'a>,
@@ -59,6 +61,17 @@ impl Spec<'_> {
         let required = self.affinity.node_affinity.required.as_ref();
         selected && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term.matches(name, labels)))
     }
+}
+
+/// `core/v1 PodResourceClaim`; in a status, `PodResourceClaimStatus`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceClaim<'a> {
+    /// What the pod calls it.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// The claim itself.
+    pub resource_claim_name: Option<Text<'a>>,
 }
 
 /// `core/v1 PodSchedulingGate`; only their number matters.
@@ -101,6 +114,8 @@ pub struct Status<'a> {
     pub phase: Text<'a>,
     /// `PodScheduled`.
     pub conditions: Vec<Condition<'a>>,
+    /// The claims of devices that were made for it.
+    pub resource_claim_statuses: Vec<DeviceClaim<'a>>,
 }
 
 /// `core/v1 Affinity`.

@@ -18,8 +18,6 @@ use std::{
 };
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
-/// How many nodes are tried at least; past ten times that, a tenth of them.
-const CANDIDATES: usize = 100;
 
 /// A pod that has to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +168,7 @@ pub fn preempt(
     {
         return refused("not eligible due to a terminating pod on the nominated node.");
     }
-    let wanted = (no.curable.len() / 10).max(CANDIDATES);
+    let wanted = profile.args.preemption.candidates(no.curable.len());
     let mut rooms: Vec<Room> = Vec::new();
     let mut reasons = Reasons::default();
     let mut tried = 0;

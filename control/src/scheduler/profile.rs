@@ -1,9 +1,12 @@
 //! Profiles: which plugins look for a node, by the `schedulerName` that pods ask for (`KubeSchedulerConfiguration` of
 //! `kubescheduler.config.k8s.io/v1`). A pod that asks for a profile there is none of is left alone.
 
-use super::plugins::{Filter, PLUGINS, Plugin, Score};
+use super::{
+    args::{Args, Told},
+    plugins::{Filter, PLUGINS, Plugin, Score},
+};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The profile of pods that ask for none.
 pub const DEFAULT: &str = "default-scheduler";
@@ -19,6 +22,8 @@ pub struct Profile {
     pub scores: Vec<(Score, i64)>,
     /// Whether pods of more priority make room for themselves.
     pub preempts: bool,
+    /// What plugins are told.
+    pub args: Arc<Args>,
 }
 
 impl std::fmt::Debug for Profile {
@@ -29,7 +34,7 @@ impl std::fmt::Debug for Profile {
 
 impl Default for Profile {
     fn default() -> Self {
-        Self::of(DEFAULT, &Sets::default())
+        Self::of(DEFAULT, &Sets::default(), Args::standard())
     }
 }
 
@@ -49,6 +54,8 @@ struct Described {
     scheduler_name: String,
     #[serde(default)]
     plugins: Sets,
+    #[serde(default)]
+    plugin_config: Vec<Told>,
 }
 
 #[derive(Deserialize, Default)]
@@ -102,8 +109,8 @@ impl Sets {
 }
 
 impl Profile {
-    fn of(name: &str, sets: &Sets) -> Self {
-        let mut profile = Self { name: name.to_owned(), filters: Vec::new(), scores: Vec::new(), preempts: false };
+    fn of(name: &str, sets: &Sets, args: Arc<Args>) -> Self {
+        let mut profile = Self { name: name.to_owned(), filters: Vec::new(), scores: Vec::new(), preempts: false, args };
         for plugin in &PLUGINS {
             if let Some(filter) = plugin.filter.filter(|_| sets.weight(&sets.filter, plugin).is_some()) {
                 profile.filters.push((filter, plugin.hears));
@@ -145,7 +152,8 @@ pub fn read(text: &str) -> Result<Vec<Profile>, String> {
                 }
             }
         }
-        if profiles.insert(name.to_owned(), Profile::of(name, sets)).is_some() {
+        let args = Args::of(&described.plugin_config).map_err(|why| format!("profile {name}: {why}"))?;
+        if profiles.insert(name.to_owned(), Profile::of(name, sets, Arc::new(args))).is_some() {
             return Err(format!("two profiles are called {name}"));
         }
     }
@@ -168,12 +176,12 @@ mod tests {
 
     #[test]
     fn profiles_turn_plugins_on_and_off() {
-        let all = ("default-scheduler".to_owned(), 11, vec![3, 2, 1, 2, 2, 1, 1], true);
+        let all = ("default-scheduler".to_owned(), 12, vec![3, 2, 1, 2, 2, 1, 1], true);
         assert_eq!(shape(HEAD), Ok(vec![all.clone()]), "upstream's weights");
         let text = format!(
             "{HEAD}profiles:\n- {{}}\n- schedulerName: packed\n  plugins:\n    score: {{disabled: [{{name: '*'}}], enabled: [{{name: ImageLocality, weight: 5}}]}}\n    multiPoint: {{disabled: [{{name: InterPodAffinity}}, {{name: DefaultPreemption}}]}}\n"
         );
-        assert_eq!(shape(&text), Ok(vec![all, ("packed".to_owned(), 10, vec![5], false)]));
+        assert_eq!(shape(&text), Ok(vec![all, ("packed".to_owned(), 11, vec![5], false)]));
     }
 
     #[test]
@@ -184,7 +192,9 @@ mod tests {
             with("plugins: {score: {enabled: [{name: ImageLocality, weight: 101}]}}"),
             "profile default-scheduler: the weight of ImageLocality must be 0 to 100"
         );
-        assert!(with("pluginConfig: []").contains("unknown field `pluginConfig`"));
+        let fit = "pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: Best}}}]";
+        assert!(with(fit).starts_with("profile default-scheduler: pluginConfig of NodeResourcesFit: unknown variant `Best`"));
+        assert!(with("extenders: []").contains("unknown field `extenders`"));
         assert!(shape("apiVersion: v1\nkind: List\n").is_err());
     }
 }

@@ -122,6 +122,13 @@ impl Queue {
         }
     }
 
+    /// What it needed was done: it is tried again at once.
+    pub fn again(&mut self, key: &Key) {
+        if self.entries.contains_key(key) {
+            self.put(key, Place::Active);
+        }
+    }
+
     /// The pod itself changed: it may fit now.
     pub fn changed(&mut self, key: &Key, now: Instant) {
         if self.stuck.contains(key) {

@@ -49,6 +49,11 @@ impl NoFit {
         }
     }
 
+    /// Whether a reason keeps it from some node.
+    pub fn has(&self, reason: &str) -> bool {
+        self.reasons.0.contains_key(reason)
+    }
+
     /// How many nodes there are.
     pub fn total(&self) -> usize {
         self.total
@@ -98,6 +103,11 @@ pub fn select(attempt: &Attempt<'_, '_>, cluster: &Cluster, profile: &Profile, t
     if let Some(why) = &attempt.volumes.impossible {
         no.whole = Some(why.clone());
         no.hears |= change::VOLUME;
+        return Err(no);
+    }
+    if let Some(why) = &attempt.devices.impossible {
+        no.whole = Some(why.clone());
+        no.hears |= change::DEVICE;
         return Err(no);
     }
     // Where room was made for it, it goes.

@@ -179,6 +179,17 @@ pub(super) const ROLES: &[(&str, &[R])] = &[
     ("root-ca-cert-publisher", &[On("create patch update", "core", "configmaps"), EVENTS]),
     ("service-account-controller", &[On("create", "core", "serviceaccounts"), EVENTS]),
     (
+        "resource-claim-controller",
+        &[
+            On(READ, "core", "pods"),
+            On("patch update", "core", "pods/status"),
+            On("create delete get list patch update watch", "resource.k8s.io", "resourceclaims"),
+            On(READ, "resource.k8s.io", "resourceclaimtemplates"),
+            On("patch update", "resource.k8s.io", "resourceclaims/binding resourceclaims/status"),
+            EVENTS,
+        ],
+    ),
+    (
         "service-cidrs-controller",
         &[
             On(CHANGE, "networking.k8s.io", "servicecidrs"),

@@ -1,6 +1,6 @@
 //! What a claim asks for.
 
-use super::{MAX_CONFIG, MAX_EXPRESSION, MAX_REQUESTS, MAX_SELECTORS, bounded, its_name, itself, label, qualified, raw, set};
+use super::{MAX_CONFIG, MAX_EXPRESSION, MAX_REQUESTS, MAX_SELECTORS, bounded, its_name, itself, label, qualified, raw, selector::Compiled, set};
 use crate::resources::{
     cells::list,
     rules::{At, Causes, labels::label_key},
@@ -83,7 +83,7 @@ fn exact(request: &At<'_, '_>, causes: &mut Causes) {
     bounded(&request.field("tolerations"), MAX_TOLERATIONS, causes, toleration);
 }
 
-/// Selectors of devices; their expressions are compiled by who allocates.
+/// Selectors of devices, compiled to see whether they can be.
 pub(super) fn selectors(selectors: &At<'_, '_>, causes: &mut Causes) {
     bounded(selectors, MAX_SELECTORS, causes, |selector, causes| {
         let cel = selector.field("cel");
@@ -91,8 +91,14 @@ pub(super) fn selectors(selectors: &At<'_, '_>, causes: &mut Causes) {
             return cel.missing(causes, "");
         }
         let expression = cel.field("expression");
-        if expression.required(causes, "") && expression.len() > MAX_EXPRESSION {
-            expression.too_long(causes, MAX_EXPRESSION);
+        if !expression.required(causes, "") {
+            return;
+        }
+        if expression.len() > MAX_EXPRESSION {
+            return expression.too_long(causes, MAX_EXPRESSION);
+        }
+        if let Some(why) = Compiled::of(expression.text()).error() {
+            expression.invalid(causes, why);
         }
     });
 }

@@ -67,16 +67,14 @@ impl Hooks for ResourceSlice {
 
 /// Taints say since when they are; what is not served is dropped.
 fn prepare(now: &str, slice: &mut Value) {
-    for device in slice["spec"]["devices"].as_array_mut().into_iter().flatten() {
-        for taint in device["taints"].as_array_mut().into_iter().flatten() {
+    for device in slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        for taint in device.get_mut("taints").and_then(Value::as_array_mut).into_iter().flatten() {
             if taint["timeAdded"].is_null() {
                 taint["timeAdded"] = now.into();
             }
         }
-        if let Some(device) = device.as_object_mut() {
-            device.remove("nodeAllocatableResourceMappings");
-        }
-        for (_, attribute) in device["attributes"].as_object_mut().into_iter().flatten() {
+        device.remove("nodeAllocatableResourceMappings");
+        for (_, attribute) in device.get_mut("attributes").and_then(Value::as_object_mut).into_iter().flatten() {
             if let Some(attribute) = attribute.as_object_mut() {
                 attribute.retain(|field, _| !LIST_ATTRIBUTES.contains(&field.as_str()));
             }

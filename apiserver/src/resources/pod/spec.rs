@@ -19,6 +19,7 @@ pub fn validate(spec: &At<'_, '_>, of: Of, causes: &mut Causes) {
     let volumes = volumes::validate(&spec.field("volumes"), causes);
     containers::validate(spec, &volumes, causes);
     requests::of_pod(&spec.field("resources"), causes);
+    device_claims(spec, causes);
     host_network(spec, of, causes);
     spec.field("restartPolicy").one_of(causes, &["Always", "OnFailure", "Never"]);
     spec.field("dnsPolicy").one_of(causes, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
@@ -54,6 +55,40 @@ pub fn validate(spec: &At<'_, '_>, of: Of, causes: &mut Causes) {
     let os = spec.field("os");
     if os.is_set() {
         os.field("name").required_one_of(causes, &["linux", "windows"]);
+    }
+}
+
+/// Claims of devices, and those of them that containers name.
+fn device_claims(spec: &At<'_, '_>, causes: &mut Causes) {
+    let mut names = BTreeSet::new();
+    for claim in spec.field("resourceClaims").items() {
+        let name = claim.field("name");
+        if name.required(causes, "") {
+            if !names.insert(name.text()) {
+                name.duplicate(causes);
+            } else {
+                name.syntax(causes, names::dns_label);
+            }
+        }
+        let (itself, template) = (claim.field("resourceClaimName"), claim.field("resourceClaimTemplateName"));
+        match (itself.is_set(), template.is_set()) {
+            (true, true) => claim.invalid(causes, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+            (false, false) => claim.invalid(causes, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
+            _ => {
+                itself.optional_syntax(causes, names::dns_subdomain);
+                template.optional_syntax(causes, names::dns_subdomain);
+            }
+        }
+    }
+    for kind in ["initContainers", "containers"] {
+        for container in spec.field(kind).items() {
+            for claim in container.field("resources").field("claims").items() {
+                let name = claim.field("name");
+                if name.required(causes, "") && !names.contains(name.text()) {
+                    name.not_found(causes);
+                }
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
         refusal.push("Too many pods");
     }
     let mut need = |name: &str, wanted: i64, all: i64, used: i64| {
-        if wanted > 0 && wanted > all - used {
+        if wanted > 0 && wanted > all - used && !attempt.args.fit.ignores(name) {
             refusal.push(format!("Insufficient {name}"));
             refusal.lasting |= wanted > all;
         }

@@ -4,6 +4,7 @@
 
 use super::{Attempt, Refusal, to_span};
 use crate::scheduler::{
+    args::InterPod,
     cluster::{Cluster, Node, Placed},
     term::{Rules, Term},
 };
@@ -55,13 +56,14 @@ pub struct Neighbours {
     repelled: Places,
     /// What preferred rules add or take away: its own, and those of pods that are there.
     preferred: Places,
+    args: InterPod,
 }
 
 impl Neighbours {
     /// Counts the places for a pod of this namespace with these rules and labels.
-    pub fn of(rules: Rules, namespace: &str, meta: &Meta, cluster: &Cluster) -> Self {
+    pub fn of(rules: Rules, namespace: &str, meta: &Meta, cluster: &Cluster, args: &InterPod) -> Self {
         let first = rules.attracting.iter().all(|term| term.speaks_of(namespace, meta, &cluster.namespaces));
-        let mut neighbours = Self { first, rules, ..Self::default() };
+        let mut neighbours = Self { first, rules, args: args.clone(), ..Self::default() };
         let speaks = !neighbours.rules.is_empty();
         for node in cluster.nodes() {
             for (key, placed) in node.pods.iter().filter(|(_, placed)| speaks || placed.rules.is_some()) {
@@ -83,9 +85,12 @@ impl Neighbours {
         let Some(theirs) = &placed.rules else { return };
         let of_this = |term: &&Term| term.speaks_of(own, meta, &cluster.namespaces);
         theirs.repelling.iter().filter(of_this).for_each(|term| self.repelled.add(node, &term.topology_key, sign));
-        // A pod that must be near others would have them near: what is required counts for one.
-        let drawing = theirs.attracting.iter().chain(&theirs.preferred);
-        drawing.filter(of_this).for_each(|term| self.preferred.add(node, &term.topology_key, sign * term.weight));
+        // A pod that must be near others would have them near.
+        let required = self.args.hard_pod_affinity_weight;
+        if required > 0 {
+            theirs.attracting.iter().filter(of_this).for_each(|term| self.preferred.add(node, &term.topology_key, sign * required));
+        }
+        theirs.preferred.iter().filter(of_this).for_each(|term| self.preferred.add(node, &term.topology_key, sign * term.weight));
     }
 }
 
@@ -105,5 +110,8 @@ pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
 
 /// What the preferred rules say of the nodes.
 pub fn score(attempt: &Attempt<'_, '_>, _: &Cluster, nodes: &[&Node]) -> Vec<i64> {
+    if attempt.neighbours.args.ignore_preferred_terms_of_existing_pods && attempt.neighbours.rules.preferred.is_empty() {
+        return vec![0; nodes.len()];
+    }
     to_span(nodes.iter().map(|node| attempt.neighbours.preferred.all_at(node).sum()).collect())
 }

@@ -24,7 +24,9 @@ pub fn named(pod: &Pod<'_>) -> Option<BTreeSet<Box<str>>> {
 
 /// Refuses nodes that selector or required affinity leave out.
 pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
-    if attempt.named.as_ref().is_some_and(|names| !names.contains(&*node.name)) {
+    if !attempt.args.node_affinity.allows(node) {
+        refusal.lasting("node(s) didn't match scheduler-enforced node affinity");
+    } else if attempt.named.as_ref().is_some_and(|names| !names.contains(&*node.name)) {
         refusal.lasting("node(s) didn't satisfy plugin(s) [NodeAffinity]");
     } else if !attempt.pod.spec.allows(&node.name, node.meta.labels.as_slice()) {
         refusal.lasting("node(s) didn't match Pod's node affinity/selector");
@@ -34,7 +36,11 @@ pub fn filter(attempt: &Attempt<'_, '_>, node: &Node, refusal: &mut Refusal) {
 /// Sums the weights of the preferences that the node meets.
 pub fn score(attempt: &Attempt<'_, '_>, _: &Cluster, nodes: &[&Node]) -> Vec<i64> {
     let preferred = &attempt.pod.spec.affinity.node_affinity.preferred;
-    let of =
-        |node: &&Node| preferred.iter().filter(|term| term.preference.matches(&node.name, node.meta.labels.as_slice())).map(|term| term.weight).sum();
+    let own =
+        |node: &Node| preferred.iter().filter(|term| term.preference.matches(&node.name, node.meta.labels.as_slice())).map(|term| term.weight).sum();
+    let of = |node: &&Node| -> i64 {
+        let own: i64 = own(node);
+        own + attempt.args.node_affinity.prefers(node)
+    };
     to_best(nodes.iter().map(of).collect())
 }

@@ -4,6 +4,7 @@
 
 use super::{Attempt, Refusal, taints};
 use crate::scheduler::{
+    args,
     cluster::{Cluster, Node, Placed},
     pod::{Pod, SpreadConstraint},
     term::like,
@@ -135,7 +136,7 @@ fn companions(pod: &Pod<'_>, meta: &Meta, cluster: &Cluster, snapshot: &Snapshot
 
 impl Spread {
     /// Counts the places for a pod.
-    pub fn of(pod: &Pod<'_>, meta: &Meta, cluster: &Cluster, snapshot: &Snapshot) -> Self {
+    pub fn of(pod: &Pod<'_>, meta: &Meta, cluster: &Cluster, snapshot: &Snapshot, args: &args::Spread) -> Self {
         let constraints = &pod.spec.topology_spread_constraints;
         if constraints.is_empty() {
             let selector = companions(pod, meta, cluster, snapshot);
@@ -147,15 +148,30 @@ impl Spread {
                 by_affinity: true,
                 by_taints: false,
             };
-            let soft = if selector.is_empty() { Vec::new() } else { DEFAULTS.map(default).into() };
-            return Self { soft, default: true, ..Self::default() };
+            let Some(listed) = args.listed() else {
+                let soft = if selector.is_empty() { Vec::new() } else { DEFAULTS.map(default).into() };
+                return Self { soft, default: true, ..Self::default() };
+            };
+            let of = |kind: &'static str| listed.iter().filter(move |c| c.when_unsatisfiable == kind).map(|c| default((&c.topology_key, c.max_skew)));
+            let mut spread = Self::default();
+            if !selector.is_empty() {
+                spread.hard = of("DoNotSchedule").map(|constraint| (constraint, BTreeMap::new())).collect();
+                spread.soft = of("ScheduleAnyway").collect();
+            }
+            return spread.counted(pod, cluster);
         }
         let of = |kind: &'static str| constraints.iter().filter(move |c| *c.when_unsatisfiable == *kind).map(|c| Constraint::of(c, meta));
-        let mut spread = Self {
+        let spread = Self {
             hard: of("DoNotSchedule").map(|constraint| (constraint, BTreeMap::new())).collect(),
             soft: of("ScheduleAnyway").collect(),
             default: false,
         };
+        spread.counted(pod, cluster)
+    }
+
+    /// With the pods of each place of what must hold.
+    fn counted(self, pod: &Pod<'_>, cluster: &Cluster) -> Self {
+        let mut spread = self;
         for node in cluster.nodes() {
             let keys: Vec<Box<str>> = spread.hard.iter().map(|(constraint, _)| constraint.key.clone()).collect();
             if !keys.iter().all(|key| node.label(key).is_some()) {
