@@ -36,20 +36,23 @@ impl Hub {
         Arc::new(Hub { inner: Mutex::new(Inner { history, index: Index::default(), closed: false }), current: RwLock::new(root), revision })
     }
 
-    /// Shows the readers what a run of entries did; `root` is the state after the last.
-    pub fn publish(&self, entries: Vec<Published>, root: Arc<Root>, now: Instant) {
+    /// Shows the readers what a run of entries did; `root` is the state after the last. Returns the watchers that are to be woken for it.
+    #[must_use]
+    pub fn publish(&self, entries: Vec<Published>, root: Arc<Root>, now: Instant) -> Vec<Arc<Inbox>> {
         let revision = root.revision;
+        let mut wake = Vec::new();
         {
             let mut inner = self.inner.lock();
             // Before anybody is woken: who sees a change must find it in a snapshot too.
             *self.current.write() = root.clone();
             for entry in entries {
-                entry.changes.iter().for_each(|change| inner.index.deliver(change));
+                entry.changes.iter().for_each(|change| inner.index.deliver(change, &mut wake));
                 inner.history.push(entry.revision, entry.changes, now);
             }
             inner.history.advance(root, now);
         }
         self.revision.send_replace(revision);
+        wake
     }
 
     /// Begins anew from another state (a snapshot was installed): the past is not known any more.

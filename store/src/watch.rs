@@ -109,19 +109,24 @@ impl Inbox {
         &self.scope
     }
 
-    /// Takes a change that matches.
-    pub fn push(&self, change: &Arc<Change>) {
+    /// Takes a change that matches. True when its watcher is to be [woken](Self::wake): one that has not read what came before looks again by itself.
+    pub fn push(&self, change: &Arc<Change>) -> bool {
         let mut pending = self.pending.lock();
         if pending.ended.is_some() {
-            return;
+            return false;
         }
+        let first = pending.changes.is_empty();
         if pending.changes.len() >= MAX_PENDING {
             pending.changes = VecDeque::new();
             pending.ended = Some(Some(change.revision));
         } else {
             pending.changes.push_back((change.revision, Arc::downgrade(change)));
         }
-        drop(pending);
+        first
+    }
+
+    /// Tells its watcher to look.
+    pub fn wake(&self) {
         self.notify.notify_one();
     }
 
@@ -133,7 +138,7 @@ impl Inbox {
         }
         pending.ended.get_or_insert(missed);
         drop(pending);
-        self.notify.notify_one();
+        self.wake();
     }
 }
 
@@ -158,15 +163,14 @@ impl Index {
         }
     }
 
-    /// Hands a change to everyone it concerns.
-    pub fn deliver(&self, change: &Arc<Change>) {
+    /// Hands a change to everyone it concerns. Whom to wake for it is added to `wake`.
+    pub fn deliver(&self, change: &Arc<Change>, wake: &mut Vec<Arc<Inbox>>) {
         if self.buckets.is_empty() {
             return;
         }
         for bucket in buckets(change) {
-            for inbox in self.buckets.get(&bucket).into_iter().flatten().filter(|inbox| inbox.scope.matches(change)) {
-                inbox.push(change);
-            }
+            let matching = self.buckets.get(&bucket).into_iter().flatten().filter(|inbox| inbox.scope.matches(change));
+            wake.extend(matching.filter(|inbox| inbox.push(change)).cloned());
         }
     }
 

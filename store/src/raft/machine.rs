@@ -174,15 +174,17 @@ impl Machine {
         Ok(effect.committed)
     }
 
-    /// Readers first, then those who proposed: who was answered finds its own write.
+    /// Readers first, then those who proposed: who was answered finds its own write. Those who watch are woken last, as they are many, and keep nobody waiting.
     fn finish(&mut self, run: &mut Run) {
+        let mut wake = Vec::new();
         if !run.published.is_empty() {
-            self.hub.publish(std::mem::take(&mut run.published), Arc::new(self.root.clone()), Instant::now());
+            wake = self.hub.publish(std::mem::take(&mut run.published), Arc::new(self.root.clone()), Instant::now());
         }
-        self.flush.add(std::mem::take(&mut run.steps));
         for (responder, outcome) in run.answers.drain(..) {
             responder.send(outcome);
         }
+        wake.iter().for_each(|inbox| inbox.wake());
+        self.flush.add(std::mem::take(&mut run.steps));
     }
 }
 
