@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod registry;
 pub mod selector;
 pub mod status;
+pub mod sysctls;
 pub mod time;
 
 pub use registry::{Registry, Resource, Scope};

@@ -70,6 +70,8 @@ pub struct Version {
     schema: Arc<OnceLock<Arc<Schema>>>,
     gvk: (Box<str>, Box<str>, Box<str>),
     columns: Vec<columns::Printer>,
+    /// Paths of the fields that its objects can be selected by.
+    selectable: Vec<Box<str>>,
     scale: Option<ScalePaths>,
     /// Ends when the version is no longer served.
     alive: CancellationToken,

@@ -4,16 +4,18 @@
 //! time or memory all the same (elements copied, bytes looked at, deep comparisons), so that no expression can hang or swell, whatever the cost model
 //! thinks it costs.
 
-use crate::expr::{Call, Comprehension, Entry, Expr, Kind, Literal, MessageField};
-use crate::library::authz::Authorizer;
-use crate::program::Program;
-use crate::types::ListKind;
+mod activation;
+mod equality;
+mod fold;
+
+use crate::expr::{Call, Entry, Expr, Kind, Literal, MessageField};
 use crate::value::{Key, List, Map, Message, Opaque, Text, Val};
 use crate::{functions, meter};
 use cel::common::ast::operators;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+pub use activation::Activation;
 
 /// Why there is no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,48 +45,6 @@ pub(crate) fn error<T>(why: impl Into<String>) -> Result<T, Error> {
 
 pub(crate) fn no_overload<T>() -> Result<T, Error> {
     error("no such overload")
-}
-
-/// The values of variables for one evaluation, or for several that share lazily evaluated ones.
-#[derive(Default)]
-pub struct Activation<'a> {
-    globals: Vec<(&'a str, Val<'a>)>,
-    variables: Vec<Variable<'a>>,
-    pub(crate) authorizer: Option<&'a dyn Authorizer>,
-}
-
-/// `variables.name`: evaluated at most once.
-struct Variable<'a> {
-    name: &'a str,
-    program: &'a Program,
-    value: RefCell<Option<Answer<'a>>>,
-}
-
-impl<'a> Activation<'a> {
-    /// Nothing bound yet.
-    pub fn new() -> Activation<'a> {
-        Activation::default()
-    }
-    /// Binds a variable.
-    pub fn bind(&mut self, name: &'a str, value: Val<'a>) {
-        self.globals.push((name, value));
-    }
-    /// Binds a variable to JSON, as its declaration reads it.
-    ///
-    /// # Errors
-    /// JSON that is not of the declaration.
-    pub fn bind_json(&mut self, name: &'a str, value: &'a serde_json::Value, decl: Option<&'a crate::Decl>) -> Result<(), Error> {
-        self.bind(name, Val::of(value, decl)?);
-        Ok(())
-    }
-    /// Adds `variables.name`.
-    pub fn define(&mut self, name: &'a str, program: &'a Program) {
-        self.variables.push(Variable { name, program, value: RefCell::new(None) });
-    }
-    /// Gives `authorizer` something to ask.
-    pub fn set_authorizer(&mut self, authorizer: &'a dyn Authorizer) {
-        self.authorizer = Some(authorizer);
-    }
 }
 
 /// Most work of one run; see the module. Some tenths of a second at the very most.
@@ -327,68 +287,6 @@ impl<'r, 'a> Run<'r, 'a> {
         Ok(Val::Message(Rc::new(Message { name, fields })))
     }
 
-    fn comprehension(&mut self, fold: &'a Comprehension) -> Answer<'a> {
-        let range = self.eval(&fold.range)?;
-        let init = self.eval(&fold.init)?;
-        let place = self.locals.len();
-        self.locals.push(Ok(init));
-        let folded = self.fold(fold, &range, place);
-        let result = folded.and_then(|()| {
-            self.locals.truncate(place + 1);
-            self.eval(&fold.result)
-        });
-        self.locals.truncate(place);
-        result
-    }
-
-    fn fold(&mut self, fold: &'a Comprehension, range: &Val<'a>, place: usize) -> Result<(), Error> {
-        match range {
-            Val::List(list) => {
-                for at in 0..list.len() {
-                    let Some(element) = list.get(at) else { break };
-                    let second = fold.second.then(|| element.clone());
-                    let first = if fold.second { Ok(Val::Int(at as i64)) } else { element };
-                    if !self.iterate(fold, place, first, second)? {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-            Val::Map(map) => {
-                self.elements(map.len())?;
-                for key in map.keys() {
-                    let second = fold.second.then(|| key.key().and_then(|key| map.get(&key)).unwrap_or(Ok(Val::Null)));
-                    if !self.iterate(fold, place, Ok(key), second)? {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-            _ => no_overload(),
-        }
-    }
-
-    /// One round; false when there is nothing to be gained by another.
-    fn iterate(&mut self, fold: &'a Comprehension, place: usize, first: Answer<'a>, second: Option<Answer<'a>>) -> Result<bool, Error> {
-        self.work(1)?;
-        self.locals.truncate(place + 1);
-        self.locals.push(first);
-        self.locals.extend(second);
-        if matches!(self.eval(&fold.condition)?, Val::Bool(false)) {
-            return Ok(false);
-        }
-        let next = match self.eval(&fold.step) {
-            Err(Error::Budget) => return Err(Error::Budget),
-            // Where the condition looks at the result, a later element may still decide it.
-            Err(why) if matches!(fold.condition.kind, Kind::Literal(_)) => return Err(why),
-            next => next,
-        };
-        if let Some(accumulator) = self.locals.get_mut(place) {
-            *accumulator = next;
-        }
-        Ok(true)
-    }
-
     fn call(&mut self, call: &'a Call) -> Answer<'a> {
         let [first, rest @ ..] = call.args.as_slice() else { return self.dispatch(call, Vec::new()) };
         match (&*call.name, rest) {
@@ -506,123 +404,6 @@ impl<'r, 'a> Run<'r, 'a> {
             }
         }
         no_overload()
-    }
-
-    /// Whether two values are equal: numbers across types, lists by their kind, everything else only within its type.
-    pub(crate) fn equal(&mut self, one: &Val<'a>, other: &Val<'a>) -> Result<bool, Error> {
-        self.work(1)?;
-        Ok(match (one, other) {
-            (Val::Null, Val::Null) => true,
-            (Val::String(a), Val::String(b)) => {
-                self.work(a.len().min(b.len()) / 16)?;
-                **a == **b
-            }
-            (Val::Type(a), Val::Type(b)) => a == b,
-            (Val::Optional(a), Val::Optional(b)) => match (a, b) {
-                (None, None) => true,
-                (Some(a), Some(b)) => self.equal(&a.clone(), &b.clone())?,
-                _ => false,
-            },
-            (Val::Opaque(a), Val::Opaque(b)) => Rc::ptr_eq(a, b) || a.equal(b),
-            (Val::List(a), Val::List(b)) => self.lists_equal(a, b)?,
-            (Val::Map(a), Val::Map(b)) => {
-                if a.len() != b.len() {
-                    return Ok(false);
-                }
-                for key in a.keys() {
-                    let key = key.key();
-                    match (key.as_ref().and_then(|key| a.get(key)).transpose()?, key.as_ref().and_then(|key| b.get(key)).transpose()?) {
-                        (Some(a), Some(b)) if self.equal(&a, &b)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                true
-            }
-            (Val::Message(a), Val::Message(b)) => {
-                if a.name != b.name || a.fields.len() != b.fields.len() {
-                    return Ok(false);
-                }
-                for (name, value) in &a.fields {
-                    match b.fields.iter().find(|(known, _)| known == name) {
-                        Some((_, other)) if self.equal(value, other)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                true
-            }
-            _ => one.compare(other) == Some(std::cmp::Ordering::Equal),
-        })
-    }
-
-    fn lists_equal(&mut self, one: &List<'a>, other: &List<'a>) -> Result<bool, Error> {
-        if one.len() != other.len() {
-            return Ok(false);
-        }
-        // Either side may know that order does not matter.
-        let kind = if *one.kind() == ListKind::Atomic { other.kind() } else { one.kind() };
-        match kind {
-            ListKind::Atomic => {
-                for at in 0..one.len() {
-                    match (one.get(at).transpose()?, other.get(at).transpose()?) {
-                        (Some(a), Some(b)) if self.equal(&a, &b)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                Ok(true)
-            }
-            ListKind::Set => {
-                for element in one.iter() {
-                    if !self.contains(other, &element?)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            }
-            ListKind::Map(keys) => {
-                let others = other.iter().collect::<Result<Vec<_>, _>>()?;
-                for element in one.iter() {
-                    let element = element?;
-                    let mut same = None;
-                    for candidate in &others {
-                        if self.same_entry(keys, &element, candidate)? {
-                            same = Some(candidate);
-                            break;
-                        }
-                    }
-                    match same {
-                        Some(same) if self.equal(&element, same)? => {}
-                        _ => return Ok(false),
-                    }
-                }
-                Ok(true)
-            }
-        }
-    }
-
-    pub(crate) fn contains(&mut self, list: &List<'a>, wanted: &Val<'a>) -> Result<bool, Error> {
-        for element in list.iter() {
-            if self.equal(&element?, wanted)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether two elements of a list map are the same entry: JSON by its keys.
-    pub(crate) fn same_entry(&mut self, keys: &[String], one: &Val<'a>, other: &Val<'a>) -> Result<bool, Error> {
-        for key in keys {
-            let escaped = crate::types::escape(key).unwrap_or_default();
-            let (a, b) = (self.present(one, &escaped)?, self.present(other, &escaped)?);
-            let same = match (&a, &b) {
-                (None, None) => true,
-                (Some(a), Some(b)) => self.equal(a, b)?,
-                _ => false,
-            };
-            if !same {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The argument as an opaque value; for bodies whose signature says that it is one.

@@ -51,12 +51,14 @@ pub fn start(client: &Client, clock: Clock, profiles: Vec<Profile>, tasks: &Task
 type Feed = fn(&mut Engine, Option<&Arc<Object>>, Option<&Arc<Object>>, Instant);
 
 /// What is watched. Pods come last, so that nodes and rules are known before them.
-const WATCHED: [(&str, Feed); 10] = [
+const WATCHED: [(&str, Feed); 12] = [
     ("namespaces", |engine, prev, new, _| engine.namespace(prev, new)),
     ("services", |engine, prev, new, _| engine.service(prev, new)),
     ("persistentvolumeclaims", |engine, _, _, now| engine.volume(now)),
     ("persistentvolumes", |engine, _, _, now| engine.volume(now)),
     ("storageclasses.storage.k8s.io", |engine, _, _, now| engine.volume(now)),
+    (volumes::limits::CSI_NODES, |engine, _, _, now| engine.volume(now)),
+    (volumes::limits::ATTACHMENTS, |engine, _, _, now| engine.volume(now)),
     (devices::CLASSES, |engine, _, _, now| engine.devices(now)),
     (devices::SLICES, |engine, _, _, now| engine.devices(now)),
     (devices::CLAIMS, |engine, _, _, now| engine.devices(now)),

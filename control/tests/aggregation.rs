@@ -5,7 +5,7 @@ mod cluster;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use cluster::{Cluster, Peer};
+use cluster::{Cluster, Peer, eventually};
 use coracle_link::pki::{self, Authority};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
@@ -227,9 +227,7 @@ async fn paths_are_read_in_one_way(cluster: &Cluster, remote: &Remote) {
     let mut user = cluster.admin().await;
     user.headers = vec![("Impersonate-User".into(), "jürgen".into())];
     // The role is in force once what is its own can be asked for; the name goes on as it is.
-    while user.get(&format!("{WARDLE}/namespaces/mine/flunders/a")).await.code == 403 {
-        tokio::task::yield_now().await;
-    }
+    eventually(async || user.get(&format!("{WARDLE}/namespaces/mine/flunders/a")).await, |answer| answer.code != 403).await;
     remote.asked.lock().expect("a list").clear();
     for path in [
         "namespaces/mine/flunders/a%2F..%2F..%2F..%2Fdefault%2Fflunders%2Fb",

@@ -3,7 +3,7 @@
 #[path = "api/cluster.rs"]
 mod cluster;
 
-use cluster::{Answer, Cluster, Peer};
+use cluster::{Answer, Cluster, Peer, eventually};
 use serde_json::{Value, json};
 
 const APPLY: &str = "application/apply-patch+yaml";
@@ -251,14 +251,7 @@ async fn refusals(cluster: &Cluster, admin: &mut Peer) {
     assert_eq!(admin.post("/apis/rbac.authorization.k8s.io/v1/namespaces/refusals/rolebindings", binding).await.code, 201);
     let mut panda = cluster.admin().await;
     panda.headers.push(("impersonate-user".into(), "panda".into()));
-    let mut found = apply(&mut panda, path, "fieldManager=p", &map(json!({"p": "1"}))).await;
-    for _ in 0..200 {
-        if found.code != 403 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        found = apply(&mut panda, path, "fieldManager=p", &map(json!({"p": "1"}))).await;
-    }
+    let found = eventually(async || apply(&mut panda, path, "fieldManager=p", &map(json!({"p": "1"}))).await, |found| found.code != 403).await;
     assert_eq!(found.code, 200, "{}", found.body);
     let mut other = map(json!({}));
     other["metadata"]["name"] = json!("new");

@@ -59,6 +59,11 @@ async fn objects_and_owners() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_over_a_restart() {
+    reading::chunks_go_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kinds_of_ones_own() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin().await;

@@ -4,7 +4,7 @@
 mod cluster;
 
 use bytes::Bytes;
-use cluster::{Cluster, Peer};
+use cluster::{Cluster, Peer, eventually};
 use coracle_link::{
     Connection,
     protocol::{Open, Reply},
@@ -92,14 +92,7 @@ async fn metrics() {
 async fn shown(admin: &mut Peer, name: &str) {
     // Who asks first waits for two readings; a node whose link came in between has its second one a moment later.
     let path = format!("{TOP}/namespaces/default/pods/{name}");
-    let mut one = admin.get(&path).await;
-    for _ in 0..300 {
-        if one.code == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        one = admin.get(&path).await;
-    }
+    let one = eventually(async || admin.get(&path).await, |one| one.code == 200).await;
     assert_eq!(one.code, 200, "{}", one.body);
     let one = one.body;
     let usage = &one["containers"][0]["usage"];

@@ -3,7 +3,7 @@
 //!
 //! The encoding is upstream's (`k8s.io/apimachinery/pkg/runtime/serializer/protobuf`): an object is a message in an [`envelope`] that
 //! names its kind. Unknown field numbers are skipped, as Go does. What is written is what Go's generated code writes, byte for byte:
-//! upstream's examples of every kind prove it (see `examples`).
+//! upstream's examples of every kind prove it (see `examples/upstream.rs`).
 //! (A protobuf crate with generated messages was rejected: it would be a second set of types beside the table.)
 
 mod decode;
@@ -62,7 +62,5 @@ impl Shape {
     }
 }
 
-#[cfg(test)]
-mod examples;
 #[cfg(test)]
 mod tests;

@@ -180,6 +180,7 @@ fn one(object: &Object, definition: &Definition<'_>, version: &OneVersion<'_>, b
         schema,
         gvk: (spec.group.clone(), version.name.clone(), names.kind.clone()),
         columns: columns::of(&version.additional_printer_columns),
+        selectable: version.selectable_fields.iter().map(|field| dotted(&field.json_path)).collect(),
         scale: version.subresources.scale.as_ref().map(|scale| ScalePaths {
             spec: dotted(&scale.spec_replicas_path),
             status: dotted(&scale.status_replicas_path),
@@ -240,7 +241,7 @@ fn row(definition: &Definition<'_>, version: &OneVersion<'_>, kind: &Arc<Kind>) 
         scope: if &*spec.scope == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
         verbs: words(&ALL),
         subresources,
-        selectable: version.selectable_fields.iter().map(|field| dotted(&field.json_path)).collect(),
+        selectable: made.map(|made| made.selectable.clone()).unwrap_or_default(),
         columns: Vec::new(),
         generation: true,
         scale: made.and_then(|made| made.scale.clone()),

@@ -137,7 +137,8 @@ impl Core {
             Some((kind, stored)) => {
                 let mut value = value.clone();
                 kind.convert(self, stored, std::slice::from_mut(&mut value)).await?;
-                Ok(object::draft(row, &value))
+                // Who reads it as it is stored selects it by that version's fields.
+                Ok(object::draft_by(&stored.selectable, &value))
             }
             None => Ok(object::draft(&self.stored_row(row), value)),
         }

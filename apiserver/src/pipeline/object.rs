@@ -36,14 +36,13 @@ fn pairs(map: &Value) -> Vec<(Box<str>, Box<str>)> {
     pairs
 }
 
-fn index(row: &Resource, object: &Value) -> Meta {
+fn index(selectable_by: &[Box<str>], object: &Value) -> Meta {
     let metadata = &object["metadata"];
     let mut owners: Vec<Box<str>> =
         metadata["ownerReferences"].as_array().into_iter().flatten().filter_map(|owner| owner["uid"].as_str()).map(Box::from).collect();
     owners.sort();
     owners.dedup();
-    let mut fields: Vec<(Box<str>, Box<str>)> = row
-        .selectable
+    let mut fields: Vec<(Box<str>, Box<str>)> = selectable_by
         .iter()
         .filter_map(|entry| {
             let (label, path, absent) = selectable(entry);
@@ -62,8 +61,13 @@ fn index(row: &Resource, object: &Value) -> Meta {
 
 /// What the store keeps of a value.
 pub fn draft(row: &Resource, object: &Value) -> Draft {
+    draft_by(&row.selectable, object)
+}
+
+/// The same for a value that can be selected by these fields.
+pub fn draft_by(selectable: &[Box<str>], object: &Value) -> Draft {
     let (json, hole) = coracle_schema::to_draft(object);
-    Draft { json, hole, meta: Arc::new(index(row, object)) }
+    Draft { json, hole, meta: Arc::new(index(selectable, object)) }
 }
 
 /// Whether writing this draft would change nothing but the revision.
@@ -99,7 +103,7 @@ mod tests {
         let row = coracle_api::registry::builtin().into_iter().find(|row| &*row.plural == "pods").expect("pods");
         let pod = json!({"metadata": {"uid": "u", "labels": {"b": "2", "a": "1"}, "ownerReferences": [{"uid": "z"}, {"uid": "y"}]},
             "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}});
-        let meta = index(&row, &pod);
+        let meta = index(&row.selectable, &pod);
         assert_eq!(meta.labels, vec![("a".into(), "1".into()), ("b".into(), "2".into())]);
         assert_eq!(meta.owners, vec!["y".into(), "z".into()]);
         assert_eq!(

@@ -2,14 +2,14 @@
 
 use super::{
     Context,
+    endpoint_slice::endpoints::Service,
     queue::Next,
     runner::{Controller, Event},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Text, parse};
+use coracle_apiserver::view::parse;
 use coracle_store::{Key, Object, Snapshot};
-use serde::Deserialize;
 
 /// See the module.
 pub struct Unserved {
@@ -21,19 +21,6 @@ impl Unserved {
     pub fn new(context: &Context) -> Self {
         Self { context: context.clone() }
     }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Service<'a> {
-    #[serde(borrow)]
-    spec: Spec<'a>,
-}
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Spec<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
 }
 
 /// What is not done about an object of that resource, with the remedy.

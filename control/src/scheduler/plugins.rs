@@ -14,6 +14,7 @@ pub mod spread;
 pub mod taints;
 pub mod unschedulable;
 pub mod volume_binding;
+pub mod volume_limits;
 pub mod volume_restrictions;
 pub mod volume_zone;
 
@@ -158,7 +159,7 @@ const fn plugin(name: &'static str, filter: Option<Filter>, score: Option<(Score
 }
 
 /// All of them, in upstream's order: the first filter that objects ends it.
-pub const PLUGINS: [Plugin; 15] = {
+pub const PLUGINS: [Plugin; 16] = {
     use change::{DEVICE, GONE, NODE, PLACED, VOLUME};
     [
         plugin("NodeUnschedulable", Some(unschedulable::filter), None, NODE),
@@ -168,6 +169,7 @@ pub const PLUGINS: [Plugin; 15] = {
         plugin("NodePorts", Some(ports::filter), None, NODE | GONE),
         plugin("NodeResourcesFit", Some(fit::filter), Some((least_allocated::score, 1)), NODE | GONE | PLACED),
         plugin("VolumeRestrictions", Some(volume_restrictions::filter), None, NODE | GONE | VOLUME),
+        plugin("NodeVolumeLimits", Some(volume_limits::filter), None, NODE | GONE | VOLUME),
         plugin("VolumeBinding", Some(volume_binding::filter), None, NODE | VOLUME),
         plugin("VolumeZone", Some(volume_zone::filter), None, NODE | VOLUME),
         plugin("PodTopologySpread", Some(spread::filter), Some((spread::score, 2)), NODE | GONE | PLACED),

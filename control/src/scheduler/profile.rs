@@ -176,12 +176,12 @@ mod tests {
 
     #[test]
     fn profiles_turn_plugins_on_and_off() {
-        let all = ("default-scheduler".to_owned(), 12, vec![3, 2, 1, 2, 2, 1, 1], true);
+        let all = ("default-scheduler".to_owned(), 13, vec![3, 2, 1, 2, 2, 1, 1], true);
         assert_eq!(shape(HEAD), Ok(vec![all.clone()]), "upstream's weights");
         let text = format!(
             "{HEAD}profiles:\n- {{}}\n- schedulerName: packed\n  plugins:\n    score: {{disabled: [{{name: '*'}}], enabled: [{{name: ImageLocality, weight: 5}}]}}\n    multiPoint: {{disabled: [{{name: InterPodAffinity}}, {{name: DefaultPreemption}}]}}\n"
         );
-        assert_eq!(shape(&text), Ok(vec![all, ("packed".to_owned(), 11, vec![5], false)]));
+        assert_eq!(shape(&text), Ok(vec![all, ("packed".to_owned(), 12, vec![5], false)]));
     }
 
     #[test]

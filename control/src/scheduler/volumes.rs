@@ -4,6 +4,8 @@
 //! is. Then the pod waits until the claim is bound, and is looked at again; the bound volume's own affinity brings it to the same
 //! node. (Upstream holds the pod back inside its binding instead.)
 
+pub mod limits;
+
 use super::{
     cluster::{Cluster, Node, Placed},
     plugins::volume_zone::LABELS,
@@ -170,6 +172,8 @@ pub struct Volumes {
     pub unreachable: HashMap<Arc<str>, &'static str>,
     /// Labels of zones and regions that volumes name, and their values.
     pub zones: Vec<(Box<str>, Vec<Box<str>>)>,
+    /// How many volumes nodes take.
+    pub limits: limits::Limits,
     /// Claims that one pod alone may use, and how many use them.
     pub sole: BTreeMap<Box<str>, i64>,
 }
@@ -276,6 +280,7 @@ impl Volumes {
         if pod.claims().next().is_none() {
             return volumes;
         }
+        volumes.limits = limits::Limits::of(key, pod, snapshot);
         if let Err(why) = volumes.look(key, pod, cluster, snapshot) {
             volumes.impossible = Some(why);
         }

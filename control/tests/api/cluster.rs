@@ -17,7 +17,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// No answer may take longer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The control plane.
 pub struct Cluster {
@@ -257,4 +257,18 @@ impl Events {
         self.buffer.extend_from_slice(frame.expect("a frame").data_ref().expect("data"));
         Some(())
     }
+}
+
+/// Looks again until it is so; for what comes into force a moment later and nothing tells of.
+pub async fn eventually<T>(mut look: impl AsyncFnMut() -> T, is: impl Fn(&T) -> bool) -> T {
+    let looking = async {
+        loop {
+            let seen = look().await;
+            if is(&seen) {
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.expect("it came to be so in time")
 }

@@ -1,6 +1,6 @@
 //! apimachinery/watch, chunking, table_conversion, discovery, aggregated_discovery and field_validation: what readers and strict writers see.
 
-use super::{made, namespace, ok};
+use super::{made, name, namespace, ok, template};
 use crate::cluster::{Cluster, Events, Peer};
 use serde_json::{Value, json};
 
@@ -227,4 +227,54 @@ async fn strict_writers_are_told_of_every_field(admin: &mut Peer) {
         assert_eq!(refused.code, 400);
         assert!(refused.message().contains(why), "{}", refused.message());
     }
+}
+
+/// "should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent": revisions before a start
+/// are not kept.
+pub async fn chunks_go_on() {
+    const COUNT: usize = 40;
+    const TEMPLATES: &str = "/api/v1/namespaces/compacted/podtemplates";
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin().await;
+    namespace(&mut admin, "compacted").await;
+    for nth in 0..COUNT {
+        let template = json!({"metadata": {"name": format!("template-{nth:04}")}, "template": template(&json!({}))});
+        made(&mut admin, TEMPLATES, template).await;
+    }
+    let first = admin.get(&format!("{TEMPLATES}?limit=4")).await.body;
+    let (token, revision) = (first["metadata"]["continue"].as_str().expect("a token").to_owned(), first["metadata"]["resourceVersion"].clone());
+    assert_eq!((first["items"].as_array().map(Vec::len), &first["metadata"]["remainingItemCount"]), (Some(4), &json!(COUNT - 4)));
+    // One that comes before the first page is not seen any more, one that comes after it is.
+    for name in ["a-template", "z-template"] {
+        made(&mut admin, TEMPLATES, json!({"metadata": {"name": name}, "template": template(&json!({}))})).await;
+    }
+    let cluster = cluster.restart().await;
+    let mut admin = cluster.admin().await;
+    let expired = admin.get(&format!("{TEMPLATES}?limit=4&continue={token}")).await;
+    assert_eq!((expired.code, expired.reason()), (410, "Expired"), "{}", expired.body);
+    let mut token = expired.body["metadata"]["continue"].as_str().unwrap_or_else(|| panic!("a token: {}", expired.body)).to_owned();
+    let (mut found, mut last) = (4, None);
+    loop {
+        let page = admin.get(&format!("{TEMPLATES}?limit=4&continue={token}")).await;
+        ok(&page);
+        let metadata = &page.body["metadata"];
+        assert_ne!(metadata["resourceVersion"], revision);
+        assert_eq!(
+            *last.get_or_insert_with(|| metadata["resourceVersion"].clone()),
+            metadata["resourceVersion"],
+            "the pages that follow are of one revision"
+        );
+        for item in page.body["items"].as_array().expect("items") {
+            assert_eq!(name(item), if found == COUNT { "z-template".into() } else { format!("template-{found:04}") });
+            found += 1;
+        }
+        match metadata["continue"].as_str().filter(|next| !next.is_empty()) {
+            Some(next) => {
+                assert_eq!(metadata["remainingItemCount"], COUNT + 1 - found);
+                token = next.to_owned();
+            }
+            None => break,
+        }
+    }
+    assert_eq!(found, COUNT + 1);
 }

@@ -1,30 +1,31 @@
-//! Kinds of several versions: `crd_conversion_webhook.go`; and field managers that know different ones.
+//! Kinds of several versions: `crd_conversion_webhook.go`, `crd_selectable_fields.go`; and field managers that know different ones.
 
-use super::{DEFINITIONS, items, made, name, namespace, ok, patched, put, reached};
+use super::{DEFINITIONS, items, made, name, namespace, ok, patched, put, reached, settled};
 use crate::{
-    cluster::{Cluster, Peer},
+    cluster::{Cluster, Events, Peer},
     server::Server,
 };
 use serde_json::{Value, json};
 
 /// The versions of upstream's specs: one field in the first, two in the second.
-fn versions(storage: &str) -> Value {
+fn versions(storage: &str, selectable: bool) -> Value {
     let text = json!({"type": "string"});
     let version = |name: &str, fields: &[&str]| {
         let properties: serde_json::Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), text.clone())).collect();
+        let paths: Vec<Value> = fields.iter().filter(|_| selectable).map(|field| json!({"jsonPath": format!(".{field}")})).collect();
         let schema = json!({"openAPIV3Schema": {"type": "object", "properties": properties}});
-        json!({"name": name, "served": true, "storage": name == storage, "schema": schema})
+        json!({"name": name, "served": true, "storage": name == storage, "schema": schema, "selectableFields": paths})
     };
     json!([version("v1", &["hostPort"]), version("v2", &["host", "port"])])
 }
 
 /// A kind of a group of its own; the path of its objects in a version.
-async fn kind(admin: &mut Peer, server: &Server, group: &str) -> impl Fn(&str) -> String + use<> {
+async fn kind(admin: &mut Peer, server: &Server, group: &str, selectable: bool) -> impl Fn(&str) -> String + use<> {
     let conversion =
         json!({"strategy": "Webhook", "webhook": {"clientConfig": server.config("/crdconvert"), "conversionReviewVersions": ["v1", "v1beta1"]}});
     let spec = json!({
         "group": group, "scope": "Namespaced", "names": {"plural": "routes", "singular": "route", "kind": "Route", "listKind": "RouteList"},
-        "versions": versions("v1"), "conversion": conversion,
+        "versions": versions("v1", selectable), "conversion": conversion,
     });
     made(admin, DEFINITIONS, json!({"metadata": {"name": format!("routes.{group}")}, "spec": spec})).await;
     reached(admin, DEFINITIONS, &format!("routes.{group}"), "it is established", |definition| {
@@ -61,11 +62,13 @@ pub async fn all(cluster: &Cluster) {
     one_object(&mut admin, &server).await;
     lists_of_both(&mut admin, &server).await;
     managers_of_both(&mut admin, &server).await;
+    selected(&mut admin, &server).await;
+    broken(&mut admin, &server).await;
 }
 
 /// "should be able to convert from CR v1 to CR v2"
 async fn one_object(admin: &mut Peer, server: &Server) {
-    let path = kind(admin, server, "one.example.com").await;
+    let path = kind(admin, server, "one.example.com", false).await;
     let v1 = add(admin, &path("v1"), "a", json!({"hostPort": "localhost:8080"})).await;
     let one = |version: &str| format!("{}/a", path(version));
     let v2 = admin.get(&one("v2")).await;
@@ -85,10 +88,10 @@ async fn one_object(admin: &mut Peer, server: &Server) {
 
 /// "should be able to convert a non homogeneous list of CRs"
 async fn lists_of_both(admin: &mut Peer, server: &Server) {
-    let path = kind(admin, server, "lists.example.com").await;
+    let path = kind(admin, server, "lists.example.com", false).await;
     add(admin, &path("v1"), "cr-instance-1", json!({"hostPort": "localhost:8080"})).await;
     let definition = format!("{DEFINITIONS}/routes.lists.example.com");
-    patched(admin, &definition, "merge", json!({"spec": {"versions": versions("v2")}})).await;
+    patched(admin, &definition, "merge", json!({"spec": {"versions": versions("v2", false)}})).await;
     reached(admin, DEFINITIONS, "routes.lists.example.com", "both versions are stored", |definition| {
         definition["status"]["storedVersions"] == json!(["v1", "v2"])
     })
@@ -105,7 +108,7 @@ async fn lists_of_both(admin: &mut Peer, server: &Server) {
 
 /// Who manages a field in one version manages what it becomes in the other.
 async fn managers_of_both(admin: &mut Peer, server: &Server) {
-    let path = kind(admin, server, "managers.example.com").await;
+    let path = kind(admin, server, "managers.example.com", false).await;
     let apply = async |admin: &mut Peer, version: &str, manager: &str, query: &str, given: Value| {
         let mut route = route("a", given);
         route["apiVersion"] = format!("managers.example.com/{version}").into();
@@ -129,4 +132,70 @@ async fn managers_of_both(admin: &mut Peer, server: &Server) {
         .filter_map(|entry| entry["manager"].as_str())
         .collect();
     assert_eq!(owners, ["second"], "what was taken is the first's no more: {}", taken.body["metadata"]["managedFields"]);
+}
+
+/// Names by event, until so many came.
+async fn told(events: &mut Events, count: usize) -> Vec<(String, String)> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        let event = events.next().await.expect("an event");
+        if event["type"] != "BOOKMARK" {
+            told.push((event["type"].as_str().unwrap_or_default().to_owned(), name(&event["object"]).to_owned()));
+        }
+    }
+    told.sort();
+    told
+}
+
+/// "MUST list and watch custom resources matching the field selector"
+async fn selected(admin: &mut Peer, server: &Server) {
+    let path = kind(admin, server, "selected.example.com", true).await;
+    let (host, both) = (format!("{}?fieldSelector=host%3Dhost1", path("v2")), format!("{}?fieldSelector=host%3Dhost1%2Cport%3D80", path("v2")));
+    let joined = |port: &str| format!("{}?fieldSelector=hostPort%3Dhost1%3A{port}", path("v1"));
+    let mut by_host = admin.watch(&format!("{host}&watch=true")).await;
+    let mut by_both = admin.watch(&format!("{both}&watch=true")).await;
+    let mut by_joined = admin.watch(&format!("{}&watch=true", joined("80"))).await;
+    for (name, given) in
+        [("a", json!({"host": "host1", "port": "80"})), ("b", json!({"host": "host1", "port": "8080"})), ("c", json!({"host": "host2"}))]
+    {
+        add(admin, &path("v2"), name, given).await;
+    }
+    for (list, expected) in [(host.clone(), &["a", "b"][..]), (both.clone(), &["a"]), (joined("80"), &["a"]), (joined("8080"), &["b"])] {
+        assert_eq!(items(admin, &list).await.iter().map(name).collect::<Vec<_>>(), expected, "{list}");
+    }
+    let event = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
+    assert_eq!(told(&mut by_host, 2).await, [event("ADDED", "a"), event("ADDED", "b")]);
+    assert_eq!(told(&mut by_both, 1).await, [event("ADDED", "a")]);
+    assert_eq!(told(&mut by_joined, 1).await, [event("ADDED", "a")]);
+    let unknown = admin.get(&format!("{}?fieldSelector=host%3Dhost1", path("v1"))).await;
+    assert_eq!((unknown.code, unknown.message()), (400, "field label not supported: host"), "fields are those of the version");
+
+    ok(&admin.send("DELETE", &format!("{both}&gracePeriodSeconds=0"), "application/json", String::new()).await);
+    let mut b = admin.get(&format!("{}/b", path("v2"))).await.body;
+    b["host"] = "host2".into();
+    put(admin, &format!("{}/b", path("v2")), &b).await;
+    for list in [host, both] {
+        settled(admin, &list, "nothing is selected any more", |left| left.is_empty()).await;
+    }
+    assert_eq!(told(&mut by_host, 2).await, [event("DELETED", "a"), event("DELETED", "b")]);
+    assert_eq!(told(&mut by_both, 1).await, [event("DELETED", "a")]);
+    assert_eq!(told(&mut by_joined, 1).await, [event("DELETED", "a")]);
+}
+
+/// A webhook that fails keeps nobody from what is stored in the version that is asked for.
+async fn broken(admin: &mut Peer, server: &Server) {
+    let path = kind(admin, server, "broken.example.com", false).await;
+    add(admin, &path("v1"), "a", json!({"hostPort": "localhost:8080"})).await;
+    let definition = format!("{DEFINITIONS}/routes.broken.example.com");
+    for hook in ["/garbage", "/broken", "/closed", "/empty"] {
+        patched(admin, &definition, "merge", json!({"spec": {"conversion": {"webhook": {"clientConfig": server.config(hook)}}}})).await;
+        let failed = admin.get(&format!("{}/a", path("v2"))).await;
+        assert_eq!(failed.code, 500, "{hook}: {}", failed.body);
+        let why = "conversion webhook for broken.example.com/v1, Kind=Route failed: ";
+        assert!(failed.message().contains(why), "{hook}: {}", failed.message());
+        assert_eq!(admin.get(&path("v2")).await.code, 500, "{hook}");
+        assert_eq!(fields(&admin.get(&format!("{}/a", path("v1"))).await.body), ["localhost:8080", "", ""]);
+    }
+    patched(admin, &definition, "merge", json!({"spec": {"conversion": {"webhook": {"clientConfig": server.config("/crdconvert")}}}})).await;
+    assert_eq!(fields(&admin.get(&format!("{}/a", path("v2"))).await.body), ["", "localhost", "8080"]);
 }

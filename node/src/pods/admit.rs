@@ -5,6 +5,7 @@ use super::{
     probes::Kind,
     spec::{Container, Pod},
 };
+use coracle_api::sysctls::SAFE;
 
 /// Volume sources that are served.
 const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
@@ -43,22 +44,6 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     }
     Ok(())
 }
-
-/// Kernel parameters that a pod may set without the node's leave: its own, and of no harm to others (kubelet's list).
-const SAFE: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
 
 fn sysctls(pod: &Pod) -> Result<(), String> {
     for sysctl in &pod.spec.security_context.sysctls {

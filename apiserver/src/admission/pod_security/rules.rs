@@ -1,6 +1,7 @@
 //! The checks of the Pod Security Standards, each a question about one pod. Texts are upstream's; a number in a name is the minor version that changed the rule.
 
 use crate::resources::cells::list;
+use coracle_api::sysctls::SAFE;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -318,25 +319,9 @@ pub(super) fn seccomp_restricted_25(pod: &Pod<'_>) -> Found {
     if pod.is_windows() { None } else { seccomp_restricted(pod) }
 }
 
-/// Those that are safe; later versions allow the first so many.
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
-];
-
 fn sysctls_of(pod: &Pod<'_>, count: usize) -> Found {
     let set = list(&pod.spec["securityContext"]["sysctls"]).iter().map(|sysctl| text(&sysctl["name"]));
-    let forbidden: Vec<&str> = set.filter(|name| !SYSCTLS.iter().take(count).any(|known| known == name)).collect();
+    let forbidden: Vec<&str> = set.filter(|name| !SAFE.iter().take(count).any(|known| known == name)).collect();
     if forbidden.is_empty() { None } else { violation("forbidden sysctls", forbidden.join(", ")) }
 }
 

@@ -9,7 +9,7 @@ use crate::controllers::{
     action::{Action, perform},
     endpoint_slice::{
         ENDPOINTS, SERVICES, SLICES,
-        endpoints::Port,
+        endpoints::{Port, Service},
         slices::{MANAGED_BY, Meta, SERVICE_NAME, replaced},
     },
     queue::Next,
@@ -17,7 +17,7 @@ use crate::controllers::{
 };
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Map, Owner, Text, parse, selector::Labelled};
+use coracle_apiserver::view::{Owner, Text, parse, selector::Labelled};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,19 +53,6 @@ struct Slice {
     address_type: String,
     endpoints: Vec<Value>,
     ports: Vec<Port>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Service<'a> {
-    #[serde(borrow)]
-    spec: Spec<'a>,
-}
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Spec<'a> {
-    #[serde(borrow)]
-    selector: Map<'a>,
 }
 
 fn mirrored(slice: &Object) -> bool {

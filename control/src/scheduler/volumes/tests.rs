@@ -157,3 +157,46 @@ fn a_provisioner_is_told_the_node() {
     assert_eq!(steps_on("a", &others), Steps { patches: vec![], waiting: vec!["c".into()] });
     assert_eq!(steps_on("a", &[bound("c", "v", json!([])), volume("v", "", json!({}))]), Steps::default());
 }
+
+#[test]
+fn nodes_take_so_many_volumes_of_a_driver() {
+    let csi = |name: &str, driver: &str| volume(name, "", json!({ "csi": { "driver": driver, "volumeHandle": format!("h-{name}") } }));
+    let named = |claim_name: &str, volume: &str| {
+        claim(claim_name, json!({ "volumeName": volume }), json!({ "metadata": { "annotations": { BOUND: "yes" } } }))
+    };
+    let takes = |node: &str, driver: Value| object(limits::CSI_NODES, 1, json!({ "metadata": { "name": node }, "spec": { "drivers": [driver] } }));
+    let attached = |node: &str, volume: &str| {
+        let spec = json!({ "attacher": "disk", "nodeName": node, "source": { "persistentVolumeName": volume } });
+        object(limits::ATTACHMENTS, 1, json!({ "metadata": { "name": format!("{node}-{volume}") }, "spec": spec }))
+    };
+    let uses = |name: &str, claim: &str| {
+        pod(name, "1", json!({ "spec": { "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": claim } }] } }))
+    };
+    let refusals = |more: &[Arc<Object>], there: &[Arc<Object>], new: &str| {
+        let mut others =
+            vec![named("c", "one"), named("d", "two"), named("e", "other"), csi("one", "disk"), csi("two", "disk"), csi("other", "file")];
+        others.extend_from_slice(more);
+        let mut world = world(&others);
+        for object in there {
+            let view: Pod<'_> = parse(object).expect("a pod");
+            world.cluster.place(&object.key, Placed::of(object, &view), "a");
+        }
+        world.refusals(crate::scheduler::plugins::volume_limits::filter, &uses("p", new))
+    };
+    let one = takes("a", json!({ "name": "disk", "nodeID": "a", "allocatable": { "count": 1 } }));
+    let full = ["node(s) exceed max volume count", "ok"];
+    assert_eq!(refusals(std::slice::from_ref(&one), &[], "c"), ["ok", "ok"]);
+    assert_eq!(refusals(std::slice::from_ref(&one), &[uses("q", "d")], "c"), full);
+    assert_eq!(refusals(std::slice::from_ref(&one), &[uses("q", "c"), uses("r", "c")], "c"), ["ok", "ok"], "the same volume takes no more room");
+    assert_eq!(refusals(std::slice::from_ref(&one), &[uses("q", "d")], "e"), ["ok", "ok"], "another driver's");
+    assert_eq!(refusals(std::slice::from_ref(&one), &[uses("q", "e")], "c"), ["ok", "ok"], "another driver's are there");
+    assert_eq!(refusals(&[one.clone(), attached("a", "two")], &[], "c"), full, "attached, though no pod uses it");
+    assert_eq!(refusals(&[one.clone(), attached("a", "one")], &[uses("q", "c")], "c"), ["ok", "ok"], "counted once");
+    assert_eq!(refusals(&[takes("a", json!({ "name": "disk", "nodeID": "a" }))], &[uses("q", "d")], "c"), ["ok", "ok"], "without a bound");
+    // Two claims that will be provisioned are two volumes.
+    let spec = json!({ "storageClassName": "late" });
+    let unbound = |name: &str| claim(name, spec.clone(), json!({}));
+    let late = [one, class("disk", "WaitForFirstConsumer"), unbound("f"), unbound("g")];
+    assert_eq!(refusals(&late, &[], "f"), ["ok", "ok"]);
+    assert_eq!(refusals(&late, &[uses("q", "g")], "f"), full);
+}
