@@ -165,4 +165,33 @@ mod tests {
         assert_eq!(due(br#"{"lastTimestamp":"2100-01-01T00:00:00Z"}"#, now), at(13_600));
         assert_eq!(due(b"{}", now), at(13_600));
     }
+
+    #[tokio::test]
+    async fn events_are_deleted_when_their_hour_is_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(coracle_store::Options::new(dir.path())).await.expect("a store");
+        let put = async |name: &str, age: SignedDuration| {
+            let last = Timestamp::now().saturating_sub(age).expect("a time");
+            let (json, hole) = coracle_schema::to_draft(&serde_json::json!({"lastTimestamp": last.to_string(), "metadata": {"name": name}}));
+            let draft = coracle_store::Draft { json, hole, meta: Default::default() };
+            let ops = vec![Op::Put { key: Key::new("events", "default", name), expect: Expect::Absent, draft }];
+            store.commit(Txn { ops }).await.expect("it is written");
+        };
+        // More than one batch.
+        for nth in 0..BATCH + 20 {
+            put(&format!("old-{nth}"), SignedDuration::from_mins(61)).await;
+        }
+        put("young", SignedDuration::from_mins(50)).await;
+        let scope = Scope { resource: Some("events".into()), namespace: None, name: None, field: None };
+        let (_, mut watch) = store.list_watch(scope);
+        let expiry = tokio::spawn(run(store.clone()));
+        let mut left = BATCH + 20;
+        while left > 0 {
+            let changes = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("they go").expect("changes");
+            left -= changes.iter().filter(|change| change.new.is_none()).count();
+        }
+        let (snapshot, _) = store.list_watch(Scope { resource: Some("events".into()), namespace: None, name: None, field: None });
+        assert_eq!(snapshot.range("events", None, None).map(|object| object.key.name.to_string()).collect::<Vec<_>>(), ["young"]);
+        expiry.abort();
+    }
 }

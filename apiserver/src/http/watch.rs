@@ -48,9 +48,41 @@ pub struct Stream {
     watch: Option<Watch>,
     /// Last revision that was told by a bookmark.
     told: u64,
+    pace: Pace,
+}
+
+/// When a watch says something by itself: a pure function of the clock.
+#[derive(Debug)]
+struct Pace {
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
+}
+
+/// What is due then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Bookmark,
+    /// Of the watch.
+    End,
+}
+
+impl Pace {
+    fn new(bookmarks: bool, now: Instant, lasts: Duration) -> Self {
+        Self { bookmarks, next_bookmark: now + BOOKMARK, ends: now + lasts.min(LONGEST) }
+    }
+
+    fn next(&self) -> (Instant, Due) {
+        match self.bookmarks && self.next_bookmark < self.ends {
+            true => (self.next_bookmark, Due::Bookmark),
+            false => (self.ends, Due::End),
+        }
+    }
+
+    /// A bookmark was sent.
+    fn told(&mut self, now: Instant) {
+        self.next_bookmark = now + BOOKMARK;
+    }
 }
 
 /// What the store is asked to wake this watch for.
@@ -80,9 +112,8 @@ pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status
     }
     let lasts = match options.timeout {
         0 => LASTS + Duration::from_millis(rand::random_range(0..LASTS.as_millis() as u64)),
-        seconds => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST),
+        seconds => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
     };
-    let now = Instant::now();
     let mut stream = Stream {
         row: request.resource.clone(),
         filter: options.filter,
@@ -91,9 +122,7 @@ pub async fn start(core: &Arc<Core>, request: &Request) -> Result<Stream, Status
         core: core.clone(),
         watch: None,
         told: 0,
-        bookmarks: options.bookmarks,
-        next_bookmark: now + BOOKMARK,
-        ends: now + lasts,
+        pace: Pace::new(options.bookmarks, Instant::now(), lasts),
     };
     let scope = scope(request, &stream.filter);
     // An error about the revision comes as the watch's only event, as upstream sends it.
@@ -144,7 +173,7 @@ impl Stream {
             }
             false => objects.filter(|object| self.filter.matches(object)).map(|object| Event::Added(object.clone())).collect(),
         };
-        if self.bookmarks {
+        if self.pace.bookmarks {
             self.ready.push_back(Event::Bookmark { revision: snapshot.revision(), initial: true });
         }
         Ok(())
@@ -168,7 +197,7 @@ impl Stream {
                 continue;
             }
             let watch = self.watch.as_mut()?;
-            let bookmarks = self.bookmarks;
+            let (at, due) = self.pace.next();
             let alive = custom::version_of(&self.row).map(|version| version.alive().clone());
             let gone = async {
                 match &alive {
@@ -183,17 +212,16 @@ impl Stream {
                     Ok(changes) => self.ready.extend(changes.iter().filter_map(|change| filtered(&self.filter, change))),
                     Err(error) => self.ready.push_back(Event::Error(too_old(error))),
                 },
-                () = sleep_until(self.next_bookmark), if bookmarks => {
-                    self.next_bookmark = Instant::now() + BOOKMARK;
-                    self.bookmark();
-                }
                 // The kind is no more.
                 () = gone => return None,
-                () = sleep_until(self.ends) => {
-                    if bookmarks {
+                () = sleep_until(at) => {
+                    if self.pace.bookmarks {
                         self.bookmark();
                     }
-                    self.watch = None;
+                    match due {
+                        Due::Bookmark => self.pace.told(Instant::now()),
+                        Due::End => self.watch = None,
+                    }
                 }
             }
         }
@@ -236,5 +264,34 @@ fn filtered(filter: &Filter, change: &Change) -> Option<Event> {
         (Some(_), Some(new)) => Some(Event::Modified(new.clone())),
         (Some(prev), None) => Some(Event::Deleted(prev.at_revision(change.revision))),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due, and after how many seconds, with a clock that jumps from one to the next.
+    fn played(bookmarks: bool, lasts: u64) -> Vec<(u64, Due)> {
+        let began = Instant::now();
+        let mut pace = Pace::new(bookmarks, began, Duration::from_secs(lasts));
+        let mut all = Vec::new();
+        loop {
+            let (at, due) = pace.next();
+            all.push(((at - began).as_secs(), due));
+            match due {
+                Due::Bookmark => pace.told(at),
+                Due::End => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn bookmarks_come_once_a_minute_until_the_end() {
+        assert_eq!(played(true, 150), [(60, Due::Bookmark), (120, Due::Bookmark), (150, Due::End)]);
+        assert_eq!(played(true, 120), [(60, Due::Bookmark), (120, Due::End)], "the end has one of its own");
+        assert_eq!(played(true, 5), [(5, Due::End)]);
+        assert_eq!(played(false, 1800), [(1800, Due::End)]);
+        assert_eq!(played(false, u64::MAX), [(LONGEST.as_secs(), Due::End)]);
     }
 }

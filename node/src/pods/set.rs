@@ -271,8 +271,16 @@ impl Set {
                     action => {
                         let work = self.work.clone();
                         let (pod, uid) = (pod.clone(), uid.clone());
+                        let last = if action == Action::Teardown { self.last_status(&uid) } else { None };
                         self.tasks.spawn(async move {
-                            let event = work.carry_out(&pod, action, ip).await;
+                            let kept = match last {
+                                Some(status) => work.keep_end(&uid, status).await,
+                                None => Ok(()),
+                            };
+                            let event = match kept {
+                                Ok(()) => work.carry_out(&pod, action, ip).await,
+                                Err(why) => Event::TeardownFailed(why),
+                            };
                             Done::Event(uid, event)
                         });
                     }

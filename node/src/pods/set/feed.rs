@@ -26,7 +26,10 @@ impl Set {
         let now = Time::now();
         let mut running: HashMap<String, SandboxStatus> = sandboxes.into_iter().map(|s| (s.spec.pod.uid.clone(), s)).collect();
         for (_, json) in self.work.objects.list("pods", None) {
-            let Some(pod) = self.ours(&json) else { continue };
+            let Some(mut pod) = self.ours(&json) else { continue };
+            if let Some(status) = self.work.ended(&pod.metadata.uid) {
+                pod.status = status;
+            }
             let sandbox = running.remove(&pod.metadata.uid);
             if let Some(sandbox) = sandbox.as_ref().filter(|sandbox| !sandbox.spec.linux.host_network) {
                 // The address is taken before any new pod can have it.

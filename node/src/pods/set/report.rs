@@ -44,6 +44,16 @@ impl Set {
         self.reports.status(about(&entry.pod, uid), status);
     }
 
+    /// What is to be said of a pod that is over, for the next agent: once its sandbox is gone, nothing else tells.
+    pub(super) fn last_status(&mut self, uid: &Uid) -> Option<serde_json::Value> {
+        let entry = self.pods.get_mut(uid)?;
+        let nobody_asks = entry.machine.gone || entry.machine.leaving.is_some() || entry.pod.deletion_grace().is_some();
+        if nobody_asks || step::end(&entry.pod, &entry.machine).is_none() {
+            return None;
+        }
+        Some(status::status(&entry.pod, &mut entry.machine, self.work.options.node_ip, Time::now()))
+    }
+
     pub(super) fn show(&self, uid: &Uid) {
         let Some(entry) = self.pods.get(uid) else { return };
         let over = step::end(&entry.pod, &entry.machine).is_some() || entry.pod.deletion_grace().is_some();

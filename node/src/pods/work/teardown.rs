@@ -2,13 +2,28 @@
 
 use super::Work;
 use crate::{
-    pods::{machine::Event, spec::Pod},
+    pods::{
+        ended,
+        machine::Event,
+        spec::{Pod, StoredStatus},
+    },
     volumes,
 };
 use coracle_runtime::remove::remove_tree;
 use std::{collections::HashSet, path::Path};
 
 impl Work {
+    /// Keeps the last status of a pod that is over for the next agent.
+    pub async fn keep_end(&self, uid: &str, status: serde_json::Value) -> Result<(), String> {
+        let dir = self.directory(uid);
+        tokio::task::spawn_blocking(move || ended::keep(&dir, &status)).await.unwrap_or_else(|why| Err(why.to_string()))
+    }
+
+    /// The status that an agent before this one kept.
+    pub fn ended(&self, uid: &str) -> Option<StoredStatus> {
+        ended::kept(&self.directory(uid))
+    }
+
     /// `give_back` does what is to be done with its volumes.
     pub(super) async fn tear_down(&self, pod: &Pod, give_back: fn(&Path) -> std::io::Result<()>) -> Event {
         let uid = &pod.metadata.uid;
