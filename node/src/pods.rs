@@ -7,8 +7,6 @@ pub mod admit;
 pub mod adopt;
 pub mod downward;
 mod ended;
-mod ended;
-mod ended;
 pub mod env;
 mod exec;
 pub mod fit;

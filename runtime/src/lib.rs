@@ -69,6 +69,15 @@ pub struct SandboxSpec {
     pub linux: LinuxSandbox,
 }
 
+impl SandboxSpec {
+    /// One with its pod's name as its hostname, the node's own resolver, and nothing else.
+    pub fn new(pod: PodRef, ip: IpAddr, dir: PathBuf) -> Self {
+        let hostname = pod.name.clone();
+        let (domain, dns, linux) = (String::new(), Dns::default(), LinuxSandbox::default());
+        SandboxSpec { pod, hostname, domain, ip, dns, labels: BTreeMap::new(), annotations: BTreeMap::new(), dir, linux }
+    }
+}
+
 /// The content of the pod's resolv.conf (resolv.conf(5)); no servers: the node's own resolver.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dns {
@@ -141,6 +150,32 @@ pub struct Termination {
 }
 
 impl ContainerSpec {
+    /// The first run of an image as it is, without a log and without limits.
+    pub fn new(sandbox: impl Into<SandboxId>, name: impl Into<String>, image: LocalImage) -> Self {
+        ContainerSpec {
+            sandbox: sandbox.into(),
+            name: name.into(),
+            attempt: 0,
+            image,
+            command: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            working_dir: None,
+            mounts: Vec::new(),
+            ports: Vec::new(),
+            resources: Resources::default(),
+            log_path: PathBuf::new(),
+            log_max_bytes: 0,
+            log_max_files: 0,
+            request_timeout: Duration::ZERO,
+            security: Security::default(),
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+            termination: Termination::default(),
+        }
+    }
+
     /// The container's id: pod uid, name and attempt, which no other container ever has.
     pub fn id(&self) -> ContainerId {
         format!("{}/{}/{}", self.sandbox, self.name, self.attempt)

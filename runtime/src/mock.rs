@@ -8,8 +8,8 @@
 //! Cloning gives another handle on the same "machine": drop the agent under test, build a new one on a clone, and it finds what was running.
 
 use crate::{
-    ContainerId, ContainerSpec, ContainerStatus, Dns, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LinuxSandbox, LocalImage, PodRef,
-    PodStats, Resources, Runtime, SandboxId, SandboxSpec, SandboxStatus, Security, Session, Standard, State, Stats, Termination,
+    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LocalImage, PodRef, PodStats, Runtime,
+    SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -206,45 +206,15 @@ impl Machine {
 #[allow(clippy::unwrap_used, reason = "for tests")]
 pub async fn running(machine: &MockRuntime) -> ContainerSpec {
     let pod = PodRef { namespace: "default".into(), name: "pod".into(), uid: "u1".into() };
-    let sandbox = SandboxSpec {
-        pod,
-        hostname: "pod".into(),
-        domain: String::new(),
-        ip: [127, 0, 0, 1].into(),
-        dns: Dns::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        dir: PathBuf::new(),
-        linux: LinuxSandbox::default(),
-    };
+    let sandbox = SandboxSpec::new(pod, [127, 0, 0, 1].into(), PathBuf::new());
     machine.run_sandbox(sandbox).await.unwrap();
     let content = if machine.name == "wasm" {
         ImageContent::Wasm { path: PathBuf::new(), digest: String::new() }
     } else {
         ImageContent::Oci { layers: Vec::new() }
     };
-    let spec = ContainerSpec {
-        sandbox: "u1".into(),
-        name: "main".into(),
-        attempt: 0,
-        image: LocalImage { reference: "image".into(), digest: "sha256:00".into(), content, config: ImageConfig::default() },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Resources::default(),
-        log_path: PathBuf::new(),
-        log_max_bytes: 0,
-        log_max_files: 0,
-        request_timeout: Duration::from_secs(1),
-        security: Security::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination: Termination::default(),
-    };
+    let image = LocalImage { reference: "image".into(), digest: "sha256:00".into(), content, config: ImageConfig::default() };
+    let spec = ContainerSpec::new("u1", "main", image);
     let id = machine.create_container(spec.clone()).await.unwrap();
     machine.start_container(&id).await.unwrap();
     spec

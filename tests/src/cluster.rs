@@ -1,6 +1,6 @@
 //! A one-machine cluster under test: `coracle up` in a host of its own.
 
-use crate::{Background, Host, Output, Result, binary, eventually, guest, host};
+use crate::{Background, Host, Output, Registry, Result, binary, eventually, guest, host};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command, sync::Mutex};
@@ -160,6 +160,15 @@ impl Cluster {
         let copy = self.dir.path().join(format!("{guest_name}.wasm"));
         fs::copy(guest(guest_name)?, &copy)?;
         self.coracle(&["image", "import", &copy.to_string_lossy(), "--name", image])?.ok().map(drop)
+    }
+
+    /// Puts a guest into a registry and leaves it nowhere else; the image's whole name.
+    pub fn offer(&self, registry: &Registry, guest_name: &str, name: &str) -> Result<String> {
+        let image = format!("{}/{name}", registry.address);
+        self.import(guest_name, &image)?;
+        self.coracle(&["image", "push", &image])?.ok()?;
+        self.coracle(&["image", "rm", &image])?.ok()?;
+        Ok(image)
     }
 
     /// Imports the container image `busybox:v1` ([`busybox`](crate::busybox)), whose command is a shell, with no registry.

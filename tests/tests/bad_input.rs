@@ -71,9 +71,14 @@ fn absurd_selectors_and_patches(cluster: &Cluster) -> Result {
         let (code, text) = list(query)?;
         ensure!(code == 400 && text.contains("\"kind\":\"Status\""), "{query}: {code} {text}");
     }
-    let long: Vec<String> = (0..1500).map(|index| format!("k{index}")).collect();
-    let (code, text) = list(&format!("labelSelector={}", long.join(",")))?;
-    ensure!(code == 200 || code == 400 || code == 414, "{code} {text}");
+    // A long one is a selector like others, up to a bound; one that cannot be read is not guessed at.
+    let long = |count: usize| (0..count).map(|index| format!("k{index}")).collect::<Vec<_>>().join(",");
+    let (code, text) = list(&format!("labelSelector={}", long(500)))?;
+    ensure!(code == 200, "{code} {text}");
+    for query in [format!("labelSelector={}", long(1_500)), "watch=%ff".into(), "fieldSelector=%zz".into(), "labelSelector=a%3".into()] {
+        let (code, text) = list(&query)?;
+        ensure!(code == 400 && text.contains("\"kind\":\"Status\""), "{code} {text}");
+    }
     cluster.kubectl(&["create", "cm", "patched", "--from-literal=a=b"])?.ok()?;
     let many: Vec<String> = (0..10_001).map(|_| r#"{"op":"add","path":"/data/a","value":"c"}"#.to_string()).collect();
     let (code, text) = request(
@@ -83,11 +88,11 @@ fn absurd_selectors_and_patches(cluster: &Cluster) -> Result {
         "application/json-patch+json",
         format!("[{}]", many.join(",")).as_bytes(),
     )?;
-    ensure!(code == 413 && text.contains("10000"), "{code} {text}");
+    ensure!(code == 413 && text.contains("The allowed maximum operations in a JSON patch is 10000, got 10001"), "{code} {text}");
     let (code, text) = request(cluster, "PATCH", "/api/v1/namespaces/default/configmaps/patched", "application/json-patch+json", b"{}")?;
     ensure!(code == 400, "{code} {text}");
     let (code, text) = request(cluster, "PATCH", "/api/v1/namespaces/default/configmaps/patched", "application/merge-patch+json", b"{\"data\":7}")?;
-    ensure!(code == 400 || code == 422, "{code} {text}");
+    ensure!(code == 400 && text.contains("cannot unmarshal number into"), "{code} {text}");
     ensure!(cluster.get(&["cm", "patched"])?["data"]["a"] == "b");
     Ok(())
 }

@@ -306,10 +306,7 @@ fn processes_without_descriptors_leave_others_alone() -> Result {
 fn a_registry_that_hangs() -> Result {
     let cluster = Cluster::start(Mode::Whole)?;
     let registry = Registry::start(&cluster.host, 5000)?;
-    let image = format!("{}/team/web:v1", registry.address);
-    cluster.import("web", &image)?;
-    cluster.coracle(&["image", "push", &image])?.ok()?;
-    cluster.coracle(&["image", "rm", &image])?.ok()?;
+    let image = cluster.offer(&registry, "web", "team/web:v1")?;
     registry.freeze()?;
     cluster.apply(&pod("hung", &image, HTTP))?;
     eventually("it is pulled", 20, || {

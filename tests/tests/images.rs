@@ -60,9 +60,7 @@ fn waiting(cluster: &Cluster, ns: &str, name: &str, reasons: &[&str], words: &[&
 fn pull_a_wasm_artifact(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("pulls")?;
     let registry = registry(cluster)?;
-    let image = format!("{}/team/hello:v1", registry.address);
-    cluster.import("hello", &image)?;
-    cluster.coracle(&["image", "push", &image])?.ok()?;
+    let image = cluster.offer(&registry, "hello", "team/hello:v1")?;
     run(cluster, &ns, "pulled", &image, "Always")?;
     cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/pulled", "--timeout=40s"])?.ok()?;
     let pod = cluster.get(&["-n", &ns, "pod", "pulled"])?;

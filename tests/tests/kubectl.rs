@@ -1,5 +1,10 @@
 //! Every kubectl command that people type, against one cluster, with the kubectl on PATH.
 
+#[path = "kubectl/logs.rs"]
+mod logs;
+#[path = "kubectl/rollouts.rs"]
+mod rollouts;
+
 use anyhow::{Context, ensure};
 use coracle_tests::{Background, Case, Cluster, Mode, Result, eventually, has, main as suite};
 use std::process::ExitCode;
@@ -10,8 +15,8 @@ const CASES: &[Case] = &[
     ("three_kinds_of_patch", three_kinds_of_patch),
     ("edit_replace_and_conflicts", edit_replace_and_conflicts),
     ("watch_prints_changes", watch_prints_changes),
-    ("deployment_life", deployment_life),
-    ("run_expose_and_logs", run_expose_and_logs),
+    ("deployment_life", rollouts::deployment_life),
+    ("run_expose_and_logs", logs::run_expose_and_logs),
     ("explain_reads_schemas", explain_reads_schemas),
     ("nodes_and_leases", nodes_and_leases),
     ("identity_and_rights", identity_and_rights),
@@ -104,8 +109,9 @@ fn config_maps_and_output_forms(cluster: &Cluster) -> Result {
     ensure!(gold.trim() == "configmap/two", "{gold}");
     let field = cluster.kubectl(&["-n", &ns, "get", "cm", "--field-selector", "metadata.name=one", "-o", "name"])?.ok()?;
     ensure!(field.trim() == "configmap/one", "{field}");
-    let sorted = cluster.kubectl(&["-n", &ns, "get", "cm", "--sort-by", ".metadata.creationTimestamp", "-o", "name"])?.ok()?;
-    ensure!(sorted.lines().count() == 3, "{sorted}");
+    let sorted = |by: &str| cluster.kubectl(&["-n", &ns, "get", "cm", "--field-selector", "metadata.name!=one", "--sort-by", by, "-o", "name"])?.ok();
+    ensure!(sorted(".metadata.name")? == "configmap/kube-root-ca.crt\nconfigmap/two\n", "{}", sorted(".metadata.name")?);
+    ensure!(sorted(".data.k")?.ends_with("configmap/two\n"), "{}", sorted(".data.k")?);
     has(&cluster.kubectl(&["get", "cm", "-A"])?.ok()?, &["NAMESPACE", "kube-system", &ns])?;
     has(&cluster.kubectl(&["-n", &ns, "describe", "cm", "one"])?.ok()?, &["Name:         one", "Data", "a:", "1"])?;
     has(&cluster.kubectl(&["-n", &ns, "label", "cm", "one", "tier=silver"])?.ok()?, &["labeled"])?;
@@ -188,108 +194,6 @@ fn watch_prints_changes(cluster: &Cluster) -> Result {
     seen("MODIFIED watched")?;
     cluster.kubectl(&["-n", &ns, "delete", "cm", "watched"])?.ok()?;
     seen("DELETED watched")
-}
-
-fn deployment_life(cluster: &Cluster) -> Result {
-    let ns = cluster.namespace("rollouts")?;
-    let kubectl = |arguments: &[&str]| {
-        let mut words = vec!["-n", &ns];
-        words.extend(arguments);
-        cluster.kubectl(&words)
-    };
-    cluster.apply(&deployment(&ns, "shop", "hello:v1", 3))?;
-    has(&kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?, &["successfully rolled out"])?;
-    has(
-        &kubectl(&["get", "deploy", "shop", "-o", "wide"])?.ok()?,
-        &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR", "3/3", "hello:v1", "app=shop"],
-    )?;
-    has(&kubectl(&["get", "rs"])?.ok()?, &["DESIRED", "CURRENT", "READY"])?;
-    has(&kubectl(&["get", "pods", "-o", "wide"])?.ok()?, &["1/1", "Running", "test-node", "NOMINATED NODE", "READINESS GATES"])?;
-    has(
-        &kubectl(&["describe", "deploy", "shop"])?.ok()?,
-        &["RollingUpdateStrategy:", "3 desired | 3 updated | 3 total | 3 available | 0 unavailable", "ScalingReplicaSet"],
-    )?;
-    has(&kubectl(&["scale", "deploy", "shop", "--replicas=5"])?.ok()?, &["deployment.apps/shop scaled"])?;
-    kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?;
-    has(&kubectl(&["get", "deploy", "shop"])?.ok()?, &["5/5"])?;
-    kubectl(&["set", "image", "deploy/shop", "web=web:v1"])?.ok()?;
-    kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?;
-    has(&kubectl(&["rollout", "history", "deploy/shop"])?.ok()?, &["REVISION", "1", "2"])?;
-    has(&kubectl(&["rollout", "undo", "deploy/shop"])?.ok()?, &["deployment.apps/shop rolled back"])?;
-    kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?;
-    ensure!(kubectl(&["get", "deploy", "shop", "-o", "jsonpath={.spec.template.spec.containers[0].image}"])?.ok()? == "hello:v1");
-    has(&kubectl(&["rollout", "restart", "deploy/shop"])?.ok()?, &["deployment.apps/shop restarted"])?;
-    kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?;
-    kubectl(&["rollout", "pause", "deploy/shop"])?.ok()?;
-    kubectl(&["set", "image", "deploy/shop", "web=web:v1"])?.ok()?;
-    let ask = |path: &str| kubectl(&["get", "deploy", "shop", "-o", &format!("jsonpath={path}")])?.ok();
-    let images = || kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"])?.ok();
-    eventually("the change is seen", 20, || {
-        ensure!(ask("{.status.observedGeneration}")? == ask("{.metadata.generation}")?);
-        Ok(())
-    })?;
-    ensure!(!images()?.contains("web:v1"), "nothing rolls while it is paused: {}", images()?);
-    kubectl(&["rollout", "resume", "deploy/shop"])?.ok()?;
-    kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?;
-    has(&images()?, &["web:v1"])?;
-    kubectl(&["wait", "--for=condition=Available", "deploy/shop", "--timeout=20s"])?.ok()?;
-    has(&kubectl(&["delete", "deploy", "shop"])?.ok()?, &["deployment.apps \"shop\" deleted"])?;
-    eventually("the pods are gone", 60, || {
-        let left = kubectl(&["get", "pods", "-o", "name"])?.ok()?;
-        ensure!(left.trim().is_empty(), "{left}");
-        Ok(())
-    })
-}
-
-fn run_expose_and_logs(cluster: &Cluster) -> Result {
-    let ns = cluster.namespace("logs")?;
-    let kubectl = |arguments: &[&str]| {
-        let mut words = vec!["-n", &ns];
-        words.extend(arguments);
-        cluster.kubectl(&words)
-    };
-    has(
-        &kubectl(&["run", "counter", "--image=probe:v1", "--restart=Never", "-l", "run=counter", "--", "count", "3", "10"])?.ok()?,
-        &["pod/counter created"],
-    )?;
-    kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/counter", "--timeout=30s"])?.ok()?;
-    ensure!(kubectl(&["logs", "counter"])?.ok()? == "line 1\nline 2\nline 3\n");
-    ensure!(kubectl(&["logs", "counter", "--tail=1"])?.ok()? == "line 3\n");
-    ensure!(kubectl(&["logs", "counter", "-c", "counter", "--since=1h"])?.ok()?.lines().count() == 3);
-    has(&kubectl(&["logs", "-l", "run=counter"])?.ok()?, &["line 1"])?;
-    has(&kubectl(&["logs", "counter", "--timestamps"])?.ok()?, &["T", "Z line 1"])?;
-    has(&kubectl(&["logs", "counter", "-c", "none"])?.err()?, &["container none is not valid for pod counter"])?;
-    kubectl(&["run", "ticker", "--image=probe:v1", "--", "count", "0", "100"])?.ok()?;
-    let follow = Background::start(&mut {
-        kubectl(&["wait", "--for=condition=Ready", "pod/ticker", "--timeout=30s"])?.ok()?;
-        cluster.kubectl_command(&["-n", &ns, "logs", "-f", "ticker"])
-    })?;
-    eventually("five followed lines", 20, || {
-        ensure!(follow.lines().len() >= 5, "{:?}", follow.lines());
-        Ok(())
-    })?;
-    kubectl(&["run", "crasher", "--image=probe:v1", "--", "stderr", "first", "life", "--", "exit", "3"])?.ok()?;
-    eventually("a restart", 60, || {
-        let pod = cluster.get(&["-n", &ns, "pod", "crasher"])?;
-        let status = &pod["status"]["containerStatuses"][0];
-        ensure!(status["restartCount"].as_u64().unwrap_or(0) >= 1, "{status}");
-        ensure!(status["lastState"]["terminated"]["exitCode"] == 3, "{status}");
-        Ok(())
-    })?;
-    has(&kubectl(&["logs", "-p", "crasher"])?.ok()?, &["first life"])?;
-    eventually("CrashLoopBackOff", 60, || has(&kubectl(&["get", "pod", "crasher"])?.ok()?, &["CrashLoopBackOff"]))?;
-    has(
-        &kubectl(&["describe", "pod", "crasher"])?.ok()?,
-        &["Back-off restarting failed container", "Started", "Pulled", "Scheduled", "Successfully assigned"],
-    )?;
-    kubectl(&["run", "front", "--image=hello:v1", "--port=8080"])?.ok()?;
-    has(&kubectl(&["expose", "pod", "front", "--port=80", "--target-port=8080"])?.ok()?, &["service/front exposed"])?;
-    has(&kubectl(&["get", "svc", "front"])?.ok()?, &["TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "ClusterIP", "<none>", "80/TCP"])?;
-    kubectl(&["wait", "--for=condition=Ready", "pod/front", "--timeout=30s"])?.ok()?;
-    eventually("an endpoint", 20, || has(&kubectl(&["describe", "svc", "front"])?.ok()?, &["Endpoints:", ":8080"]))?;
-    has(&kubectl(&["events", "--for", "pod/front"])?.ok()?, &["Scheduled", "Started"])?;
-    has(&kubectl(&["get", "events"])?.ok()?, &["LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE", "pod/front"])?;
-    kubectl(&["delete", "pod", "ticker", "crasher", "front", "counter", "--grace-period=1"])?.ok().map(drop)
 }
 
 fn explain_reads_schemas(cluster: &Cluster) -> Result {

@@ -236,10 +236,7 @@ fn a_kill_while_pods_begin_is_made_good() -> Result {
     let cluster = Cluster::start(Mode::Whole)?;
     // While an image is pulled.
     let registry = Registry::start(&cluster.host, 5000)?;
-    let image = format!("{}/team/web:v1", registry.address);
-    cluster.import("web", &image)?;
-    cluster.coracle(&["image", "push", &image])?.ok()?;
-    cluster.coracle(&["image", "rm", &image])?.ok()?;
+    let image = cluster.offer(&registry, "web", "team/web:v1")?;
     registry.freeze()?;
     cluster.apply(&web("pulled").replace("web:v1", &image))?;
     eventually("it is pulled", 20, || {
@@ -299,15 +296,12 @@ fn a_second_up_is_refused() -> Result {
     ensure!(said.contains(&*cluster.data_dir().to_string_lossy()) && said.contains("--data-dir"), "{said}");
     let other = cluster.dir().join("other");
     let mut command = cluster.as_user(binary()?);
-    command
-        .arg("up")
-        .arg("--data-dir")
-        .arg(&other)
-        .args(["--api-addr", "127.0.0.1:6443"])
-        .arg("--kubeconfig")
-        .arg(cluster.dir().join("other.kubeconfig"));
+    command.arg("up").arg("--data-dir").arg(&other).arg("--kubeconfig").arg(cluster.dir().join("other.kubeconfig"));
     let said = Output::of(&mut command, "")?.err()?;
     ensure!(said.contains("127.0.0.1:6443") && said.contains("--api-addr"), "{said}");
+    command.args(["--api-addr", "127.0.0.1:7443"]);
+    let said = Output::of(&mut command, "")?.err()?;
+    ensure!(said.contains(":6444") && said.contains("--link-addr"), "{said}");
     cluster.get(&["ns", "default"])?;
     cluster.stop()
 }

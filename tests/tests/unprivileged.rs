@@ -7,6 +7,7 @@ use std::process::ExitCode;
 const CASES: &[Case] = &[
     ("it_says_what_it_cannot_do", it_says_what_it_cannot_do),
     ("a_deployment_behind_a_service", a_deployment_behind_a_service),
+    ("kill_and_restart_adopts_running_pods", kill_and_restart_adopts_running_pods),
     ("a_port_below_1024_is_refused_with_a_remedy", a_port_below_1024_is_refused_with_a_remedy),
     ("the_readme_holds", the_readme_holds),
 ];
@@ -44,6 +45,36 @@ fn a_deployment_behind_a_service(cluster: &Cluster) -> Result {
     ensure!(cluster.host.get(&format!("http://{service}:8000/served"))? == "1\n");
     cluster.kubectl(&["delete", "svc", "low"])?.ok()?;
     cluster.kubectl(&["delete", "deploy", "shop", "--timeout=30s"])?.ok().map(drop)
+}
+
+fn kill_and_restart_adopts_running_pods(_: &Cluster) -> Result {
+    let cluster = Cluster::start(Mode::Unprivileged)?;
+    cluster.kubectl(&["run", "steady", "--image=web:v1", "--port=8080"])?.ok()?;
+    cluster.kubectl(&["run", "ticker", "--image=probe:v1", "--", "count", "0", "100"])?.ok()?;
+    cluster.kubectl(&["expose", "pod", "steady", "--port=8000", "--target-port=8080"])?.ok()?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "pod/ticker", "--timeout=60s"])?.ok()?;
+    let service = cluster.kubectl(&["get", "svc", "steady", "-o", "jsonpath={.spec.clusterIP}"])?.ok()?;
+    let url = format!("http://{service}:8000/served");
+    eventually("the service's address answers", 30, || cluster.host.get(&url))?;
+    let containers = || -> Result<String> {
+        cluster.kubectl(&["get", "pods", "-o", "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].state} {.status.containerStatuses[0].restartCount}{'\\n'}{end}"])?.ok()
+    };
+    let before = containers()?;
+    ensure!(before.matches(" 0\n").count() == 2, "{before}");
+    for _ in 0..2 {
+        cluster.kill()?;
+        ensure!(cluster.host.get(&url)? == "1\n", "the function answers while nobody watches");
+        cluster.up()?;
+        cluster.kubectl(&["wait", "--for=condition=Ready", "pod/steady", "pod/ticker", "--timeout=60s"])?.ok()?;
+        ensure!(containers()? == before, "adopted, not restarted: {before}\n{}", containers()?);
+    }
+    let lines = cluster.kubectl(&["logs", "ticker"])?.ok()?.lines().count();
+    eventually("it goes on logging", 30, || {
+        let now = cluster.kubectl(&["logs", "ticker"])?.ok()?.lines().count();
+        ensure!(now > lines, "{now}");
+        Ok(())
+    })?;
+    cluster.stop()
 }
 
 fn a_port_below_1024_is_refused_with_a_remedy(cluster: &Cluster) -> Result {

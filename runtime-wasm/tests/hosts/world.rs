@@ -1,13 +1,10 @@
 //! A node's worth of wasm runtime in a temporary folder, and what tests do with it.
 
-use coracle_runtime::{
-    ContainerSpec, ContainerStatus, Dns, Event, ImageConfig, ImageContent, LocalImage, PodRef, Port, Resources, Runtime, SandboxSpec, State,
-};
+use coracle_runtime::{ContainerSpec, ContainerStatus, Event, ImageConfig, ImageContent, LocalImage, PodRef, Port, Runtime, SandboxSpec, State};
 use coracle_runtime_wasm::{Options, WasmRuntime, agent::group::Group};
 use http_body_util::{BodyExt, Empty};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
@@ -106,41 +103,17 @@ impl World {
     pub fn sandbox(&self) -> SandboxSpec {
         let ip = address();
         let uid = format!("uid-{ip}");
-        SandboxSpec {
-            pod: PodRef { namespace: "default".to_owned(), name: "pod".to_owned(), uid: uid.clone() },
-            hostname: "pod".to_owned(),
-            domain: String::new(),
-            ip,
-            dns: Dns::default(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            dir: self.dir.path().join("pods").join(uid),
-            linux: coracle_runtime::LinuxSandbox::default(),
-        }
+        let pod = PodRef { namespace: "default".to_owned(), name: "pod".to_owned(), uid: uid.clone() };
+        SandboxSpec::new(pod, ip, self.dir.path().join("pods").join(uid))
     }
 
     pub fn container(&self, sandbox: &SandboxSpec, image: &LocalImage) -> ContainerSpec {
         ContainerSpec {
-            sandbox: sandbox.pod.uid.clone(),
-            name: "main".to_owned(),
-            attempt: 0,
-            image: image.clone(),
-            command: Vec::new(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: None,
-            mounts: Vec::new(),
-            ports: Vec::new(),
-            resources: Resources::default(),
             log_path: sandbox.dir.join("main/0.log"),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
             request_timeout: Duration::from_secs(10),
-            security: coracle_runtime::Security::default(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            termination: coracle_runtime::Termination::default(),
+            ..ContainerSpec::new(sandbox.pod.uid.clone(), "main", image.clone())
         }
     }
 

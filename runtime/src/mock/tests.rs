@@ -1,49 +1,20 @@
 use super::*;
-use crate::{Dns, PodRef, Resources};
+use crate::PodRef;
 use std::path::PathBuf;
 
 fn sandbox() -> SandboxSpec {
-    SandboxSpec {
-        pod: PodRef { namespace: "default".into(), name: "hello".into(), uid: "u1".into() },
-        hostname: "hello".into(),
-        domain: String::new(),
-        ip: [10, 0, 0, 2].into(),
-        dns: Dns::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        dir: PathBuf::from("/nowhere"),
-        linux: crate::LinuxSandbox::default(),
-    }
+    let pod = PodRef { namespace: "default".into(), name: "hello".into(), uid: "u1".into() };
+    SandboxSpec::new(pod, [10, 0, 0, 2].into(), PathBuf::from("/nowhere"))
 }
 
 fn container(reference: &str) -> ContainerSpec {
-    ContainerSpec {
-        sandbox: "u1".into(),
-        name: "main".into(),
-        attempt: 0,
-        image: LocalImage {
-            reference: reference.into(),
-            digest: "sha256:00".into(),
-            content: ImageContent::Wasm { path: PathBuf::new(), digest: "sha256:01".into() },
-            config: Default::default(),
-        },
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Resources::default(),
-        log_path: PathBuf::new(),
-        log_max_bytes: 0,
-        log_max_files: 0,
-        request_timeout: Duration::from_secs(1),
-        security: crate::Security::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination: crate::Termination::default(),
-    }
+    let image = LocalImage {
+        reference: reference.into(),
+        digest: "sha256:00".into(),
+        content: ImageContent::Wasm { path: PathBuf::new(), digest: "sha256:01".into() },
+        config: Default::default(),
+    };
+    ContainerSpec::new("u1", "main", image)
 }
 
 fn state(event: Event) -> State {

@@ -1,21 +1,13 @@
 use super::*;
-use coracle_runtime::{Dns, ImageContent, LocalImage, PodRef, Resources};
-use std::{path::PathBuf, time::Duration};
+use crate::wire::Said;
+use coracle_runtime::{ImageContent, LocalImage, PodRef};
+use std::path::PathBuf;
 
 type Fake = &'static str;
 
 pub fn sandbox() -> SandboxSpec {
-    SandboxSpec {
-        pod: PodRef { namespace: "default".into(), name: "p".into(), uid: "u".into() },
-        hostname: "p".into(),
-        domain: String::new(),
-        ip: [10, 0, 0, 2].into(),
-        dns: Dns::default(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        dir: PathBuf::new(),
-        linux: coracle_runtime::LinuxSandbox::default(),
-    }
+    let pod = PodRef { namespace: "default".into(), name: "p".into(), uid: "u".into() };
+    SandboxSpec::new(pod, [10, 0, 0, 2].into(), PathBuf::new())
 }
 
 pub fn start(name: &str, kind: Kind) -> Start {
@@ -25,28 +17,7 @@ pub fn start(name: &str, kind: Kind) -> Start {
         content: ImageContent::Wasm { path: PathBuf::new(), digest: "sha256:1".into() },
         config: Default::default(),
     };
-    let spec = coracle_runtime::ContainerSpec {
-        sandbox: "u".into(),
-        name: name.into(),
-        attempt: 0,
-        image,
-        command: Vec::new(),
-        args: Vec::new(),
-        env: Vec::new(),
-        working_dir: None,
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Resources::default(),
-        log_path: PathBuf::new(),
-        log_max_bytes: 0,
-        log_max_files: 0,
-        request_timeout: Duration::ZERO,
-        security: coracle_runtime::Security::default(),
-        stdin: false,
-        stdin_once: false,
-        tty: false,
-        termination: coracle_runtime::Termination::default(),
-    };
+    let spec = coracle_runtime::ContainerSpec::new("u", name, image);
     let ports = if kind == Kind::Http { vec![80] } else { Vec::new() };
     Start { spec, kind, artifact: "a".into(), ports }
 }
