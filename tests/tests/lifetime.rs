@@ -299,9 +299,10 @@ fn a_second_up_is_refused() -> Result {
     command.arg("up").arg("--data-dir").arg(&other).arg("--kubeconfig").arg(cluster.dir().join("other.kubeconfig"));
     let said = Output::of(&mut command, "")?.err()?;
     ensure!(said.contains("127.0.0.1:6443") && said.contains("--api-addr"), "{said}");
-    command.args(["--api-addr", "127.0.0.1:7443"]);
+    let _held = cluster.host.datagrams("127.0.0.1:7444")?;
+    command.args(["--api-addr", "127.0.0.1:7443", "--link-addr", "127.0.0.1:7444"]);
     let said = Output::of(&mut command, "")?.err()?;
-    ensure!(said.contains(":6444") && said.contains("--link-addr"), "{said}");
+    ensure!(said.contains("127.0.0.1:7444") && said.contains("--link-addr"), "{said}");
     cluster.get(&["ns", "default"])?;
     cluster.stop()
 }

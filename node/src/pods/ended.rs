@@ -15,9 +15,9 @@ use std::{
 const VERSION: u32 = 1;
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct Written {
     version: u32,
-    status: &'a Value,
+    status: Value,
 }
 
 #[derive(Deserialize)]
@@ -30,12 +30,25 @@ fn file(dir: &Path) -> PathBuf {
     dir.join("ended.json")
 }
 
-/// Keeps the last status of a pod in its directory; durable when it returns.
+/// A report is a patch: what it removes is not there.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+/// Keeps the last status of a pod, as it is reported, in its directory; durable when it returns.
 ///
 /// # Errors
 /// Those of the file system, with the path.
-pub fn keep(dir: &Path, status: &Value) -> Result<(), String> {
+pub fn keep(dir: &Path, mut status: Value) -> Result<(), String> {
     let (path, new) = (file(dir), dir.join("ended.json.new"));
+    without_nulls(&mut status);
     let write = || -> io::Result<()> {
         fs::create_dir_all(dir)?;
         let mut file = File::create(&new)?;
@@ -68,14 +81,14 @@ mod tests {
         assert!(kept(&pod).is_none());
         let terminated = json!({ "exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z" });
         let container = json!({ "name": "c", "restartCount": 2, "containerID": "wasm://u/c/2", "imageID": "i@sha256:d", "state": { "terminated": terminated }, "lastState": {} });
-        keep(&pod, &json!({ "phase": "Failed", "containerStatuses": [container] })).unwrap();
+        keep(&pod, json!({ "phase": "Failed", "reason": null, "containerStatuses": [container] })).unwrap();
         let status = kept(&pod).unwrap();
         assert_eq!((status.phase.as_str(), status.container_statuses[0].state.terminated.as_ref().map(|t| t.exit_code)), ("Failed", Some(3)));
         // Half a file is none, and what cannot be written says where.
         fs::write(file(&pod), b"{\"version\":1,").unwrap();
         assert!(kept(&pod).is_none());
         fs::write(dir.path().join("file"), b"").unwrap();
-        let why = keep(&dir.path().join("file/u"), &json!({})).unwrap_err();
+        let why = keep(&dir.path().join("file/u"), json!({})).unwrap_err();
         assert!(why.contains("file/u/ended.json"), "{why}");
     }
 }

@@ -16,7 +16,7 @@ impl Work {
     /// Keeps the last status of a pod that is over for the next agent.
     pub async fn keep_end(&self, uid: &str, status: serde_json::Value) -> Result<(), String> {
         let dir = self.directory(uid);
-        tokio::task::spawn_blocking(move || ended::keep(&dir, &status)).await.unwrap_or_else(|why| Err(why.to_string()))
+        tokio::task::spawn_blocking(move || ended::keep(&dir, status)).await.unwrap_or_else(|why| Err(why.to_string()))
     }
 
     /// The status that an agent before this one kept.
