@@ -138,7 +138,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())).await?);
     let mut runtimes: Vec<Arc<dyn Runtime>> = vec![wasm.clone()];
     if root {
-        match OciRuntime::new(coracle_runtime_oci::Options::new(data.path.clone())?).await {
+        let containers = coracle_runtime_oci::Options { programs: Some(wasm.clone()), ..coracle_runtime_oci::Options::new(data.path.clone())? };
+        match OciRuntime::new(containers).await {
             Ok(oci) => runtimes.push(Arc::new(oci)),
             Err(why) => say(format_args!("wasm pods only: {why}")),
         }

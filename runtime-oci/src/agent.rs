@@ -6,6 +6,7 @@
 mod connect;
 pub mod exe;
 mod files;
+mod programs;
 mod remains;
 mod sessions;
 mod shims;
@@ -20,8 +21,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
-    Session, Standard, State, Stats, stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Runtime, SandboxId, SandboxSpec,
+    SandboxStatus, Session, Standard, State, Stats, exec, stats,
     wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;
@@ -45,21 +46,23 @@ const PATIENCE: Duration = Duration::from_secs(75);
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
 
 /// How to set the runtime up.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The node's data directory. Used: `run/oci/`, `pods/<uid>/runtime/oci/`.
     pub data_dir: PathBuf,
     /// The binary whose `main` calls [`crate::hidden_command`].
     pub exe: PathBuf,
+    /// What runs images of other kinds in pods of this runtime, if there is any.
+    pub programs: Option<Arc<dyn Programs>>,
 }
 
 impl Options {
-    /// This binary.
+    /// This binary, and containers alone.
     ///
     /// # Errors
     /// /proc is not mounted.
     pub fn new(data_dir: PathBuf) -> io::Result<Self> {
-        Ok(Self { data_dir, exe: std::env::current_exe()? })
+        Ok(Self { data_dir, exe: std::env::current_exe()?, programs: None })
     }
 }
 
@@ -150,7 +153,11 @@ async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Res
 }
 
 async fn ask(connection: &Connection, ask: Ask, patience: Duration) -> Result<Answer, Error> {
-    match tokio::time::timeout(patience, connection.ask(ask, Vec::new())).await {
+    ask_with(connection, ask, Vec::new(), patience).await
+}
+
+async fn ask_with(connection: &Connection, ask: Ask, fds: Vec<Arc<OwnedFd>>, patience: Duration) -> Result<Answer, Error> {
+    match tokio::time::timeout(patience, connection.ask(ask, fds)).await {
         Ok(Some(answer)) => answer.map_err(Error::from),
         Ok(None) => Err(Error::again("RunContainerError", "the pod's shim process ended".into())),
         Err(_) => Err(Error::again("RunContainerError", format!("the pod's shim process did not answer within {patience:?}"))),
@@ -166,15 +173,15 @@ impl Runtime for OciRuntime {
     fn supports(&self, image: &LocalImage) -> Result<(), Error> {
         match &image.content {
             ImageContent::Oci { .. } => Ok(()),
-            ImageContent::Wasm { .. } => Err(Error::fatal(
-                "InvalidImage",
-                format!("image {} is a WebAssembly component, which runtimeClassName oci cannot run; use wasm, or none", image.reference),
-            )),
+            ImageContent::Wasm { .. } => self.shared.programs(image)?.supports(image),
         }
     }
 
     async fn prepare(&self, image: &LocalImage) -> Result<(), Error> {
-        self.supports(image)
+        match &image.content {
+            ImageContent::Oci { .. } => Ok(()),
+            ImageContent::Wasm { .. } => self.shared.programs(image)?.prepare(image).await,
+        }
     }
 
     async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Option<PathBuf>, Error> {
@@ -240,7 +247,10 @@ impl Runtime for OciRuntime {
         shim.known.lock().insert(id.clone(), spec.clone());
         let (dir, group) = (self.shared.dir(&shim.spec), config::group(&spec, &shim.spec));
         let bundle = worker::bundle(&dir, &spec);
-        let result = ask(&shim.connection, Ask::Start(Box::new(spec.clone())), PATIENCE).await;
+        let result = match programs::start(&self.shared, &shim.spec, &spec).await {
+            Ok((start, fds)) => ask_with(&shim.connection, start, fds, PATIENCE).await,
+            Err(why) => Err(why),
+        };
         self.shared.created.lock().remove(id);
         if result.is_err() {
             shim.known.lock().remove(id);
@@ -322,6 +332,9 @@ impl Runtime for OciRuntime {
 
     async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
         let shim = self.shared.shim_of(&spec.container)?;
+        if shim.known.lock().get(&spec.container).is_some_and(programs::hosted) {
+            return Err(exec::no_programs(&spec.container));
+        }
         sessions::exec(&shim, spec).await
     }
 

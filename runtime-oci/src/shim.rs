@@ -10,6 +10,7 @@ pub mod containers;
 pub mod execs;
 pub mod pause;
 pub mod sandbox;
+mod told;
 mod words;
 mod workers;
 
@@ -154,6 +155,9 @@ impl Shim {
                 self.containers.read(id, *which, &mut self.buffer);
             }
         }
+        for notice in self.containers.notices() {
+            self.tell(&Answered::Event(notice));
+        }
         self.containers.flush();
         if is(0) {
             self.reap()?;
@@ -280,7 +284,8 @@ impl Shim {
                 let done = self.run_sandbox(*spec);
                 self.answer(id, done.map(|()| Answer::Done).map_err(|error| refusal("FailedCreatePodSandBox", error.to_string())));
             }
-            Ask::Start(spec) => self.start(id, *spec),
+            Ask::Start(spec) => self.start(id, *spec, None),
+            Ask::Program(spec, subcommand) => self.start(id, *spec, Some((subcommand, fds))),
             Ask::Stop(name, grace) => {
                 if self.containers.stop(&name, id, Duration::from_millis(grace)) {
                     self.answer(id, Ok(Answer::Done));

@@ -26,6 +26,8 @@ pub enum Ask {
     RunSandbox(Box<SandboxSpec>),
     /// Makes and starts a container. Answered when its program runs, or could not be started.
     Start(Box<ContainerSpec>),
+    /// Makes and starts a container whose process is a hidden subcommand of this binary. Descriptors as of [`coracle_runtime::Program`]. Answered as [`Ask::Start`].
+    Program(Box<ContainerSpec>, String),
     /// Stops a container, which has this many milliseconds after the signal. Answered when it is over.
     Stop(String, u64),
     /// Forgets an exited container and what it wrote.
@@ -106,6 +108,17 @@ pub enum Happened {
         container: String,
         /// The state.
         state: State,
+    },
+    /// Something worth an event on the pod.
+    Notice {
+        /// The container's id.
+        container: String,
+        /// `Normal` or `Warning`.
+        warning: bool,
+        /// CamelCase.
+        reason: String,
+        /// For a human.
+        message: String,
     },
     /// A program of [`Ask::Exec`] is over.
     Ended {

@@ -5,6 +5,7 @@
 
 pub mod exec;
 mod payload;
+pub mod program;
 
 use crate::{
     config::{self, Bind, Input},

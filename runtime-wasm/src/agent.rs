@@ -6,6 +6,7 @@
 mod contact;
 pub mod group;
 pub mod listen;
+mod programs;
 
 pub use contact::{Connection, list};
 
@@ -188,6 +189,29 @@ impl Shared {
             ImageContent::Oci { .. } => Err(not_wasm(image)),
         }
     }
+
+    /// Refuses a container that could never run; gives what it would run.
+    async fn check(&self, spec: &ContainerSpec) -> Result<crate::artifact::Artifact, Error> {
+        bounds::container(spec)?;
+        let artifact = self.artifact(&spec.image).await?;
+        if let Some(limit) = spec.resources.memory_limit
+            && artifact.verdict.memory > limit
+        {
+            return Err(Error::fatal(
+                "CreateContainerError",
+                format!("an instance begins with {} bytes of memory, more than limits.memory ({limit}); raise the limit", artifact.verdict.memory),
+            ));
+        }
+        for mount in &spec.mounts {
+            if !fs::metadata(&mount.host_path).map_err(|error| failed("looking at volume", &mount.host_path, &error))?.is_dir() {
+                return Err(Error::fatal(
+                    "CreateContainerConfigError",
+                    format!("{} is a single file: WebAssembly can be given directories only; mount the volume without subPath", mount.container_path),
+                ));
+            }
+        }
+        Ok(artifact)
+    }
 }
 
 fn not_wasm(image: &LocalImage) -> Error {
@@ -268,24 +292,7 @@ impl Runtime for WasmRuntime {
     }
 
     async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error> {
-        bounds::container(&spec)?;
-        let artifact = self.shared.artifact(&spec.image).await?;
-        if let Some(limit) = spec.resources.memory_limit
-            && artifact.verdict.memory > limit
-        {
-            return Err(Error::fatal(
-                "CreateContainerError",
-                format!("an instance begins with {} bytes of memory, more than limits.memory ({limit}); raise the limit", artifact.verdict.memory),
-            ));
-        }
-        for mount in &spec.mounts {
-            if !fs::metadata(&mount.host_path).map_err(|error| failed("looking at volume", &mount.host_path, &error))?.is_dir() {
-                return Err(Error::fatal(
-                    "CreateContainerConfigError",
-                    format!("{} is a single file: WebAssembly can be given directories only; mount the volume without subPath", mount.container_path),
-                ));
-            }
-        }
+        self.shared.check(&spec).await?;
         let id = spec.id();
         self.shared.created.lock().insert(id.clone(), spec);
         Ok(id)

@@ -25,15 +25,22 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Becomes `to` (uid, gid) with no group besides and no capability; stays who it is when that is none. Out of reach of others of that uid either way.
 pub fn drop_privileges(to: Option<(u32, u32)>) -> io::Result<()> {
     if let Some((uid, gid)) = to {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[])?;
-        setresgid(gid, gid, gid)?;
-        // Leaving uid 0 clears the permitted, effective and ambient sets.
-        setresuid(uid, uid, uid)?;
+        assume(uid, gid, &[])?;
     }
     // SAFETY: prctl with integer arguments only.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     dumpable(false)
+}
+
+/// Another user, who is not root, for good.
+fn assume(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&groups)?;
+    setresgid(gid, gid, gid)?;
+    // Leaving uid 0 clears the permitted, effective and ambient sets.
+    setresuid(uid, uid, uid)?;
+    Ok(())
 }
 
 /// May others of this uid read and write its memory? (Its own descriptors a process can always open again through `/proc/self/fd`.)
@@ -78,6 +85,12 @@ pub fn host<T, E: From<io::Error>>(prepare: impl FnOnce() -> Result<T, E>) -> Re
     dumpable(false)?;
     apply(&[BASE, FILES, SOCKETS], Role::Host)?;
     prepared
+}
+
+/// All of the confinement of a host that was started as root, alone in a pod of processes: it becomes `uid`, which is not 0.
+pub fn container<T, E: From<io::Error>>(uid: u32, gid: u32, groups: &[u32], prepare: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    assume(uid, gid, groups)?;
+    host(prepare)
 }
 
 /// All of the compiler's: bounded memory and CPU time, no network at all.

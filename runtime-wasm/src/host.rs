@@ -53,7 +53,7 @@ pub struct Birth {
 
 /// The process from fork to end. Returns the exit code.
 pub fn main(birth: Birth) -> i32 {
-    match run(birth) {
+    match live(birth) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("coracle wasm host: {error:#}");
@@ -62,7 +62,7 @@ pub fn main(birth: Birth) -> i32 {
     }
 }
 
-fn run(birth: Birth) -> wasmtime::Result<()> {
+fn live(birth: Birth) -> wasmtime::Result<()> {
     let engine = confine::host(engine::host)?;
     epoch::start(&engine)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
@@ -70,10 +70,16 @@ fn run(birth: Birth) -> wasmtime::Result<()> {
 }
 
 /// The mouth of the host: what it says is queued and sent when the socket takes it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Mouth(Arc<(Mutex<Vec<Said>>, Notify)>);
 
 impl Mouth {
+    /// Waits until something is said; takes all of it.
+    pub async fn heard(&self) -> Vec<Said> {
+        self.0.1.notified().await;
+        std::mem::take(&mut *self.0.0.lock())
+    }
+
     /// To the supervisor.
     pub fn say(&self, said: Said) {
         self.0.0.lock().push(said);
@@ -115,7 +121,6 @@ pub struct Ordered {
 }
 
 struct Host {
-    engine: wasmtime::Engine,
     index: usize,
     ledger: &'static Ledger,
     mouth: Mouth,
@@ -126,16 +131,14 @@ struct Host {
 }
 
 async fn serve(birth: Birth, engine: wasmtime::Engine) -> wasmtime::Result<()> {
-    let mouth = Mouth(Arc::new((Mutex::new(vec![Said::Up]), Notify::new())));
-    mouth.0.1.notify_one();
+    let mouth = Mouth::default();
+    mouth.say(Said::Up);
     let shelf = shelf::Shelf::new(&engine)?;
-    let mut host =
-        Host { engine, index: birth.index, ledger: birth.ledger, mouth: mouth.clone(), shelf, running: HashMap::new(), listeners: HashMap::new() };
+    let mut host = Host { index: birth.index, ledger: birth.ledger, mouth: mouth.clone(), shelf, running: HashMap::new(), listeners: HashMap::new() };
     let mut link = AsyncLink::new(birth.link)?;
     loop {
         tokio::select! {
-            () = mouth.0.1.notified() => {
-                let said = std::mem::take(&mut *mouth.0.0.lock());
+            said = mouth.heard() => {
                 for said in said {
                     if let Said::Exited { container, .. } | Said::Failed(container, _) = &said {
                         host.running.remove(container);
@@ -243,34 +246,48 @@ impl Host {
         }
         let (mouth, name) = (self.mouth.clone(), id.clone());
         let log = Log::new(log, start.spec.log_max_bytes, move || mouth.say(Said::LogFull(name.clone())));
-        let spec = &start.spec;
-        let net = PodNet::new(sandbox.ip);
-        let mut env = spec.image.config.env.clone();
-        env.retain(|(name, _)| !spec.env.iter().any(|(other, _)| other == name));
-        env.extend(spec.env.iter().cloned());
-        let pod = Arc::new(Pod {
-            env,
-            args: arguments(&start),
-            cwd: spec.working_dir.clone(),
-            preopens,
-            net,
-            sockets: net.context(),
-            resolver: resolve::Resolver::new(sandbox.dns.clone(), sandbox.ip),
-            log: log.clone(),
-            memory_limit: spec.resources.memory_limit,
-            account: Account::new(self.ledger, self.index, slot),
-        });
+        let account = Account::new(self.ledger, self.index, slot);
+        let pod = pod(&start, sandbox, PodNet::new(sandbox.ip), preopens, log.clone(), account);
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let mut running = Running { id: id.clone(), log, stop: stop.clone(), kill: kill.clone(), sandbox: start.spec.sandbox.clone(), served: None };
-        let kind = start.kind;
-        let ordered = Ordered { start, pod, artifact, listeners };
-        match kind {
-            Kind::Http => running.served = Some(http::start(&self.shelf, self.mouth.clone(), ordered, stop, kill)?),
-            Kind::Command => command::start(&self.shelf, self.mouth.clone(), ordered, stop)?,
-            Kind::Module => module::start(&self.engine, &self.shelf, self.mouth.clone(), ordered, stop)?,
-        }
+        running.served = run(&self.shelf, self.mouth.clone(), Ordered { start, pod, artifact, listeners }, stop, kill)?;
         self.running.insert(id, running);
         Ok(())
+    }
+}
+
+/// What all instances of a container share.
+pub fn pod(start: &Start, sandbox: &SandboxSpec, net: PodNet, preopens: Vec<Preopen>, log: Arc<Log>, account: Account) -> Arc<Pod> {
+    let spec = &start.spec;
+    let mut env = spec.image.config.env.clone();
+    env.retain(|(name, _)| !spec.env.iter().any(|(other, _)| other == name));
+    env.extend(spec.env.iter().cloned());
+    Arc::new(Pod {
+        env,
+        args: arguments(start),
+        cwd: spec.working_dir.clone(),
+        preopens,
+        net,
+        sockets: net.context(),
+        resolver: resolve::Resolver::new(sandbox.dns.clone(), net),
+        log,
+        memory_limit: spec.resources.memory_limit,
+        account,
+    })
+}
+
+/// Starts a container; what becomes of it is said later. How its ports are served, if it serves any.
+pub fn run(
+    shelf: &Arc<shelf::Shelf>,
+    mouth: Mouth,
+    ordered: Ordered,
+    stop: CancellationToken,
+    kill: CancellationToken,
+) -> Result<Option<Arc<http::Served>>, Refusal> {
+    match ordered.start.kind {
+        Kind::Http => http::start(shelf, mouth, ordered, stop, kill).map(Some),
+        Kind::Command => command::start(shelf, mouth, ordered, stop).map(|()| None),
+        Kind::Module => module::start(shelf, mouth, ordered, stop).map(|()| None),
     }
 }
 

@@ -3,7 +3,8 @@
 //! Three kinds of process. The **agent** ([`WasmRuntime`], in the node's process) has power and runs no guest: it opens listeners, logs, volumes and
 //! artifacts and passes descriptors on. The **supervisor** ([`supervisor`]) is a small parent that holds those descriptors and keeps the hosts alive. The
 //! **hosts** ([`host`]), one a core, run the guests, unprivileged and confined, and see nothing but what was passed to them. A fourth, the
-//! **compiler** ([`compile`]), lives as long as one compilation. The agent may die or be replaced at any time: functions go on answering, and
+//! **compiler** ([`compile`]), lives as long as one compilation. A component in a pod
+//! that is also of processes has a host of its own ([`container`]), whose parent is that pod's shim. The agent may die or be replaced at any time: functions go on answering, and
 //! the next agent finds them through the supervisor's socket.
 //!
 //! All of them are the same binary: its `main` must call [`hidden_command`] before it starts a thread or anything heavy.
@@ -13,6 +14,7 @@ pub mod artifact;
 pub mod classify;
 pub mod compile;
 mod confine;
+pub mod container;
 pub mod engine;
 pub mod host;
 pub mod ledger;
@@ -30,6 +32,9 @@ use std::{
 pub const SUPERVISOR: &str = "wasm-supervisor";
 /// The hidden subcommand of the compiler.
 pub const COMPILER: &str = "wasm-compiler";
+
+/// The hidden subcommand of a host in a pod of processes.
+pub const CONTAINER: &str = "wasm-container";
 
 /// What the hidden subcommands are told at the end of their command lines: the control group to enter, the user and group to become.
 fn place(group: Option<&Path>, drop_to: Option<(u32, u32)>) -> Vec<OsString> {
@@ -58,6 +63,7 @@ pub fn hidden_command(args: impl IntoIterator<Item = OsString>) -> Option<i32> {
             let limits = compile::Limits { memory, cpu_seconds, ..Default::default() };
             Some(compile::main(limits, group(3), drop_to(4)))
         }
+        CONTAINER => Some(container::main()),
         _ => None,
     }
 }

@@ -169,6 +169,21 @@ impl Trees {
         }
     }
 
+    /// Gives a group that has a limit of memory this one instead, which is higher.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn raise_memory(&self, group: &Path, bytes: u64) -> io::Result<()> {
+        match self {
+            Self::V1(_) => {
+                // Never less than memory alone.
+                self.set(group, "memory.memsw.limit_in_bytes", bytes)?;
+                self.set(group, "memory.limit_in_bytes", bytes)
+            }
+            Self::V2(_) => self.set(group, "memory.max", bytes),
+        }
+    }
+
     /// Its share of the CPU beside its neighbours, by what is requested.
     ///
     /// # Errors

@@ -61,6 +61,12 @@ pub struct Session {
     pub exit: Exit,
 }
 
+/// What is said of a container that is a component, in which nothing can be run.
+pub fn no_programs(container: &str) -> Error {
+    let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs";
+    Error::fatal("ExecError", format!("container {container}: {why}"))
+}
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()

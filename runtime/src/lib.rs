@@ -20,12 +20,14 @@ pub mod exec;
 pub mod linux;
 pub mod log;
 pub mod mock;
+pub mod program;
 pub mod remove;
 pub mod stats;
 pub mod wire;
 
 pub use exec::{Duplex, ExecSpec, Resize, Session, Standard};
 pub use linux::{LinuxSandbox, Qos, Seccomp, Security};
+pub use program::{Program, Programs};
 pub use stats::{PodStats, Stats};
 
 /// A pod's identity; the sandbox id is its uid.
@@ -434,8 +436,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// The container does not run, or the program cannot be started: the message says why.
     async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
-        let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs";
-        Err(Error::fatal("ExecError", format!("container {}: {why}", spec.container)))
+        Err(exec::no_programs(&spec.container))
     }
     /// The streams of a running container's own program, from now on. Standard input is there only for a container with [`ContainerSpec::stdin`]. Several may be
     /// attached, and each gets all output; the container waits for one that reads slowly, and one that does not read for some seconds is let go.

@@ -77,6 +77,14 @@ fn process_can_run(container: &Container) -> Result<(), String> {
     Ok(())
 }
 
+/// What a component cannot have in a pod of processes either, which is known once its image is here.
+///
+/// # Errors
+/// Why not, with the remedy.
+pub fn component(container: &Container) -> Result<(), String> {
+    container_can_run(container).map_err(|message| format!("container {}: {message}", container.name))
+}
+
 fn container_can_run(container: &Container) -> Result<(), String> {
     for kind in Kind::ALL {
         let Some(probe) = kind.of(container) else { continue };

@@ -1,6 +1,7 @@
 //! Carrying out a pod's actions: the thin shell around the pure part. Each call ends in one event.
 
 mod image;
+mod last_words;
 mod linux;
 mod runtimes;
 mod setup;

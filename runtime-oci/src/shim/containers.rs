@@ -1,10 +1,15 @@
 //! The containers of a shim: their streams, their state, and how they are stopped.
 
-use super::{clients::Clients, words};
-use crate::{cgroup::Trees, config, wire::Happened};
+use super::{clients::Clients, told::Told, words};
+use crate::{
+    cgroup::{self, Trees},
+    config,
+    wire::Happened,
+};
 use coracle_runtime::{
-    ContainerSpec, SandboxSpec, State,
+    ContainerSpec, ImageContent, SandboxSpec, State,
     log::{self, Lines, Stream},
+    program::OWN_MEMORY,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -12,6 +17,7 @@ use nix::{
 };
 use rustix::process::{PidfdFlags, pidfd_open};
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,6 +26,9 @@ use std::{
 
 /// Buffers read from a container that has ended before its pipes are closed: what the largest pipe holds that a program may make. Somebody else may hold them and write without end.
 const LAST: usize = (1 << 20) / super::BUFFER + 1;
+
+/// The number, among a container's streams, of what its process says of itself.
+const TOLD: usize = 2;
 
 /// Why it is over, as Kubernetes writes it.
 pub fn reason(code: i32, oom_kills: u64) -> &'static str {
@@ -74,6 +83,8 @@ pub struct Container {
     /// Somebody has held that.
     typed: bool,
     clients: Clients,
+    /// What its process says of itself.
+    pub told: Told,
     log: Log,
     /// Requests that wait for its end.
     waiting: Vec<u64>,
@@ -91,7 +102,7 @@ impl Container {
         let size = file.metadata()?.len();
         let outputs = pipes.map(|pipe| Output { pipe: pipe.map(File::from), lines: Lines::default() });
         let log = Log { file: Some(file), size };
-        let clients = Clients::default();
+        let (clients, told) = (Clients::default(), Told::default());
         Ok(Self {
             spec,
             state: State::Created,
@@ -101,6 +112,7 @@ impl Container {
             input,
             typed: false,
             clients,
+            told,
             log,
             waiting: Vec::new(),
             kill_at: None,
@@ -131,7 +143,14 @@ impl Container {
     /// It is over; the requests that waited for that.
     pub fn ended(&mut self, code: i32, reason: &str) -> Vec<u64> {
         let started = if let State::Running { started } = self.state { Some(started) } else { None };
-        let (reason, message) = (reason.to_owned(), words::of(&self.spec.termination, &self.spec.log_path, code));
+        let (mut reason, mut message) = (reason.to_owned(), words::of(&self.spec.termination, &self.spec.log_path, code));
+        // Its own word counts but for what the kernel knows better; what it left to be read goes before what its host says.
+        if let Some((said, why)) = self.told.end().filter(|_| reason != "OOMKilled") {
+            reason = said;
+            if message.is_empty() {
+                message = why;
+            }
+        }
         self.state = State::Exited { code, reason, message, started, finished: SystemTime::now() };
         (self.pid, self.kill_at, self.log.file) = (None, None, None);
         (self.pidfd, self.input) = (None, None);
@@ -145,6 +164,9 @@ impl Container {
 
     /// Reads once; whether there may be more.
     fn read(&mut self, which: usize, buffer: &mut [u8]) -> bool {
+        if which == TOLD {
+            return self.told.read(buffer);
+        }
         let Some(output) = self.outputs.get_mut(which) else { return false };
         let Some(pipe) = &mut output.pipe else { return false };
         let stream = if which == 0 { Stream::Out } else { Stream::Err };
@@ -169,6 +191,7 @@ impl Container {
 
     /// The last of its output, when it has ended.
     pub fn drain(&mut self, buffer: &mut [u8]) {
+        while self.told.read(buffer) {}
         for which in 0..2 {
             for _ in 0..LAST {
                 if !self.read(which, buffer) {
@@ -218,7 +241,8 @@ impl Containers {
     pub fn streams(&self) -> Vec<(String, usize)> {
         let open = |container: &Container| {
             let readable = |which: &usize| container.outputs[*which].pipe.is_some() && !container.clients.full(*which);
-            (0..2).filter(readable).map(|which| (container.spec.id(), which)).collect::<Vec<_>>()
+            let told = container.told.pipe().map(|_| TOLD);
+            (0..2).filter(readable).chain(told).map(|which| (container.spec.id(), which)).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(open).collect()
     }
@@ -282,6 +306,9 @@ impl Containers {
     /// A pipe to wait for.
     pub fn stream(&self, id: &str, which: usize) -> Option<BorrowedFd<'_>> {
         let container = self.0.iter().find(|container| container.spec.id() == id)?;
+        if which == TOLD {
+            return container.told.pipe();
+        }
         container.outputs.get(which)?.pipe.as_ref().map(AsFd::as_fd)
     }
 
@@ -290,6 +317,16 @@ impl Containers {
         if let Some(container) = self.find(id) {
             container.read(which, buffer);
         }
+    }
+
+    /// What processes of containers want to have passed on.
+    pub fn notices(&mut self) -> Vec<Happened> {
+        let of = |container: &mut Container| {
+            let id = container.spec.id();
+            let notice = move |(warning, reason, message)| Happened::Notice { container: id.clone(), warning, reason, message };
+            container.told.notices().into_iter().map(notice).collect::<Vec<_>>()
+        };
+        self.0.iter_mut().flat_map(of).collect()
     }
 
     /// Asks one to stop, for request `request`. Whether it is over already.
@@ -332,6 +369,18 @@ impl Containers {
         }
         self.0.retain(|container| container.spec.id() != id);
         true
+    }
+
+    /// Widens the pod's limit of memory, if it has one, by what programs of ours take themselves: those that are here and the one that comes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn make_room(&self, trees: &Trees, sandbox: &SandboxSpec, next: &ContainerSpec) -> io::Result<()> {
+        let Some(limit) = sandbox.linux.resources.memory_limit else { return Ok(()) };
+        let hosted = |spec: &&ContainerSpec| matches!(spec.image.content, ImageContent::Wasm { .. });
+        let names: BTreeSet<&str> =
+            self.0.iter().map(|container| &container.spec).chain([next]).filter(hosted).map(|spec| spec.name.as_str()).collect();
+        trees.raise_memory(&cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos), limit.saturating_add(OWN_MEMORY * names.len() as u64))
     }
 
     /// For the agent and the disk.

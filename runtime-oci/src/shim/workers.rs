@@ -5,7 +5,7 @@ use crate::{
     cgroup::Trees,
     config,
     wire::{Answer, Answered, Exec},
-    worker::{self, Outcome, exec},
+    worker::{self, Outcome, exec, program},
 };
 use coracle_runtime::ContainerSpec;
 use nix::{
@@ -32,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a worker does.
 enum Job {
-    /// Makes a container, and the socket that a terminal comes to.
-    Container(Box<Container>, Option<UnixListener>),
+    /// Makes a container; the socket that a terminal comes to; the pipe that words of a program come from.
+    Container(Box<Container>, Option<UnixListener>, Option<OwnedFd>),
     /// Starts a program in the container of that name, unless nobody wants it any more.
     Exec { session: Option<u64>, container: String, timeout: Option<Duration> },
 }
@@ -72,7 +72,7 @@ impl Worker {
     }
 
     fn makes(&self, name: &str) -> bool {
-        matches!(&self.job, Job::Container(container, _) if container.spec.id() == name)
+        matches!(&self.job, Job::Container(container, ..) if container.spec.id() == name)
     }
 }
 
@@ -81,31 +81,48 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Shim {
-    /// Starts a container, for request `id`.
-    pub(super) fn start(&mut self, id: u64, spec: ContainerSpec) {
+    /// Starts a container, for request `id`: of its image, or of a program of ours with its descriptors.
+    pub(super) fn start(&mut self, id: u64, spec: ContainerSpec, program: Option<(String, Vec<OwnedFd>)>) {
         let name = spec.id();
         if self.containers.has(&name) {
             self.answer(id, Ok(Answer::Done));
         } else if self.workers.iter().any(|worker| worker.makes(&name)) {
             self.answer(id, Err(refusal("RunContainerError", format!("container {name} is being started"))));
-        } else if let Err(error) = self.work(id, spec) {
+        } else if let Err(error) = self.work(id, spec, program) {
             self.answer(id, Err(refusal("RunContainerError", error.to_string())));
         }
     }
 
+<<<<<<< HEAD
     fn work(&mut self, id: u64, spec: ContainerSpec) -> io::Result<()> {
         self.share_processes()?;
+=======
+    fn work(&mut self, id: u64, spec: ContainerSpec, program: Option<(String, Vec<OwnedFd>)>) -> io::Result<()> {
+>>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
         let Some(sandbox) = self.sandbox.as_ref().filter(|_| self.removing.is_none()) else {
             return Err(io::Error::other(format!("container {} has no sandbox; run it first", spec.id())));
         };
         let (result, said) = pipe()?;
         rustix::fs::fcntl_setfl(&result, OFlags::NONBLOCK)?;
         let (container, listener, streams) = streams(&self.dir, spec)?;
+<<<<<<< HEAD
         let processes = sandbox.processes.as_ref().map(Pause::namespace);
+=======
+        let hosted = match program {
+            Some((subcommand, descriptors)) => {
+                self.containers.make_room(&self.trees, &sandbox.spec, &container.spec)?;
+                Some((subcommand, descriptors, pipe()?))
+            }
+            None => None,
+        };
+>>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
         let mut keep = vec![said.as_fd(), sandbox.mounts.as_fd()];
         keep.extend(processes.map(AsFd::as_fd));
         if let worker::Streams::Pipes(stdin, outputs) = &streams {
             keep.extend(stdin.iter().chain(outputs).map(AsFd::as_fd));
+        }
+        if let Some((_, descriptors, (hear, say))) = &hosted {
+            keep.extend(descriptors.iter().chain([hear, say]).map(AsFd::as_fd));
         }
         let shim = getpid();
         // SAFETY: this process has one thread, so the child may do anything.
@@ -121,10 +138,21 @@ impl Shim {
                     unified: matches!(self.trees, Trees::V2(_)),
                     streams,
                 };
+<<<<<<< HEAD
                 over(said, detached, |_| worker::run(order))
+=======
+                over(said, detached, || match hosted {
+                    Some((subcommand, descriptors, (hear, say))) => {
+                        let hosted = program::Hosted { subcommand: &subcommand, descriptors, words: (&hear, say), trees: &self.trees };
+                        program::run(order, hosted)
+                    }
+                    None => worker::run(order),
+                })
+>>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
             }
             ForkResult::Parent { child } => {
-                self.working(child, result, id, Job::Container(Box::new(container), listener));
+                let words = hosted.map(|(_, _, (hear, _))| hear);
+                self.working(child, result, id, Job::Container(Box::new(container), listener, words));
                 Ok(())
             }
         }
@@ -213,9 +241,16 @@ impl Shim {
         let Worker { said, id, job, .. } = worker;
         let outcome = serde_json::Deserializer::from_slice(&said).into_iter::<Outcome>().map_while(Result::ok).last();
         match job {
-            Job::Container(container, listener) => {
+            Job::Container(mut container, listener, words) => {
                 let hung = "the process that makes the container ended or hung; see shim.log of the pod";
+<<<<<<< HEAD
                 let outcome = outcome.unwrap_or_else(|| Outcome::Failed("RunContainerError".into(), hung.into()));
+=======
+                let outcome = outcome.unwrap_or_else(|_| Outcome::Failed("RunContainerError".into(), hung.into()));
+                if let Some(Err(error)) = words.map(|words| container.told.listen(words)) {
+                    eprintln!("coracle shim: hear what {} says: {error}", container.spec.id());
+                }
+>>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
                 self.made_container(id, *container, listener.as_ref(), outcome);
             }
             Job::Exec { session, container, timeout } => {

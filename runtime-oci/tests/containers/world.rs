@@ -35,6 +35,16 @@ impl World {
         Self { runtime: runtime(dir.path()).await, dir: Arc::new(dir), seen: Default::default() }
     }
 
+    /// With what runs images of other kinds. In a folder of the caller's.
+    #[allow(dead_code, reason = "for pods of both kinds")]
+    pub async fn with(dir: Arc<TempDir>, programs: Arc<dyn coracle_runtime::Programs>) -> Self {
+        if !dir.path().join("layer").exists() {
+            coracle_tests::busybox::root(&dir.path().join("layer")).expect("a root file system");
+        }
+        let options = Options { programs: Some(programs), ..Options::new(dir.path().to_owned()).expect("options") };
+        Self { runtime: OciRuntime::new(options).await.expect("a runtime"), dir, seen: Default::default() }
+    }
+
     /// Another agent comes up where one was.
     pub async fn again(dir: Arc<TempDir>) -> Self {
         Self { runtime: runtime(dir.path()).await, dir, seen: Default::default() }

@@ -11,11 +11,11 @@ use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 const BACKLOG: i32 = 4096;
 
-fn open(address: SocketAddr) -> Result<OwnedFd, Errno> {
+fn open(address: SocketAddr, shared: bool) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, shared)?;
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
@@ -23,20 +23,24 @@ fn open(address: SocketAddr) -> Result<OwnedFd, Errno> {
 
 /// `count` listeners on `address`; says why not, with the remedy. `what` names what the port was declared as (`containerPort`).
 pub fn listeners(address: SocketAddr, count: usize, what: &str) -> Result<Vec<Arc<OwnedFd>>, String> {
-    let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
-        let socket = open(address).map_err(|error| match error {
-            Errno::ADDRINUSE => format!("{address} is in use by another program; free it, or declare a different {what}"),
-            Errno::ACCESS => format!(
-                "{address} may not be listened on by an ordinary user (ports below 1024 are root's); declare a {what} of 1024 or more, or run as root"
-            ),
-            Errno::ADDRNOTAVAIL => format!("{address} is not an address of this machine; the pod range is not routed to it"),
-            Errno::MFILE | Errno::NFILE => format!("no descriptors left to listen on {address}; raise the limit (ulimit -n), or run fewer pods here"),
-            error => format!("listening on {address} failed: {error}"),
-        })?;
-        all.push(Arc::new(socket));
+    (0..count).map(|_| open(address, true).map(Arc::new).map_err(|error| why(address, error, what))).collect()
+}
+
+/// A listener that nobody shares the port with.
+pub fn alone(address: SocketAddr) -> Result<OwnedFd, String> {
+    open(address, false).map_err(|error| why(address, error, "containerPort"))
+}
+
+fn why(address: SocketAddr, error: Errno, what: &str) -> String {
+    match error {
+        Errno::ADDRINUSE => format!("{address} is in use by another program; free it, or declare a different {what}"),
+        Errno::ACCESS => format!(
+            "{address} may not be listened on by an ordinary user (ports below 1024 are root's); declare a {what} of 1024 or more, or run as root"
+        ),
+        Errno::ADDRNOTAVAIL => format!("{address} is not an address of this machine; the pod range is not routed to it"),
+        Errno::MFILE | Errno::NFILE => format!("no descriptors left to listen on {address}; raise the limit (ulimit -n), or run fewer pods here"),
+        error => format!("listening on {address} failed: {error}"),
     }
-    Ok(all)
 }
 
 #[cfg(test)]

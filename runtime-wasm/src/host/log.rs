@@ -44,8 +44,47 @@ impl Target {
     }
 }
 
-/// The file, shared by all instances of a container in this process.
-pub struct Log {
+/// Where the output of a container goes, shared by all its instances in this process.
+pub enum Log {
+    /// Into its log.
+    File(FileLog),
+    /// To standard output and error: whoever started this process writes the log.
+    Standard([Mutex<File>; 2]),
+}
+
+impl Log {
+    /// `full` is called when the file has reached `max` bytes, and again whenever a quarter of that has come and it is full still.
+    pub fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self::File(FileLog::new(file, max, full)))
+    }
+
+    /// Output and error are streams.
+    pub fn standard(out: File, err: File) -> Arc<Self> {
+        Arc::new(Self::Standard([Mutex::new(out), Mutex::new(err)]))
+    }
+
+    /// Writes go to this file from now on, if they went to one.
+    pub fn replace(&self, file: File) {
+        if let Self::File(log) = self {
+            log.replace(file);
+        }
+    }
+
+    fn line(&self, stream: Stream, whole: bool, text: &[u8]) {
+        match self {
+            Self::File(log) => log.line(stream, whole, text),
+            Self::Standard([out, err]) => {
+                let end: &[u8] = if whole { b"\n" } else { b"" };
+                let to = if stream == Stream::Out { out } else { err };
+                // Nobody reads any more: the output is lost, as with any program's whose end is ignored.
+                _ = to.lock().write_all(&[text, end].concat());
+            }
+        }
+    }
+}
+
+/// The file.
+pub struct FileLog {
     file: Mutex<Target>,
     /// What the file holds, as far as this host knows.
     size: AtomicU64,
@@ -56,23 +95,14 @@ pub struct Log {
     full: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Log {
-    /// `full` is called when the file has reached `max` bytes, and again whenever a quarter of that has come and it is full still.
-    pub fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+impl FileLog {
+    fn new(file: File, max: u64, full: impl Fn() + Send + Sync + 'static) -> Self {
         let size = AtomicU64::new(file.metadata().map(|meta| meta.len()).unwrap_or(0));
         let max = if max == 0 { u64::MAX / SLACK } else { max };
-        Arc::new(Self {
-            file: Mutex::new(Target { file, torn: false }),
-            size,
-            max,
-            dropped: AtomicU64::new(0),
-            since: AtomicU64::new(0),
-            full: Box::new(full),
-        })
+        Self { file: Mutex::new(Target { file, torn: false }), size, max, dropped: AtomicU64::new(0), since: AtomicU64::new(0), full: Box::new(full) }
     }
 
-    /// Writes go to this file from now on.
-    pub fn replace(&self, file: File) {
+    fn replace(&self, file: File) {
         self.size.store(file.metadata().map(|meta| meta.len()).unwrap_or(0), Relaxed);
         *self.file.lock() = Target { file, torn: false };
         self.confess("the log was full and no agent there to rotate it");
@@ -236,6 +266,24 @@ mod tests {
     }
 
     #[test]
+    fn streams_get_what_the_guest_wrote_line_by_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, err) = (dir.path().join("out"), dir.path().join("err"));
+        let log = Log::standard(open(&out), open(&err));
+        let (one, two, errors) =
+            (Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Err));
+        one.push(b"from on");
+        two.push(b"from two\n");
+        one.push(b"e\n");
+        errors.push(b"oops");
+        drop(errors);
+        one.push(&[b'x'; LINE + 1]);
+        one.push(b"\n");
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("from two\nfrom one\n{}\n", "x".repeat(LINE + 1)));
+        assert_eq!(std::fs::read_to_string(&err).unwrap(), "oops\n");
+    }
+
+    #[test]
     fn what_a_full_disk_took_is_counted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
@@ -244,7 +292,8 @@ mod tests {
         out.push(b"one\ntwo\nthree\n");
         // Room again, after the half of a line.
         std::fs::write(&path, "2026-01-02T03:04:05Z stdout F hal").unwrap();
-        *log.file.lock() = Target { file: open(&path), torn: true };
+        let Log::File(file) = &*log else { unreachable!() };
+        *file.file.lock() = Target { file: open(&path), torn: true };
         out.push(b"four\n");
         assert_eq!(lines(&path), ["stdout F hal", "stderr F coracle: 3 lines were dropped: the disk was full", "stdout F four"]);
     }

@@ -36,9 +36,9 @@ pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 }
 
 /// Starts the process; how it ends is said later.
-pub fn start(engine: &Engine, shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: CancellationToken) -> Result<(), Refusal> {
+pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: CancellationToken) -> Result<(), Refusal> {
     let Ordered { start, pod, artifact, .. } = ordered;
-    let id = start.spec.id();
+    let (id, engine) = (start.spec.id(), shelf.engine());
     let code = shelf.load(&start.artifact, &artifact, true)?;
     let Code::Module(module) = &*code else { return Err(trouble("RunContainerError", format!("artifact of {id} is not a core module"))) };
     let failed = |error: wasmtime::Error| trouble("RunContainerError", format!("{id} cannot run: {error:#}"));

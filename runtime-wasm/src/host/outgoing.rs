@@ -70,11 +70,14 @@ impl WasiHttpHooks for Outgoing {
 /// A connection to `address`, bound to the pod's IP first.
 async fn connect(net: PodNet, address: SocketAddr) -> io::Result<TcpStream> {
     let address = net.reach(address);
-    if address.is_ipv4() != net.ip().is_ipv4() {
+    let source = net.source();
+    if source.is_some_and(|source| address.is_ipv4() != source.is_ipv4()) {
         return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, "the pod has no address of that family"));
     }
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(SocketAddr::new(net.ip(), 0))?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -32,7 +32,7 @@ pub fn listen(fd: OwnedFd, net: PodNet, port: u16, stop: CancellationToken) -> i
             };
             tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
                 let _permit = permit;
-                if let Ok(mut server) = TcpStream::connect(SocketAddr::new(net.ip(), port)).await {
+                if let Ok(mut server) = TcpStream::connect(SocketAddr::new(net.localhost(), port)).await {
                     _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 }
             }));

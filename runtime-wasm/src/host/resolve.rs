@@ -3,14 +3,14 @@
 //! wasmtime-wasi resolves with the node's resolver, which knows nothing of the cluster. So the interface is ours: it asks the pod's DNS servers
 //! with the pod's search list.
 
-use super::guest::Guest;
+use super::{guest::Guest, sockets::PodNet};
 use coracle_runtime::Dns;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE, rdata::RData};
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -43,13 +43,13 @@ const ATTEMPTS: usize = 2;
 /// How one pod resolves names.
 pub struct Resolver {
     dns: Dns,
-    from: IpAddr,
+    net: PodNet,
 }
 
 impl Resolver {
-    /// `from` is the pod's address, which queries leave from.
-    pub fn new(dns: Dns, from: IpAddr) -> Arc<Self> {
-        Arc::new(Self { dns, from })
+    /// Queries leave from the pod's address.
+    pub fn new(dns: Dns, net: PodNet) -> Arc<Self> {
+        Arc::new(Self { dns, net })
     }
 
     /// Addresses of `name`, which may be an address itself. Those of version 4 first, since pods have such.
@@ -62,7 +62,7 @@ impl Resolver {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a host name"));
         }
         if name.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
-            return Ok(vec![self.from]);
+            return Ok(vec![self.net.localhost()]);
         }
         if self.dns.servers.is_empty() {
             return Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip().to_canonical()).collect());
@@ -114,7 +114,7 @@ impl Resolver {
             false,
         ));
         let bytes = query.build_bytes_vec().map_err(invalid)?;
-        let socket = UdpSocket::bind(SocketAddr::new(self.from, 0)).await?;
+        let socket = UdpSocket::bind(SocketAddr::new(self.net.source().unwrap_or_else(|| unspecified(server)), 0)).await?;
         socket.connect(server).await?;
         socket.send(&bytes).await?;
         let mut buffer = [0; 1500];
@@ -133,7 +133,9 @@ impl Resolver {
     /// Over TCP, when the answer does not fit a datagram.
     async fn ask_in_full(&self, server: SocketAddr, query: &[u8]) -> io::Result<Vec<IpAddr>> {
         let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.bind(SocketAddr::new(self.from, 0))?;
+        if let Some(source) = self.net.source() {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
         let mut stream = socket.connect(server).await?;
         let length = u16::try_from(query.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
@@ -141,6 +143,10 @@ impl Resolver {
         stream.read_exact(&mut reply).await?;
         answers(&reply)
     }
+}
+
+fn unspecified(server: SocketAddr) -> IpAddr {
+    if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// The addresses in a name server's answer; none for a name that is not there.

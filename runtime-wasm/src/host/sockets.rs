@@ -1,6 +1,6 @@
 //! `wasi:sockets` in a pod: what an address means there.
 //!
-//! Wasm pods have an address but no network namespace, so the pod's view is made here. Binding the unspecified address binds the pod's IP; every
+//! Wasm pods have an address but no network namespace, so the pod's view is made here. (A container in a pod of processes is in that pod's namespace, where addresses mean what they say.) Binding the unspecified address binds the pod's IP; every
 //! outgoing socket is bound to the pod's IP before it connects (network policy and the other end see the pod, not the node); binding
 //! loopback is refused, since it would be the node's, and connecting to loopback reaches the pod itself.
 //!
@@ -35,17 +35,29 @@ const UDP: &str = "wasi:sockets/udp@0.2.12";
 #[derive(Clone, Copy, Debug)]
 pub struct PodNet {
     ip: IpAddr,
+    /// The process is in the pod's own network.
+    namespace: bool,
 }
 
 impl PodNet {
-    /// For a pod with this address.
+    /// For a pod with this address on the machine's network.
     pub fn new(ip: IpAddr) -> Self {
-        Self { ip }
+        Self { ip, namespace: false }
     }
 
-    /// The pod's address.
-    pub fn ip(self) -> IpAddr {
-        self.ip
+    /// For a pod with a network of its own, in which this process is.
+    pub fn of_namespace(ip: IpAddr) -> Self {
+        Self { ip, namespace: true }
+    }
+
+    /// What an outgoing socket is bound to before it connects; none: the kernel's choice.
+    pub fn source(self) -> Option<IpAddr> {
+        (!self.namespace).then_some(self.ip)
+    }
+
+    /// What `localhost` is.
+    pub fn localhost(self) -> IpAddr {
+        if self.namespace { Ipv4Addr::LOCALHOST.into() } else { self.ip }
     }
 
     /// Whether `ip` means "myself". Without root pods live on 127/8 themselves, where only 127.0.0.1 does.
@@ -58,6 +70,9 @@ impl PodNet {
 
     /// What a bind to `wanted` binds; none: refused.
     pub fn bind(self, wanted: SocketAddr) -> Option<SocketAddr> {
+        if self.namespace {
+            return Some(wanted);
+        }
         let ip = wanted.ip();
         if ip == self.ip || (ip.is_unspecified() && ip.is_ipv4() == self.ip.is_ipv4()) {
             return Some(SocketAddr::new(self.ip, wanted.port()));
@@ -67,11 +82,14 @@ impl PodNet {
 
     /// Where a connection or datagram to `wanted` goes.
     pub fn reach(self, wanted: SocketAddr) -> SocketAddr {
-        if self.is_self(wanted.ip()) { SocketAddr::new(self.ip, wanted.port()) } else { wanted }
+        if !self.namespace && self.is_self(wanted.ip()) { SocketAddr::new(self.ip, wanted.port()) } else { wanted }
     }
 
     /// The second gate.
     fn allows(self, address: SocketAddr, what: SocketAddrUse) -> bool {
+        if self.namespace {
+            return true;
+        }
         match what {
             SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::UdpBind => address.ip() == self.ip,
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => !self.is_self(address.ip()),
@@ -125,8 +143,10 @@ pub fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                 let borrowed = |resource: u32| Resource::<TcpSocket>::new_borrow(resource);
                 let mut sockets = guest.sockets();
                 // Only an unbound socket has no local address. Families differ only if the connect is doomed anyway.
-                if address.is_ipv4() == net.ip.is_ipv4() && HostTcpSocket::local_address(&mut sockets, borrowed(this.rep())).is_err() {
-                    let own = SocketAddr::new(net.ip, 0).into();
+                if let Some(source) = net.source().filter(|source| address.is_ipv4() == source.is_ipv4())
+                    && HostTcpSocket::local_address(&mut sockets, borrowed(this.rep())).is_err()
+                {
+                    let own = SocketAddr::new(source, 0).into();
                     let bound = HostTcpSocket::start_bind(&mut sockets, borrowed(this.rep()), Resource::new_borrow(network.rep()), own).await;
                     let bound = bound.and_then(|()| HostTcpSocket::finish_bind(&mut sockets, borrowed(this.rep())));
                     if bound.is_err() {
@@ -197,6 +217,16 @@ mod tests {
         assert_eq!(pod.reach(at("[::1]:80")), at("10.1.2.3:80"));
         assert_eq!(pod.reach(at("1.1.1.1:53")), at("1.1.1.1:53"));
         assert!(!pod.allows(at("0.0.0.0:0"), SocketAddrUse::TcpBind), "no connection leaves from another address");
+    }
+
+    #[test]
+    fn in_a_network_of_its_own_addresses_mean_what_they_say() {
+        let pod = PodNet::of_namespace([10, 1, 2, 3].into());
+        for address in ["0.0.0.0:80", "127.0.0.1:80", "[::1]:80", "10.1.2.3:80", "10.1.2.4:80"].map(at) {
+            assert_eq!((pod.bind(address), pod.reach(address)), (Some(address), address));
+            assert!(pod.allows(address, SocketAddrUse::TcpConnect) && pod.allows(address, SocketAddrUse::TcpBind));
+        }
+        assert_eq!((pod.source(), pod.localhost()), (None, at("127.0.0.1:1").ip()));
     }
 
     #[test]

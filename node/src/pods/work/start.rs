@@ -1,20 +1,16 @@
 //! A container is made and started.
 
-use super::{Failure, Work, linux};
+use super::{Failure, Work, last_words, linux};
 use crate::{
     pods::{
-        env, hostname,
+        admit, env, hostname,
         machine::Event,
         spec::{Container, ContainerPort, Pod},
     },
     volumes,
 };
-use coracle_runtime::{ContainerSpec, LocalImage, Mount, Port, Runtime, Termination};
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use coracle_runtime::{ContainerSpec, ImageContent, LocalImage, Mount, Port, Runtime};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 /// Reasons of a runtime that has not made the container.
 const NEVER_MADE: [&str; 3] = ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
@@ -39,6 +35,9 @@ impl Work {
             Ok(_) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
             Err(why) => return again("CreateContainerError", why.message),
         };
+        if let (ImageContent::Wasm { .. }, Err(message)) = (&image.content, admit::component(container)) {
+            return refused(Failure { reason: "CreateContainerConfigError".into(), message, fatal: true });
+        }
         let facts = self.facts(ip);
         let services = env::services(pod, &*self.objects, self.options.api_server);
         let variables = self
@@ -123,7 +122,12 @@ impl Work {
             let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
             mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
         }
-        let termination = self.termination(pod, container, attempt, &mut mounts)?;
+        let component = matches!(image.content, ImageContent::Wasm { .. });
+        let termination = match self.runtime(pod)?.name() {
+            // Thousands of them are held open by a few processes: no directory for each.
+            "wasm" => last_words::nowhere(container),
+            _ => last_words::place(container, &dir, attempt, component, &mut mounts)?,
+        };
         let resources = linux::resources(pod, container, self.machine.memory)?;
         let port = |p: &ContainerPort| Port {
             name: p.name.clone(),
@@ -152,26 +156,5 @@ impl Work {
             tty: container.tty,
             termination,
         })
-    }
-
-    /// The file for a container's last words, where it is asked for; processes have it mounted.
-    fn termination(&self, pod: &Pod, container: &Container, attempt: u32, mounts: &mut Vec<Mount>) -> Result<Termination, String> {
-        let fallback_to_logs = container.termination_message_policy == "FallbackToLogsOnError";
-        let path = &container.termination_message_path;
-        if path.is_empty() || self.runtime(pod)?.name() == "wasm" {
-            return Ok(Termination { message: None, fallback_to_logs });
-        }
-        let dir = self.directory(&pod.metadata.uid).join("containers").join(volumes::paths::name(&container.name)?);
-        let file = dir.join(attempt.to_string());
-        let made = volumes::paths::make(&dir, 0o755).and_then(|()| std::fs::write(&file, ""));
-        // Whoever the container's user is.
-        let made = made.and_then(|()| std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)));
-        made.map_err(|why| format!("make {}: {why}", file.display()))?;
-        if let Some(before) = attempt.checked_sub(2) {
-            _ = std::fs::remove_file(dir.join(before.to_string()));
-        }
-        let host_path = std::fs::canonicalize(&file).map_err(|why| format!("{}: {why}", file.display()))?;
-        mounts.push(Mount { host_path: host_path.clone(), container_path: Path::new("/").join(path).display().to_string(), read_only: false });
-        Ok(Termination { message: Some(host_path), fallback_to_logs })
     }
 }

@@ -1,0 +1,161 @@
+//! A host for one container, in a pod of processes: the [`Program`] that the pod's shim runs for a component.
+//!
+//! It is in the pod's network, IPC and host-name namespaces and in the container's control group when it starts, and does the rest itself: it listens where the container has
+//! ports, gives up root, and confines itself as every host does. What the shim is to a process it is to this one: standard output and error are the log, SIGTERM stops it, the exit code
+//! is the container's.
+//!
+//! A start of the binary rather than a fork of the shim: a shim has the environments of all containers of its pod in its memory, and a guest's host should not.
+#![allow(unsafe_code, reason = "descriptors by number")]
+
+use crate::{
+    agent::listen,
+    confine, engine,
+    host::{self, Mouth, Ordered, epoch, guest::Preopen, log::Log, shelf::Shelf, sockets::PodNet, trouble},
+    ledger::{Account, Ledger},
+    wire::{Refusal, Said, Start},
+};
+use coracle_runtime::{
+    ContainerSpec, SandboxSpec, Security,
+    program::{GIVEN, ORDER, WORDS, Word},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::{FromRawFd, OwnedFd},
+    sync::Arc,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Who a host is when the pod does not say, or says root: nobody's user and group.
+const NOBODY: u32 = 65_533;
+
+/// What is run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// The container.
+    pub start: Start,
+    /// Its pod.
+    pub sandbox: SandboxSpec,
+}
+
+/// The descriptors that came: the order, the artifact, a directory for each mount.
+struct Given {
+    order: Order,
+    artifact: OwnedFd,
+    volumes: Vec<OwnedFd>,
+}
+
+fn take(number: i32) -> OwnedFd {
+    // SAFETY: the first lines of `main` are the only ones to call this, once for each number, before anything else in this process opens or holds a descriptor.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// The process. Returns its exit code.
+pub fn main() -> i32 {
+    let mut words = File::from(take(WORDS));
+    let mut say = |word: Word| _ = words.write_all(&word.line());
+    match given().and_then(|given| run(given, &mut say)) {
+        Ok(code) => code,
+        Err(refusal) => {
+            say(Word::Failed(refusal));
+            1
+        }
+    }
+}
+
+fn failed(what: &str) -> impl Fn(&dyn std::fmt::Display) -> Refusal + '_ {
+    move |error| trouble("RunContainerError", format!("the container's host process: {what}: {error}"))
+}
+
+fn given() -> Result<Given, Refusal> {
+    let mut text = String::new();
+    File::from(take(ORDER)).read_to_string(&mut text).map_err(|error| failed("read its order")(&error))?;
+    let order: Order = serde_json::from_str(&text).map_err(|error| failed("read its order")(&error))?;
+    let volumes = (GIVEN + 1..).take(order.start.spec.mounts.len()).map(take).collect();
+    // The first three stay what they are in any program.
+    let null = File::options().read(true).open("/dev/null").map_err(|error| failed("open /dev/null")(&error))?;
+    debug_assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&null), ORDER, "the lowest number that is free");
+    std::mem::forget(null);
+    Ok(Given { order, artifact: take(GIVEN), volumes })
+}
+
+/// Who the host becomes: the container's user and groups, who share its volumes, but never root.
+pub fn identity(security: &Security) -> (u32, u32, &[u32]) {
+    let uid = security.run_as_user.filter(|uid| *uid != 0);
+    let gid = security.run_as_group.filter(|gid| *gid != 0);
+    (uid.unwrap_or(NOBODY), gid.unwrap_or(NOBODY), &security.supplemental_groups)
+}
+
+/// Where a component listens: everywhere in the pod's own network (containers beside it know it as localhost), and at the pod's address on the machine's.
+fn listening_ip(sandbox: &SandboxSpec) -> IpAddr {
+    if sandbox.linux.host_network { sandbox.ip } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
+    let Given { order: Order { start, sandbox }, artifact, volumes } = given;
+    let spec: &ContainerSpec = &start.spec;
+    let mut listeners = Vec::new();
+    for port in &start.ports {
+        let socket = listen::alone(SocketAddr::new(listening_ip(&sandbox), *port));
+        listeners.push(socket.map_err(|why| trouble("RunContainerError", why))?);
+    }
+    let (uid, gid, groups) = identity(&spec.security);
+    let engine =
+        confine::container(uid, gid, groups, engine::host).map_err(|error: wasmtime::Error| failed("give up its power")(&format!("{error:#}")))?;
+    epoch::start(&engine).map_err(|error| failed("start its timer")(&error))?;
+    let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(1).map_err(|error| failed("make its ledger")(&error))?));
+    let preopens = spec.mounts.iter().zip(volumes).map(|(mount, dir)| Preopen {
+        dir: Arc::new(File::from(dir)),
+        path: mount.container_path.clone(),
+        read_only: mount.read_only,
+    });
+    let log = Log::standard(File::from(take(1)), File::from(take(2)));
+    let pod = host::pod(&start, &sandbox, PodNet::of_namespace(sandbox.ip), preopens.collect(), log, Account::new(ledger, 0, 0));
+    let ordered = Ordered { start: Box::new(start), pod, artifact, listeners };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
+    runtime.map_err(|error| failed("begin")(&error))?.block_on(serve(&engine, ordered, say))
+}
+
+/// Runs the container to its end.
+async fn serve(engine: &wasmtime::Engine, ordered: Ordered, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
+    let shelf = Shelf::new(engine).map_err(|error| failed("begin")(&format!("{error:#}")))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("listen for signals")(&error))?;
+    let (stop, mouth) = (CancellationToken::new(), Mouth::default());
+    // Whoever stops it kills it when its grace is over.
+    host::run(&shelf, mouth.clone(), ordered, stop.clone(), CancellationToken::new())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => stop.cancel(),
+            said = mouth.heard() => {
+                for said in said {
+                    match said {
+                        Said::Started(_) => say(Word::Started),
+                        Said::Failed(_, refusal) => return Err(refusal),
+                        Said::Notice { warning, reason, message, .. } => say(Word::Notice { warning, reason, message }),
+                        Said::Exited { code, reason, message, .. } => {
+                            say(Word::Ended { reason, message });
+                            return Ok(code);
+                        }
+                        Said::Up | Said::LogFull(_) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_the_pods_user_and_never_root() {
+        let security = |user, group| Security { run_as_user: user, run_as_group: group, supplemental_groups: vec![7], ..Security::default() };
+        assert_eq!(identity(&security(None, None)), (NOBODY, NOBODY, &[7][..]));
+        assert_eq!(identity(&security(Some(1000), Some(0))), (1000, NOBODY, &[7][..]));
+        assert_eq!(identity(&security(Some(0), Some(100))).0, NOBODY);
+    }
+}
