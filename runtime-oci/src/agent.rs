@@ -22,7 +22,7 @@ use crate::{
 use async_trait::async_trait;
 use coracle_runtime::{
     ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Runtime, SandboxId, SandboxSpec,
-    SandboxStatus, Session, Standard, State, Stats, exec, stats,
+    SandboxStatus, Session, Standard, State, Stats, stats,
     wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;
@@ -31,6 +31,7 @@ use std::{
     collections::HashMap,
     fs, io,
     net::SocketAddr,
+    os::fd::OwnedFd,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -332,8 +333,9 @@ impl Runtime for OciRuntime {
 
     async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
         let shim = self.shared.shim_of(&spec.container)?;
-        if shim.known.lock().get(&spec.container).is_some_and(programs::hosted) {
-            return Err(exec::no_programs(&spec.container));
+        let component = shim.known.lock().get(&spec.container).filter(|known| programs::hosted(known)).cloned();
+        if let Some(component) = component {
+            return coracle_runtime::files::run(spec, component.mounts);
         }
         sessions::exec(&shim, spec).await
     }

@@ -19,8 +19,8 @@ use crate::{
 use async_trait::async_trait;
 use contact::Contact;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus, State,
-    Stats, log,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
+    Session, State, Stats, files, log, program::NOBODY,
 };
 use group::Group;
 use parking_lot::Mutex;
@@ -71,7 +71,7 @@ impl Options {
             data_dir,
             exe: OURSELVES.into(),
             hosts,
-            drop_to: root.then_some((65533, 65533)),
+            drop_to: root.then_some((NOBODY, NOBODY)),
             patience: Duration::from_secs(15),
             compile: compile::Limits::default(),
         }
@@ -411,6 +411,12 @@ impl Runtime for WasmRuntime {
         self.shared.ask_at_once(Ask::Listeners(id.clone(), had), fds).await?;
         // One address that cannot be had is no reason to leave the others unheard.
         if refused.is_empty() { Ok(()) } else { Err(Error::again("ServiceListenError", refused.join("; "))) }
+    }
+
+    async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
+        let mounts = self.shared.known.lock().get(&spec.container).map(|known| known.mounts.clone());
+        let mounts = mounts.ok_or_else(|| Error::again("ExecError", format!("container {} does not run", spec.container)))?;
+        files::run(spec, mounts)
     }
 
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {

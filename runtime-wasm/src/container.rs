@@ -16,7 +16,7 @@ use crate::{
 };
 use coracle_runtime::{
     ContainerSpec, SandboxSpec, Security,
-    program::{GIVEN, ORDER, WORDS, Word},
+    program::{GIVEN, NOBODY, ORDER, WORDS, Word},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -28,9 +28,6 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-
-/// Who a host is when the pod does not say, or says root: nobody's user and group.
-const NOBODY: u32 = 65_533;
 
 /// What is run.
 #[derive(Debug, Serialize, Deserialize)]

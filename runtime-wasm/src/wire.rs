@@ -8,7 +8,7 @@
 
 pub mod bounds;
 
-use coracle_runtime::{ContainerSpec, ContainerStatus, SandboxSpec, State, wire};
+use coracle_runtime::{ContainerSpec, ContainerStatus, Mount, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -147,13 +147,17 @@ pub struct ListedContainer {
     /// Its part of the hosts' share of the CPU.
     #[serde(default)]
     pub cpu_request_millis: Option<u64>,
+    /// What programs about files work on.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
 }
 
 impl ListedContainer {
     /// Of a container in that state.
     pub fn new(spec: &ContainerSpec, state: State) -> Self {
         let log = LogFile { path: spec.log_path.clone(), max_bytes: spec.log_max_bytes, max_files: spec.log_max_files };
-        Self { sandbox: spec.sandbox.clone(), status: spec.status(state), log, cpu_request_millis: spec.resources.cpu_request_millis }
+        let (sandbox, mounts) = (spec.sandbox.clone(), spec.mounts.clone());
+        Self { sandbox, status: spec.status(state), log, cpu_request_millis: spec.resources.cpu_request_millis, mounts }
     }
 }
 

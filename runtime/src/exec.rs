@@ -63,7 +63,7 @@ pub struct Session {
 
 /// What is said of a container that is a component, in which nothing can be run.
 pub fn no_programs(container: &str) -> Error {
-    let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs";
+    let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs, and files of its volumes are reached with kubectl cp, and with tar, ls, cat and test";
     Error::fatal("ExecError", format!("container {container}: {why}"))
 }
 

@@ -17,6 +17,7 @@ use std::{
 
 pub mod cgroup;
 pub mod exec;
+pub mod files;
 pub mod linux;
 pub mod log;
 pub mod mock;

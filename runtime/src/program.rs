@@ -15,6 +15,9 @@ pub const WORDS: i32 = 3;
 /// Descriptors from here on: what else it was given.
 pub const GIVEN: i32 = 4;
 
+/// The user and group that hosts of components are, unless a pod says otherwise: nobody's.
+pub const NOBODY: u32 = 65_533;
+
 /// Memory that the program itself may take, beside what the container may.
 pub const OWN_MEMORY: u64 = 32 << 20;
 

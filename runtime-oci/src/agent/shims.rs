@@ -122,6 +122,11 @@ impl Shared {
         while let Some(happened) = happened.recv().await {
             match happened {
                 Happened::Superseded => return shim.sessions.lost(),
+                Happened::Notice { container, warning, reason, message } => {
+                    let Some(container) = shim.known.lock().get(&container).map(|spec| spec.name.clone()) else { continue };
+                    let kind = if warning { "Warning" } else { "Normal" };
+                    _ = self.events.send(Event::Notice { sandbox: sandbox.clone(), container, kind, reason, message });
+                }
                 Happened::Ended { session, code } => shim.sessions.ended(session, code),
                 Happened::State { container, state } => {
                     let Some(spec) = shim.known.lock().get(&container).cloned() else { continue };

@@ -93,21 +93,15 @@ impl Shim {
         }
     }
 
-<<<<<<< HEAD
-    fn work(&mut self, id: u64, spec: ContainerSpec) -> io::Result<()> {
-        self.share_processes()?;
-=======
     fn work(&mut self, id: u64, spec: ContainerSpec, program: Option<(String, Vec<OwnedFd>)>) -> io::Result<()> {
->>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
+        self.share_processes()?;
         let Some(sandbox) = self.sandbox.as_ref().filter(|_| self.removing.is_none()) else {
             return Err(io::Error::other(format!("container {} has no sandbox; run it first", spec.id())));
         };
         let (result, said) = pipe()?;
         rustix::fs::fcntl_setfl(&result, OFlags::NONBLOCK)?;
         let (container, listener, streams) = streams(&self.dir, spec)?;
-<<<<<<< HEAD
         let processes = sandbox.processes.as_ref().map(Pause::namespace);
-=======
         let hosted = match program {
             Some((subcommand, descriptors)) => {
                 self.containers.make_room(&self.trees, &sandbox.spec, &container.spec)?;
@@ -115,7 +109,6 @@ impl Shim {
             }
             None => None,
         };
->>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
         let mut keep = vec![said.as_fd(), sandbox.mounts.as_fd()];
         keep.extend(processes.map(AsFd::as_fd));
         if let worker::Streams::Pipes(stdin, outputs) = &streams {
@@ -138,17 +131,13 @@ impl Shim {
                     unified: matches!(self.trees, Trees::V2(_)),
                     streams,
                 };
-<<<<<<< HEAD
-                over(said, detached, |_| worker::run(order))
-=======
-                over(said, detached, || match hosted {
+                over(said, detached, |_| match hosted {
                     Some((subcommand, descriptors, (hear, say))) => {
                         let hosted = program::Hosted { subcommand: &subcommand, descriptors, words: (&hear, say), trees: &self.trees };
                         program::run(order, hosted)
                     }
                     None => worker::run(order),
                 })
->>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
             }
             ForkResult::Parent { child } => {
                 let words = hosted.map(|(_, _, (hear, _))| hear);
@@ -243,14 +232,10 @@ impl Shim {
         match job {
             Job::Container(mut container, listener, words) => {
                 let hung = "the process that makes the container ended or hung; see shim.log of the pod";
-<<<<<<< HEAD
                 let outcome = outcome.unwrap_or_else(|| Outcome::Failed("RunContainerError".into(), hung.into()));
-=======
-                let outcome = outcome.unwrap_or_else(|_| Outcome::Failed("RunContainerError".into(), hung.into()));
                 if let Some(Err(error)) = words.map(|words| container.told.listen(words)) {
                     eprintln!("coracle shim: hear what {} says: {error}", container.spec.id());
                 }
->>>>>>> 59854f6 (Pods of both kinds: a component is a process of its pod, in the pod's namespaces and with its volumes)
                 self.made_container(id, *container, listener.as_ref(), outcome);
             }
             Job::Exec { session, container, timeout } => {

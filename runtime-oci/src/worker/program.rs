@@ -53,8 +53,8 @@ fn start(order: Order<'_>, hosted: Hosted<'_>) -> io::Result<Outcome> {
     trees.enter(&group)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
-    if let Some(path) = processes {
-        move_into_link_name_space(File::open(path)?.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+    if let Some(held) = processes {
+        move_into_link_name_space(held.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
     }
     let Streams::Pipes(_, [stdout, stderr]) = streams else { return Err(io::Error::other("a component has no terminal")) };
     let mut descriptors = descriptors.into_iter();

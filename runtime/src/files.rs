@@ -1,0 +1,212 @@
+//! Programs about files, for containers that are components: `tar`, `cat`, `ls` and `test`, over what is mounted in them.
+//!
+//! A component has no shell, and `kubectl cp` is `tar` run in the container. So these few are answered by the agent itself, with the forms that kubectl uses and what one looks around with;
+//! there is nothing else of a component's that a program could work on. They see the mounts at their paths and nothing besides. Every name is opened beneath its mount (openat2),
+//! so no link, the guest's own included, leads out; what is mounted read-only is not written.
+
+mod archive;
+mod tree;
+
+use crate::{Error, ExecSpec, Mount, Session, exec};
+use std::{
+    io::{self, PipeReader, PipeWriter, Read, Write, pipe},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::unix::pipe::{Receiver, Sender},
+    sync::oneshot,
+};
+use tree::Tree;
+
+/// At once on this node; more are refused.
+const MOST: usize = 8;
+/// Whatever it does, it is over by then.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Bytes in, and bytes out.
+const BYTES: u64 = 4 << 30;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// One that runs.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        RUNNING.fetch_update(Relaxed, Relaxed, |count| (count < MOST).then_some(count + 1)).ok().map(|_| Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Program {
+    /// An archive of these on standard output.
+    Pack(Vec<String>),
+    /// The archive on standard input, below that directory.
+    Unpack(String),
+    Cat(Vec<String>),
+    /// Names, one a line; with mode, size and kind.
+    List {
+        path: String,
+        long: bool,
+    },
+    /// `-e`, `-f` or `-d`.
+    Test(char, String),
+}
+
+/// The command, if it is one of these.
+fn parse(command: &[String]) -> Option<Program> {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let own = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let plain = |words: &[&str]| !words.is_empty() && words.iter().all(|word| !word.starts_with('-'));
+    match words.as_slice() {
+        ["cat", paths @ ..] if plain(paths) => Some(Program::Cat(own(paths))),
+        ["ls"] => Some(Program::List { path: "/".into(), long: false }),
+        ["ls", path] if plain(&[path]) => Some(Program::List { path: (*path).into(), long: false }),
+        ["ls", "-l" | "-la" | "-al", path] if plain(&[path]) => Some(Program::List { path: (*path).into(), long: true }),
+        ["ls", "-l" | "-la" | "-al"] => Some(Program::List { path: "/".into(), long: true }),
+        ["test", which @ ("-d" | "-e" | "-f"), path] => Some(Program::Test(which.chars().nth(1)?, (*path).into())),
+        ["tar", rest @ ..] => {
+            let mut rest: Vec<&str> = rest.iter().copied().filter(|word| !matches!(*word, "--no-same-permissions" | "--no-same-owner")).collect();
+            if rest.len() < 2 || rest.remove(1) != "-" {
+                return None;
+            }
+            let flags = rest.remove(0).trim_start_matches('-').to_owned();
+            match (flags.as_str(), rest.as_slice()) {
+                ("cf", paths) if plain(paths) => Some(Program::Pack(own(paths))),
+                ("xf" | "xmf", []) => Some(Program::Unpack("/".into())),
+                ("xf" | "xmf", ["-C", dir]) => Some(Program::Unpack((*dir).into())),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Runs it over a container's mounts.
+///
+/// # Errors
+/// It is none of these programs, or too many run.
+pub fn run(spec: ExecSpec, mounts: Vec<Mount>) -> Result<Session, Error> {
+    let Some(program) = parse(&spec.command) else { return Err(exec::no_programs(&spec.container)) };
+    let busy = || Error::again("ExecError", format!("{MOST} programs are at work on files of components already; try again"));
+    let place = Place::take().ok_or_else(busy)?;
+    let wrong = |error: io::Error| Error::again("ExecError", format!("container {}: {error}", spec.container));
+    let ((input, stdin), (stdout, output), (stderr, errors)) = (pipe().map_err(wrong)?, pipe().map_err(wrong)?, pipe().map_err(wrong)?);
+    let (ended, exit) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let code = perform(&program, &mounts, input, output, errors);
+        _ = ended.send(code);
+    });
+    let reader = |held: bool, pipe: PipeReader| held.then(|| Receiver::from_owned_fd(OwnedFd::from(pipe))).transpose();
+    let (stdout, stderr) = (reader(spec.streams.stdout, stdout).map_err(wrong)?, reader(spec.streams.stderr, stderr).map_err(wrong)?);
+    let stdin = spec.streams.stdin.then(|| Sender::from_owned_fd(OwnedFd::from(stdin))).transpose().map_err(wrong)?;
+    let name = spec.container;
+    Ok(Session {
+        stdin: stdin.map(|stdin| Box::new(stdin) as _),
+        stdout: stdout.map(|stdout| Box::new(stdout) as _),
+        stderr: stderr.map(|stderr| Box::new(stderr) as _),
+        resize: None,
+        exit: Box::pin(async move { exit.await.map_err(|_| Error::again("ExecError", format!("container {name}: the program was lost"))) }),
+    })
+}
+
+fn perform(program: &Program, mounts: &[Mount], input: PipeReader, output: PipeWriter, mut errors: PipeWriter) -> i32 {
+    let until = Instant::now() + PATIENCE;
+    let (mut input, mut output) = (Bounded { inner: input, left: BYTES, until }, Bounded { inner: output, left: BYTES, until });
+    let done = Tree::new(mounts).and_then(|tree| match program {
+        Program::Pack(paths) => archive::pack(&tree, paths, &mut output),
+        Program::Unpack(dir) => archive::unpack(&tree, dir, &mut input),
+        Program::Cat(paths) => paths.iter().try_for_each(|path| io::copy(&mut tree.read(path)?, &mut output).map(drop)),
+        Program::List { path, long } => list(&tree, path, *long, &mut output),
+        Program::Test(which, path) => test(&tree, *which, path),
+    });
+    match (program, done) {
+        (_, Ok(())) => 0,
+        (Program::Test(..), Err(_)) => 1,
+        (program, Err(error)) => {
+            let name = match program {
+                Program::Pack(_) | Program::Unpack(_) => "tar",
+                Program::Cat(_) => "cat",
+                _ => "ls",
+            };
+            // Nobody listens: then nobody needs to know.
+            _ = writeln!(errors, "{name}: {error}");
+            if name == "tar" { 2 } else { 1 }
+        }
+    }
+}
+
+fn list(tree: &Tree, path: &str, long: bool, output: &mut impl Write) -> io::Result<()> {
+    let mut text = String::new();
+    for (name, meta) in tree.list(path)? {
+        if long {
+            let kind = match meta.kind {
+                tree::Kind::Directory => 'd',
+                tree::Kind::File => '-',
+                tree::Kind::Link => 'l',
+                tree::Kind::Other => '?',
+            };
+            text.push_str(&format!("{kind} {:04o} {:>12} ", meta.mode, meta.size));
+        }
+        text.push_str(&name);
+        text.push('\n');
+    }
+    output.write_all(text.as_bytes())
+}
+
+fn test(tree: &Tree, which: char, path: &str) -> io::Result<()> {
+    let kind = tree.look(path)?.kind;
+    let holds = match which {
+        'd' => kind == tree::Kind::Directory,
+        'f' => kind == tree::Kind::File,
+        _ => true,
+    };
+    if holds { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// A stream with an end in bytes and time.
+struct Bounded<T> {
+    inner: T,
+    left: u64,
+    until: Instant,
+}
+
+impl<T> Bounded<T> {
+    fn spend(&mut self, bytes: usize) -> io::Result<()> {
+        let left = self.left.checked_sub(bytes as u64);
+        self.left = left.ok_or_else(|| io::Error::other(format!("more than {} GiB", BYTES >> 30)))?;
+        if Instant::now() > self.until { Err(io::Error::other(format!("not done after {} s", PATIENCE.as_secs()))) } else { Ok(()) }
+    }
+}
+
+impl<T: Read> Read for Bounded<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.spend(count)?;
+        Ok(count)
+    }
+}
+
+impl<T: Write> Write for Bounded<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.spend(count)?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;
