@@ -6,7 +6,7 @@ use crate::{
     images::{self, Images},
     kubelet::Kubelet,
     machine::{Machine, Reserve},
-    mirror::{self, Mirror, Objects, Position},
+    mirror::{self, Change, Key, Mirror, Objects, Position},
     network::{self, Network, loopback::Loopback, sync::Sync},
     pods::{
         set::{Input, Set},
@@ -23,7 +23,7 @@ use coracle_api::amounts::Amounts;
 use coracle_link::{Connection, Connector};
 use coracle_runtime::Runtime;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -67,6 +67,8 @@ pub struct Options {
     pub registry_cas: Vec<PathBuf>,
     /// Time-out of one request to a component that serves HTTP.
     pub request_timeout: Duration,
+    /// How long nothing may be said in a session with a program or a forwarded connection.
+    pub streaming_idle: Duration,
     /// How little of the machine may be left before it is under pressure.
     pub eviction: eviction::Config,
     /// What of the machine is kept for everything else.
@@ -101,6 +103,7 @@ impl Options {
             resolv_conf: "/etc/resolv.conf".into(),
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
+            streaming_idle: Duration::from_secs(4 * 3600),
             eviction: eviction::Config::default(),
             system_reserved: Reserve::default(),
             kube_reserved: Reserve::of_agent(),
@@ -191,7 +194,8 @@ impl Agent {
         };
         let dns = match options.cluster_dns {
             Some(SocketAddr::V4(at)) => {
-                let made = dns::Service::new(*at.ip(), &options.cluster_domain, &options.cluster_ranges, options.resolv_conf.clone(), &mirror);
+                let kept = options.data_dir.join("dns-port");
+                let made = dns::Service::new(*at.ip(), &options.cluster_domain, &options.cluster_ranges, options.resolv_conf.clone(), &kept, &mirror);
                 let (service, names) = made.map_err(Error::Dns)?;
                 options.cluster_dns = Some(service.address());
                 Some((service, names))
@@ -253,7 +257,7 @@ impl Service {
             objects: objects.clone(),
         };
         let streams = Arc::new(Streams::new(options.clone(), views.clone(), runtimes.clone(), kubelet));
-        let (changes, mut batches) = mpsc::channel(64);
+        let (changes, batches) = mpsc::channel(64);
         let session = Session::new(connector, current, mirror.clone(), position, changes, streams);
         tracker.spawn(session.run(cancel.clone()));
         tracker.spawn(event_service.run(cancel.clone()));
@@ -330,25 +334,16 @@ impl Service {
         }
         tracker.spawn(collect_garbage(runtimes.clone(), images, cancel.clone()));
         {
-            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            let (answered, ended) = (inputs.clone(), cancel.clone());
             tracker.spawn(async move {
-                loop {
-                    let input = tokio::select! {
-                        () = cancel.cancelled() => return,
-                        Some(changes) = batches.recv() => {
-                            if let Some(names) = &names {
-                                names.apply(&changes);
-                            }
-                            Input::Changes(changes)
-                        }
-                        Some(deleted) = deletions.recv() => Input::Deleted(deleted),
-                        else => return,
-                    };
-                    if inputs.send(input).await.is_err() {
+                while let Some(Some(deleted)) = ended.run_until_cancelled(deletions.recv()).await {
+                    if answered.send(Input::Deleted(deleted)).await.is_err() {
                         return;
                     }
                 }
             });
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            tracker.spawn(async move { cancel.run_until_cancelled(pass(batches, names, inputs)).await });
         }
         drop(inputs);
         set.run(receiver, cancel.clone()).await;
@@ -357,6 +352,33 @@ impl Service {
         cancel.cancelled().await;
         tracker.wait().await;
         mirror.flush().await;
+    }
+}
+
+/// Passes what the mirror brings on to cluster DNS at once, and to the pods when they have time. What waits for them is an object's last state: no more than
+/// the mirror holds.
+async fn pass(mut batches: mpsc::Receiver<Vec<Change>>, names: Option<dns::Names>, inputs: mpsc::Sender<Input>) {
+    let mut waiting: Vec<Change> = Vec::new();
+    loop {
+        let batch = tokio::select! {
+            batch = batches.recv() => batch,
+            place = inputs.reserve(), if !waiting.is_empty() => match place {
+                Ok(place) => {
+                    place.send(Input::Changes(std::mem::take(&mut waiting)));
+                    continue;
+                }
+                Err(_) => return,
+            },
+        };
+        let Some(batch) = batch else { return };
+        if let Some(names) = &names {
+            names.apply(&batch);
+        }
+        if !waiting.is_empty() {
+            let newer: HashSet<&Key> = batch.iter().map(|(key, _)| key).collect();
+            waiting.retain(|(key, _)| !newer.contains(key));
+        }
+        waiting.extend(batch);
     }
 }
 
@@ -409,5 +431,30 @@ impl Handle {
     /// What is known of the pods on this node.
     pub fn views(&self) -> &Views {
         &self.views
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::machine::Eviction;
+
+    #[tokio::test]
+    async fn what_waits_for_pods_is_each_objects_last_state() {
+        let (feed, batches) = mpsc::channel(1);
+        let (inputs, mut pods) = mpsc::channel(1);
+        inputs.send(Input::Evict("busy".into(), Eviction::of("it is busy".into()))).await.unwrap();
+        let passing = tokio::spawn(pass(batches, None, inputs));
+        let change = |name: &str, state: &'static str| (Key::new("services", "d", name), Some(bytes::Bytes::from_static(state.as_bytes())));
+        for batch in [vec![change("a", "1"), change("b", "1")], vec![change("a", "2")], vec![change("c", "1"), change("a", "3")]] {
+            // Nobody takes anything meanwhile, and the feed does not wait.
+            feed.send(batch).await.unwrap();
+        }
+        feed.reserve().await.unwrap();
+        assert!(matches!(pods.recv().await, Some(Input::Evict(..))));
+        let Some(Input::Changes(changes)) = pods.recv().await else { panic!("changes") };
+        assert_eq!(changes, [change("b", "1"), change("c", "1"), change("a", "3")]);
+        drop(feed);
+        passing.await.unwrap();
     }
 }

@@ -13,8 +13,9 @@ pub mod zone;
 use crate::mirror::{Change, Objects};
 use parking_lot::RwLock;
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
@@ -44,11 +45,19 @@ impl Names {
 }
 
 impl Service {
-    /// Listens, if that is possible already: an address of root's network appears a moment later. `ranges` are those of Services and pods.
+    /// Listens, if that is possible already: an address of root's network appears a moment later. `ranges` are those of Services and pods; `kept` is the file
+    /// that says which port it was the last time, where it is not the usual one: pods that run were told.
     ///
     /// # Errors
     /// A domain that is no name.
-    pub fn new(ip: Ipv4Addr, domain: &str, ranges: &[String], resolv_conf: PathBuf, objects: &dyn Objects) -> Result<(Self, Names), String> {
+    pub fn new(
+        ip: Ipv4Addr,
+        domain: &str,
+        ranges: &[String],
+        resolv_conf: PathBuf,
+        kept: &Path,
+        objects: &dyn Objects,
+    ) -> Result<(Self, Names), String> {
         let ranges = ranges.iter().filter_map(|range| {
             let (network, bits) = range.split_once('/')?;
             Some((network.parse().ok()?, bits.parse().ok()?))
@@ -56,7 +65,7 @@ impl Service {
         let mut zone = Zone::new(domain, ip, ranges.collect())?;
         zone.fill(objects);
         let names = Names(Arc::new(RwLock::new(zone)));
-        let (address, sockets) = first(ip);
+        let (address, sockets) = first(ip, kept);
         Ok((Self { zone: names.clone(), address, sockets, resolv_conf }, names))
     }
 
@@ -76,13 +85,20 @@ impl Service {
     }
 }
 
-/// Port 53, or one that everybody may have.
-fn first(ip: Ipv4Addr) -> (SocketAddr, Option<server::Sockets>) {
+/// Port 53, or one that everybody may have: the one of the last time, if it is free.
+fn first(ip: Ipv4Addr, kept: &Path) -> (SocketAddr, Option<server::Sockets>) {
     let usual = SocketAddr::from((ip, 53));
     match server::Sockets::bind(usual) {
         Ok(sockets) => (usual, Some(sockets)),
         Err(why) if why.kind() == std::io::ErrorKind::PermissionDenied => {
-            let sockets = [PORT, 0].into_iter().find_map(|port| server::Sockets::bind((ip, port).into()).ok());
+            let last = fs::read_to_string(kept).ok().and_then(|text| text.trim().parse().ok());
+            let sockets = last.into_iter().chain([PORT, 0]).find_map(|port| server::Sockets::bind((ip, port).into()).ok());
+            let port = sockets.as_ref().map(|sockets| sockets.address().port());
+            if let Some(port) = port.filter(|port| last != Some(*port))
+                && let Err(why) = fs::write(kept, port.to_string())
+            {
+                tracing::warn!(%why, path = %kept.display(), "cluster DNS may have another port after a restart");
+            }
             (sockets.as_ref().map_or(usual, server::Sockets::address), sockets)
         }
         Err(_) => (usual, None),

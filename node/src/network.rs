@@ -5,6 +5,7 @@
 
 pub mod api;
 mod bridge;
+mod checks;
 mod conntrack;
 pub mod kernel;
 pub mod loopback;
@@ -19,6 +20,7 @@ pub use services::{Backend, Frontend, HostPort, Protocol};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
     path::Path,
 };
@@ -56,6 +58,8 @@ pub trait Network: Send + Sync + 'static {
     async fn attach(&self, _uid: &str, _ip: IpAddr, _namespace: &Path) -> Result<(), Error> {
         Err(Error::Rootless)
     }
+    /// An earlier agent may have left something of pods that are not among these.
+    async fn sweep(&self, _pods: &HashSet<String>) {}
     /// The pod is gone.
     async fn release(&self, uid: &str);
     /// Ports of the node that lead to the pod from the next [`sync_services`](Self::sync_services) on, until it is released; they replace those it had.

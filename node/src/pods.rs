@@ -16,6 +16,7 @@ pub mod hostname;
 mod http;
 pub mod machine;
 pub mod observe;
+pub mod orphans;
 pub mod probe;
 pub mod probes;
 pub mod set;

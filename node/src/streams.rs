@@ -1,5 +1,6 @@
 //! What the control plane opens to this node: logs, programs in containers, ways to pods' ports, stats.
 
+mod idle;
 mod relay;
 mod session;
 
@@ -86,7 +87,7 @@ impl Streams {
                 let _ = socket.set_nodelay(true);
                 if accept(&mut *stream).await {
                     // Who hung up is of no interest to anybody.
-                    _ = relay::relay(socket, stream).await;
+                    _ = relay::relay(socket, stream, None).await;
                 }
             }
             Err(status) => refuse(stream, &status).await,
@@ -113,7 +114,7 @@ impl Streams {
         match connected {
             Ok(socket) => {
                 if accept(&mut *stream).await {
-                    _ = relay::relay(socket, stream).await;
+                    _ = relay::relay(socket, stream, Some(self.options.streaming_idle)).await;
                 }
             }
             Err(status) => refuse(stream, &status).await,
@@ -145,7 +146,7 @@ impl Streams {
         };
         let late = |_| Err(Error::again("ExecError", format!("the container's runtime did not answer within {} s", START.as_secs())));
         let started = tokio::time::timeout(START, starting).await.unwrap_or_else(late);
-        session::carry(started, whose, stream).await;
+        session::carry(started, whose, stream, self.options.streaming_idle).await;
     }
 
     /// Kubelet's HTTP API, in frames.

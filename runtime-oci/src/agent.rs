@@ -210,10 +210,18 @@ impl Runtime for OciRuntime {
         let shim = shared.shims.lock().remove(id);
         let spec = match &shim {
             Some(shim) => SandboxSpec::clone(&shim.spec),
-            None => match remains::read(&shared.options.data_dir.join("pods").join(id).join("runtime/oci").join(STATE)) {
-                Some(pod) => pod.spec,
-                None => return Ok(()),
-            },
+            None => {
+                let dir = shared.options.data_dir.join("pods").join(id).join("runtime/oci");
+                match remains::read(&dir.join(STATE)) {
+                    Some(pod) => pod.spec,
+                    // An agent was killed before its shim had written anything down.
+                    None if dir.exists() => {
+                        let (trees, id) = (shared.trees.clone(), id.clone());
+                        return blocking(move || remains::remove_unknown(&trees, &id, &dir)).await;
+                    }
+                    None => return Ok(()),
+                }
+            }
         };
         if let Some(shim) = shim {
             // One that does not answer is removed like one that was killed.

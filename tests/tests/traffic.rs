@@ -164,6 +164,13 @@ fn containers_reach_services_and_themselves(world: &World) -> Result {
         has(&cluster.host.get(&format!("http://{pod}:8080/fetch?{boxed}:80"))?, &["fetched"])
     })?;
     the_api_answers(world, &inside)?;
+    // A program of the machine that listens on all addresses is not to be had at those of the node's own Services.
+    let _listening = cluster.host.listen("0.0.0.0:7099")?;
+    for own in ["10.96.0.1", "10.96.0.10"] {
+        let refused = get(format!("http://{own}:7099/")).err().with_context(|| format!("{own} leads to a program of the machine"))?.to_string();
+        ensure!(refused.contains("refused") || refused.contains("Failed to connect") || refused.contains("Couldn't connect"), "{own}: {refused}");
+        ensure!(cluster.host.get(&format!("http://{own}:7099/")).is_err_and(|why| !why.to_string().contains("timed out")), "{own}, from the node");
+    }
     cluster.kubectl(&["-n", ns, "delete", "pod", "self", "--grace-period=1"])?.ok().map(drop)
 }
 
@@ -221,12 +228,19 @@ fn node_ports_and_external_addresses(world: &World) -> Result {
         ensure!(seen.contains(OUTSIDE), "{seen}");
         Ok(())
     })?;
+    // A balancer asks which nodes have endpoints.
+    world.apply(&service(ns, "balanced", "boxed", json!({ "type": "LoadBalancer", "externalTrafficPolicy": "Local" })))?;
+    let check = world.field(ns, "svc", "balanced", ".spec.healthCheckNodePort")?;
+    let health =
+        || Output::of(world.outside.command("curl").args(["-sS", "-m", "5", "-w", " %{http_code}", &format!("http://{NODE}:{check}/")]), "")?.ok();
+    eventually("this node has one", 30, || has(&health()?, &["\"name\":\"balanced\"", "\"localEndpoints\":1", " 200"]))?;
     // Without an endpoint there is nobody.
     cluster.kubectl(&["-n", ns, "scale", "deploy", "boxed", "--replicas=0"])?.ok()?;
     eventually("nobody answers any more", 30, || {
         ensure!(who().is_err());
         Ok(())
     })?;
+    eventually("nor is the node healthy to a balancer", 30, || has(&health()?, &["\"localEndpoints\":0", " 503"]))?;
     cluster.kubectl(&["-n", ns, "scale", "deploy", "boxed", "--replicas=1"])?.ok()?;
     ready(world, ns, "boxed")?;
     eventually("and then again", 30, || who().map(drop))

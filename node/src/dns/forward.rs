@@ -1,4 +1,4 @@
-//! Questions about the world: asked of the machine's own name servers, as its resolv.conf has them at that moment (a machine moves between networks).
+//! Questions about the world: asked of the machine's own name servers, as its resolv.conf has them (a machine moves between networks).
 
 use super::resolv::ResolvConf;
 use hickory_proto::op::{Message, ResponseCode};
@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// One server may take this long, once.
@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const ALTOGETHER: Duration = Duration::from_millis(4500);
 /// Rounds over all servers; a datagram may be lost.
 const ROUNDS: usize = 2;
+/// What resolv.conf said is believed for so long.
+const FRESH: Duration = Duration::from_secs(1);
 /// Servers that are looked at, as a resolver of libc does.
 const SERVERS: usize = 3;
 
@@ -32,6 +34,8 @@ pub struct Upstreams {
     port: u16,
     /// Who answered last is asked first: one that is dead costs its patience once, not with every question.
     answered: Mutex<Option<IpAddr>>,
+    /// What resolv.conf said, and when.
+    known: Mutex<Option<(Instant, Vec<IpAddr>)>>,
 }
 
 /// A reply as it came, but for its id, and what it says.
@@ -45,12 +49,23 @@ pub struct Reply {
 impl Upstreams {
     /// Nothing is read yet.
     pub fn new(resolv_conf: PathBuf, own: IpAddr) -> Self {
-        Self { resolv_conf, own, port: 53, answered: Mutex::default() }
+        Self { resolv_conf, own, port: 53, answered: Mutex::default(), known: Mutex::default() }
     }
 
     /// The machine's servers, the one that answered last first.
-    fn servers(&self) -> Vec<IpAddr> {
-        let mut servers: Vec<IpAddr> = ResolvConf::read(&self.resolv_conf).servers.into_iter().filter(|ip| *ip != self.own).take(SERVERS).collect();
+    async fn servers(&self) -> Vec<IpAddr> {
+        let fresh = self.known.lock().clone().filter(|(when, _)| when.elapsed() < FRESH);
+        let mut servers = match fresh {
+            Some((_, servers)) => servers,
+            None => {
+                let (path, own) = (self.resolv_conf.clone(), self.own);
+                let read =
+                    tokio::task::spawn_blocking(move || ResolvConf::read(&path).servers.into_iter().filter(|ip| *ip != own).take(SERVERS).collect());
+                let servers: Vec<IpAddr> = read.await.unwrap_or_default();
+                *self.known.lock() = Some((Instant::now(), servers.clone()));
+                servers
+            }
+        };
         let last = *self.answered.lock();
         servers.sort_by_key(|server| Some(*server) != last);
         servers
@@ -58,7 +73,7 @@ impl Upstreams {
 
     /// Asks one server after the other; the first answer that is one, else what was said last. None: nobody answered in time.
     pub async fn ask(&self, query: &[u8], asked: &Message, stream: bool) -> Option<Reply> {
-        let servers = self.servers();
+        let servers = self.servers().await;
         let mut refused = None;
         let all = async {
             for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
@@ -165,6 +180,6 @@ mod tests {
         let reply = upstreams.ask(&asked.to_vec().unwrap(), &asked, false).await.unwrap();
         assert_eq!((reply.message.metadata.response_code, reply.message.answers.len()), (ResponseCode::NoError, 1));
         assert_eq!(Message::from_vec(&reply.bytes).unwrap().metadata.id, asked.metadata.id, "the asker's id");
-        assert_eq!(upstreams.servers(), [ips[2], ips[0], ips[1]]);
+        assert_eq!(upstreams.servers().await, [ips[2], ips[0], ips[1]]);
     }
 }

@@ -6,9 +6,13 @@ use super::{Error, pool::Range};
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::{link::LinkMessage, route::RouteScope},
+    packet_route::{
+        link::{LinkAttribute, LinkMessage},
+        route::RouteScope,
+    },
 };
 use std::{
+    collections::HashSet,
     fs::File,
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd},
@@ -92,6 +96,12 @@ fn refused(what: &str, error: &dyn std::fmt::Display) -> Error {
 pub fn device(uid: &str) -> String {
     let hex: String = uid.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
     format!("cor{hex}")
+}
+
+/// Devices of ours that are nobody's any more, among all of the machine.
+fn strays(devices: impl IntoIterator<Item = String>, pods: &HashSet<String>) -> Vec<String> {
+    let known: HashSet<String> = pods.iter().map(|uid| device(uid)).collect();
+    devices.into_iter().filter(|name| name != NAME && name.starts_with("cor") && name.len() == 15 && !known.contains(name)).collect()
 }
 
 impl Bridge {
@@ -194,6 +204,27 @@ impl Bridge {
         self.detach_by(&Netlink::here()?, &device(uid)).await
     }
 
+    /// Removes devices that lead to none of these pods.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn sweep(&self, pods: &HashSet<String>) -> Result<(), Error> {
+        let here = Netlink::here()?;
+        let links: Vec<LinkMessage> =
+            here.handle.link().get().execute().try_collect().await.map_err(|error| refused("list the machine's devices", &error))?;
+        let name = |link: LinkMessage| {
+            link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+        };
+        for stray in strays(links.into_iter().filter_map(name), pods) {
+            tracing::info!(device = stray, "remove a device that no pod owns");
+            self.detach_by(&here, &stray).await?;
+        }
+        Ok(())
+    }
+
     async fn detach_by(&self, netlink: &Netlink, name: &str) -> Result<(), Error> {
         let Some(link) = netlink.find(name).await? else { return Ok(()) };
         match netlink.handle.link().del(link.header.index).execute().await {
@@ -210,5 +241,19 @@ impl Bridge {
     pub async fn end(&self) -> Result<(), Error> {
         *self.made.lock().await = false;
         self.detach_by(&Netlink::here()?, NAME).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_of_no_pod_are_strays_and_others_are_not_ours() {
+        let pods = HashSet::from(["6f1c2d3e-4a5b-6c7d-8e9f-000000000000".to_owned()]);
+        let ours = device("6f1c2d3e-4a5b-6c7d-8e9f-000000000000");
+        assert_eq!(ours, "cor6f1c2d3e4a5b");
+        let devices = ["lo", "eth0", NAME, &ours, "cor000000000001", "corp0"].map(str::to_owned);
+        assert_eq!(strays(devices, &pods), ["cor000000000001"]);
     }
 }

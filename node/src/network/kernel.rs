@@ -6,6 +6,7 @@
 use super::{
     Error, HostPort, Listeners, Network,
     bridge::{self, Bridge},
+    checks::Checks,
     conntrack,
     nftables::{Places, Proxy},
     pool::{Pool, Range},
@@ -20,7 +21,7 @@ use rtnetlink::{
     packet_route::route::{RouteMessage, RouteScope, RouteType},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -43,6 +44,7 @@ pub struct Kernel {
     whole: Range,
     /// By the pods' uids.
     hosts: Mutex<BTreeMap<String, Vec<HostPort>>>,
+    checks: Checks,
 }
 
 impl Kernel {
@@ -54,7 +56,9 @@ impl Kernel {
         }
         let half = whole.upper_half();
         let services = Range::parse(services)?;
-        let routes = Routes { pods: half, services, own: own(services) };
+        let mut addresses: Vec<Ipv4Addr> = own(services).into_iter().map(|(ip, ..)| ip).collect();
+        addresses.dedup();
+        let routes = Routes { pods: half, services, own: addresses };
         routes.set().await?;
         let places = Places { table: table.into(), services, pods: whole, local: half, own: own(services), bridge: bridge::NAME };
         let proxy = Proxy::start(places).await.map_err(kernel)?;
@@ -74,6 +78,7 @@ impl Kernel {
             table: Mutex::default(),
             whole,
             hosts: Mutex::default(),
+            checks: Checks::default(),
         })
     }
 
@@ -89,9 +94,12 @@ fn kernel(error: impl std::fmt::Display) -> Error {
     Error::Kernel(error.to_string())
 }
 
-/// Addresses of Services at which every node listens itself: the API's, and cluster DNS's.
-fn own(services: Range) -> Vec<Ipv4Addr> {
-    [1, 10].into_iter().filter_map(|offset| services.nth(offset)).collect()
+/// Where every node listens itself: at the API's Service and at cluster DNS's.
+fn own(services: Range) -> Vec<(Ipv4Addr, &'static str, u16)> {
+    [(1, "tcp", 443), (10, "udp", 53), (10, "tcp", 53)]
+        .into_iter()
+        .filter_map(|(offset, protocol, port)| Some((services.nth(offset)?, protocol, port)))
+        .collect()
 }
 
 /// Both ranges are this machine's own.
@@ -158,6 +166,12 @@ impl Network for Kernel {
         self.sandboxes.lock().release(uid);
     }
 
+    async fn sweep(&self, pods: &HashSet<String>) {
+        if let Err(why) = self.bridge.sweep(pods).await {
+            tracing::warn!(%why, "devices of pods that are gone stay");
+        }
+    }
+
     async fn host_ports(&self, uid: &str, ports: Vec<HostPort>) {
         let mut hosts = self.hosts.lock();
         match ports.is_empty() {
@@ -169,6 +183,7 @@ impl Network for Kernel {
     async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error> {
         let table = services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), node);
         let hosts: Vec<HostPort> = self.hosts.lock().values().flatten().copied().collect();
+        self.checks.set(&table.checks);
         let rules = Rules::new(&table, &hosts, &self.whole.to_string());
         self.proxy.lock().await.apply(rules).await.map_err(kernel)?;
         let before = std::mem::replace(&mut *self.table.lock(), table.clone());

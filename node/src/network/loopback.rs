@@ -2,6 +2,7 @@
 
 use super::{
     Error, Listeners, Network,
+    checks::Checks,
     pool::{Pool, Range},
     services::{self, Backend, Frontend, HostPort, Protocol, Table},
 };
@@ -16,6 +17,7 @@ use std::{
 /// See the module.
 pub struct Loopback {
     state: Mutex<State>,
+    checks: Checks,
 }
 
 struct State {
@@ -31,7 +33,10 @@ impl Loopback {
         if !parsed.network.is_loopback() || parsed.bits < 9 {
             return Err(Error::Range(range.into(), "without root it must lie within 127.0.0.0/8 and be a /9 to /30".into()));
         }
-        Ok(Self { state: Mutex::new(State { pool: Pool::new(parsed), listeners: BTreeMap::new(), hosts: BTreeMap::new() }) })
+        Ok(Self {
+            state: Mutex::new(State { pool: Pool::new(parsed), listeners: BTreeMap::new(), hosts: BTreeMap::new() }),
+            checks: Checks::default(),
+        })
     }
 }
 
@@ -54,6 +59,7 @@ impl Network for Loopback {
 
     async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error> {
         let table = services::table(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), node);
+        self.checks.set(&table.checks);
         let mut state = self.state.lock();
         let State { pool, listeners, hosts } = &mut *state;
         let wanted = self::listeners(&table, hosts.values().flatten());

@@ -8,7 +8,7 @@ use super::{
     pool::Range,
     rules::{MARK, Rules},
 };
-use std::{net::Ipv4Addr, process::Stdio};
+use std::{collections::BTreeSet, net::Ipv4Addr, process::Stdio};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 /// Why the kernel's rules could not be changed.
@@ -40,8 +40,8 @@ pub struct Places {
     pub pods: Range,
     /// Those that are addresses of the machine itself (AnyIP).
     pub local: Range,
-    /// Services' addresses at which the node itself listens.
-    pub own: Vec<Ipv4Addr>,
+    /// Services' addresses and ports at which the node itself listens; nothing else of the machine answers there.
+    pub own: Vec<(Ipv4Addr, &'static str, u16)>,
     /// The sandboxes' bridge.
     pub bridge: &'static str,
 }
@@ -122,10 +122,12 @@ async fn run(script: &str) -> Result<(), Error> {
 ///
 /// Ports of the node are those of its own addresses, loopback included, but for what pods and Services have of them. What comes from loopback is sent on with the node's address, what
 /// comes from outside as well unless the Service wants to know its clients; a pod that reaches itself by a Service sees the node. Pods send everything by the
-/// node, also to their neighbours on the bridge: a redirect would take replies past the translation. And nobody on the bridge speaks to the node's loopback.
+/// node, also to their neighbours on the bridge: a redirect would take replies past the translation. And nobody on the bridge speaks to the node's loopback,
+/// or at the addresses of the node's own Services to what else of the machine listens on all addresses.
 fn base(places: &Places) -> String {
     let Places { table, services, pods, local, own, bridge } = places;
-    let own = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let ports = own.iter().map(|(ip, protocol, port)| format!("{ip} . {protocol} . {port}")).collect::<Vec<_>>().join(", ");
+    let own = own.iter().map(|(ip, ..)| ip).collect::<BTreeSet<_>>().into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!(
         "add table ip {table}
 delete table ip {table}
@@ -152,6 +154,13 @@ table ip {table} {{
   chain quiet {{ type filter hook output priority filter; policy accept; oifname \"{bridge}\" icmp type redirect drop; }}
   chain refusal {{ meta l4proto tcp reject with tcp reset; reject; }}
   chain refuse {{ type filter hook output priority filter; policy accept; ip daddr {{ {own} }} accept; ip daddr {services} jump refusal; ip daddr . meta l4proto . th dport @refused jump refusal; }}
+  chain own {{
+    type filter hook input priority filter; policy accept;
+    ip daddr != {{ {own} }} accept
+    ct state related accept
+    ip daddr . meta l4proto . th dport {{ {ports} }} accept
+    jump refusal
+  }}
   chain refuse-forwarded {{ type filter hook forward priority filter; policy accept; ip daddr {services} jump refusal; ip daddr . meta l4proto . th dport @refused jump refusal; }}
 }}
 "

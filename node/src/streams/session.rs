@@ -1,6 +1,6 @@
 //! A session with a program: its streams as pieces on one stream of the link, both ways, until its end or the other side's.
 
-use super::{ALIVE, CHUNK};
+use super::{ALIVE, CHUNK, idle::Idle};
 use bytes::Bytes;
 use coracle_link::{
     RecvHalf, SendHalf, Stream,
@@ -52,19 +52,22 @@ pub enum Whose {
 }
 
 /// Carries a session to its end. When the other side is gone before that, the session is dropped, which ends a program that was run for it.
-pub async fn carry(session: Result<Session, coracle_runtime::Error>, whose: Whose, stream: Box<dyn Stream>) {
+/// So it is when nothing was said for as long as `idle`.
+pub async fn carry(session: Result<Session, coracle_runtime::Error>, whose: Whose, stream: Box<dyn Stream>, idle: Duration) {
+    let idle = Idle::new(idle);
     let (mut send, recv) = stream.split();
     let what = if whose == Whose::Ours { "error executing command in container" } else { "error attaching to container" };
     let status = match session {
         Err(why) => failed(&format!("{what}: {why}")),
         Ok(Session { stdin, stdout, stderr, resize, exit }) => tokio::select! {
-            ended_with = written(&mut *send, stdout, stderr, exit) => match ended_with {
+            ended_with = written(&mut *send, stdout, stderr, exit, &idle) => match ended_with {
                 None => return,
                 Some(Ok(code)) => ended(if whose == Whose::Ours { code } else { 0 }),
                 Some(Err(why)) => failed(&format!("{what}: {why}")),
             },
             // Whoever wanted it is gone.
-            () = read(recv, stdin, resize) => return,
+            () = read(recv, stdin, resize, &idle) => return,
+            () = idle.enough() => return,
         },
     };
     let status = Piece::Data(Channel::Status, status.to_string().into());
@@ -88,6 +91,7 @@ async fn written(
     mut stdout: Output,
     mut stderr: Output,
     mut exit: coracle_runtime::exec::Exit,
+    idle: &Idle,
 ) -> Option<Result<i32, coracle_runtime::Error>> {
     let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut code = None;
@@ -120,6 +124,9 @@ async fn written(
             () = sleep_until(next), if code.is_some() => return code,
             () = sleep_until(next) => (Channel::Stdout, &[][..]),
         };
+        if !data.is_empty() {
+            idle.said();
+        }
         send.send(Piece::Data(channel, Bytes::copy_from_slice(data)).encode()).await.ok()?;
         next = Instant::now() + if code.is_some() { SILENCE } else { ALIVE };
     }
@@ -153,9 +160,10 @@ fn sizes(buffer: &mut Vec<u8>, resize: &dyn Resize) -> bool {
 }
 
 /// Takes what the client says, until it is gone.
-async fn read(mut recv: Box<dyn RecvHalf>, mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>, mut resize: Option<Arc<dyn Resize>>) {
+async fn read(mut recv: Box<dyn RecvHalf>, mut stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>, mut resize: Option<Arc<dyn Resize>>, idle: &Idle) {
     let mut size = Vec::new();
     while let Ok(Some(frame)) = recv.recv().await {
+        idle.said();
         match Piece::decode(&frame) {
             Ok(Piece::Data(Channel::Stdin, data)) => {
                 // A program that does not read any more is no reason to end: it may have something to say.

@@ -1,7 +1,11 @@
 //! What is left of pods on disk and in the kernel: found after a restart, removed at the end.
 
-use crate::{cgroup::Trees, shim::STATE, wire::Pod};
-use coracle_runtime::remove::remove_tree;
+use crate::{
+    cgroup::{Trees, of_pod},
+    shim::STATE,
+    wire::Pod,
+};
+use coracle_runtime::{Qos, remove::remove_tree};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     fs, io,
@@ -40,6 +44,17 @@ pub fn kill_shim(pid: i32) {
 /// A process that cannot be killed, or the file system's.
 pub fn remove(trees: &Trees, group: &Path, dir: &Path) -> io::Result<()> {
     trees.end(group)?;
+    remove_tree(dir)
+}
+
+/// The same for a pod of which nothing was written down, so that its class is not known. Blocks.
+///
+/// # Errors
+/// As for [`remove`].
+pub fn remove_unknown(trees: &Trees, uid: &str, dir: &Path) -> io::Result<()> {
+    for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        trees.end(&of_pod(uid, qos))?;
+    }
     remove_tree(dir)
 }
 

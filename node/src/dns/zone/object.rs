@@ -135,6 +135,8 @@ impl Service {
         }
         let ips: Vec<IpAddr> = cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
         let kind = match () {
+            // Digits with dots are taken for a name, and no name server knows it (as CoreDNS has it).
+            () if r#type == "ExternalName" && external_name.trim_end_matches('.').parse::<IpAddr>().is_ok() => Kind::Nothing,
             () if r#type == "ExternalName" => Kind::Elsewhere(external_name),
             () if cluster_ips.iter().any(|ip| ip == "None") => Kind::Headless,
             () if ips.is_empty() => Kind::Nothing,

@@ -170,6 +170,13 @@ fn an_external_name_is_an_alias() {
     assert_eq!(ask(&zone, "out.shop.svc.cluster.local.", RecordType::A), "example.org. = example.org.");
     assert_eq!(ask(&zone, "out.shop.svc.cluster.local.", RecordType::CNAME), "example.org.");
     assert_eq!(ask(&zone, "x.out.shop.svc.cluster.local.", RecordType::A), "no name");
+    let mut zone = shop();
+    for literal in ["192.0.2.1", "192.0.2.1.", "fd00::1"] {
+        put(&mut zone, "services", "out", Some(json!({ "spec": { "type": "ExternalName", "externalName": literal } })));
+        for of in [RecordType::A, RecordType::CNAME] {
+            assert_eq!(ask(&zone, "out.shop.svc.cluster.local.", of), "no name", "an address is no name: {literal}");
+        }
+    }
 }
 
 #[test]

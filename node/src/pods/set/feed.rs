@@ -6,6 +6,7 @@ use crate::{
     pods::{
         adopt, fit,
         machine::{Event, Machine, Note, Sandbox, Verdict},
+        orphans,
         spec::Pod,
         step,
         time::Time,
@@ -40,13 +41,17 @@ impl Set {
             }
             let logs = |container: &str| self.work.highest_log(&pod.metadata.uid, container);
             let machine = adopt::adopt(&pod, sandbox.as_ref(), logs, now);
+            if let Some(sandbox) = &sandbox {
+                self.work.remove_superseded(&pod.metadata.uid, &sandbox.containers).await;
+            }
             self.insert(pod, machine);
         }
-        for (uid, sandbox) in running {
-            tracing::info!(pod = %sandbox.spec.pod.name, namespace = %sandbox.spec.pod.namespace, "remove a sandbox that no pod owns");
+        let known: HashSet<String> = self.pods.keys().map(|uid| uid.to_string()).collect();
+        for uid in orphans::strangers(&known, self.work.directories(), running.keys()) {
+            tracing::info!(uid, "remove what is left of a pod that is gone");
             self.work.remove_orphan(&uid).await;
         }
-        self.work.remove_strangers(&self.pods.keys().map(|uid| uid.to_string()).collect::<HashSet<_>>()).await;
+        self.work.network.sweep(&known).await;
         let uids: Vec<Uid> = self.pods.keys().cloned().collect();
         for uid in uids {
             self.pump(&uid);

@@ -37,7 +37,8 @@ fn qos(pod: &Pod) -> Qos {
     }
 }
 
-/// Requests of all containers together, and limits where every container has one (KEP-2837's rule for the pod's level).
+/// Requests of all containers together, and limits where every container has one (KEP-2837's rule for the pod's level); the RuntimeClass's overhead comes on top
+/// of both (KEP-688).
 fn whole(pod: &Pod) -> Resources {
     let containers: Vec<&Container> = pod.spec.containers.iter().collect();
     let inits: Vec<&Container> = pod.spec.init_containers.iter().collect();
@@ -53,11 +54,16 @@ fn whole(pod: &Pod) -> Resources {
             Some(if millis { value.millis() } else { value.units() }).filter(|value| *value > 0)
         }
     };
+    let overhead = |name: &str, millis: bool| {
+        let value = pod.spec.overhead.get(name).map(quantity);
+        value.and_then(|value| u64::try_from(if millis { value.millis() } else { value.units() }).ok()).unwrap_or(0)
+    };
+    let (memory, cpu) = (overhead("memory", false), overhead("cpu", true));
     let request = |container: &Container| Some(container.resources.requests.get("cpu").map_or(0, |value| quantity(value).millis()));
     Resources {
-        memory_limit: sum(&limit("memory", false)),
-        cpu_limit_millis: sum(&limit("cpu", true)),
-        cpu_request_millis: sum(&request),
+        memory_limit: sum(&limit("memory", false)).map(|limit| limit + memory),
+        cpu_limit_millis: sum(&limit("cpu", true)).map(|limit| limit + cpu),
+        cpu_request_millis: Some(sum(&request).unwrap_or(0) + cpu).filter(|request| *request > 0),
         oom_score_adj: 0,
     }
 }
@@ -171,6 +177,14 @@ mod tests {
             (Some(20 << 20), Some(1000), Some(500))
         );
         assert_eq!(both.qos, Qos::Burstable);
+        let classed = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [limited, limited] })));
+        assert_eq!(
+            (classed.resources.memory_limit, classed.resources.cpu_limit_millis, classed.resources.cpu_request_millis),
+            (Some(21 << 20), Some(1100), Some(600)),
+            "what the runtime itself takes comes on top"
+        );
+        let none = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [{}] })));
+        assert_eq!((none.resources.memory_limit, none.resources.cpu_limit_millis, none.resources.cpu_request_millis), (None, None, Some(100)));
         let one = sandbox(&pod(json!({ "containers": [limited, {}] })));
         assert_eq!((one.resources.memory_limit, one.resources.cpu_request_millis), (None, Some(250)));
     }

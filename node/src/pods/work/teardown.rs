@@ -5,12 +5,13 @@ use crate::{
     pods::{
         ended,
         machine::Event,
+        orphans,
         spec::{Pod, StoredStatus},
     },
     volumes,
 };
-use coracle_runtime::remove::remove_tree;
-use std::{collections::HashSet, path::Path};
+use coracle_runtime::{ContainerStatus, remove::remove_tree};
+use std::path::Path;
 
 impl Work {
     /// Keeps the last status of a pod that is over for the next agent.
@@ -48,25 +49,31 @@ impl Work {
         Event::TornDown
     }
 
-    /// A sandbox that no pod owns.
+    /// Everything of a pod that is gone. Its directory goes last, and stays where something else does: whoever comes next tries again.
     pub async fn remove_orphan(&self, uid: &str) {
+        self.network.release(uid).await;
         for runtime in &self.runtimes {
             if let Err(why) = runtime.remove_sandbox(&uid.to_string()).await {
-                tracing::warn!(%why, uid, "remove a sandbox that no pod owns");
+                return tracing::warn!(%why, uid, "remove what is left of a pod that is gone");
             }
         }
-        self.network.release(uid).await;
         self.remove_directory(uid);
     }
 
-    /// Directories of pods that are no more.
-    pub async fn remove_strangers(&self, known: &HashSet<String>) {
-        let Ok(entries) = std::fs::read_dir(self.options.data_dir.join("pods")) else { return };
-        for entry in entries.flatten() {
-            if let Some(uid) = entry.file_name().to_str().filter(|uid| !known.contains(*uid)) {
-                self.remove_directory(uid);
+    /// Containers that others came after, and an agent that was killed then did not remove.
+    pub async fn remove_superseded(&self, uid: &str, containers: &[ContainerStatus]) {
+        let Some(runtime) = self.runtimes.iter().find(|runtime| runtime.holds(uid)) else { return };
+        for id in orphans::superseded(containers) {
+            if let Err(why) = runtime.remove_container(&id).await {
+                tracing::warn!(%why, id, "remove a container that another came after");
             }
         }
+    }
+
+    /// Names below `pods/`.
+    pub fn directories(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.options.data_dir.join("pods")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Everything that is left of a pod on disk.

@@ -5,6 +5,9 @@ use coracle_runtime::{
     mock::{MockRuntime, running},
 };
 
+/// Nobody waits for so long here.
+const LONG: Duration = Duration::from_secs(4 * 3600);
+
 /// A session with a program of the mocked runtime; the end of the stream that the control plane has.
 async fn session(words: &str, tty: bool) -> Box<dyn Stream> {
     let machine = MockRuntime::new("oci");
@@ -20,7 +23,7 @@ async fn session(words: &str, tty: bool) -> Box<dyn Stream> {
     let theirs = b.accept().await.unwrap();
     tokio::spawn(async move {
         let _connections = (a, b);
-        carry(started, Whose::Ours, theirs).await;
+        carry(started, Whose::Ours, theirs, LONG).await;
     });
     ours
 }
@@ -100,7 +103,7 @@ async fn silence_is_asked_about_and_a_client_that_is_gone_ends_the_program() {
     let (a, b) = memory::pair(Subject::default(), Subject::default());
     let mut ours = a.open().await.unwrap();
     ours.send(Piece::Data(Channel::Stdin, Bytes::new()).encode()).await.unwrap();
-    let carrying = tokio::spawn(carry(started, Whose::Ours, b.accept().await.unwrap()));
+    let carrying = tokio::spawn(carry(started, Whose::Ours, b.accept().await.unwrap(), LONG));
     assert_eq!(Piece::decode(&ours.recv().await.unwrap().unwrap()).unwrap(), Piece::Data(Channel::Stdout, Bytes::new()));
     drop(ours);
     carrying.await.unwrap();

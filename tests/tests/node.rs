@@ -1,0 +1,129 @@
+//! The node as kubelet's users know it: pressure and eviction by thresholds, what is used and measured, what pods may have.
+
+use anyhow::ensure;
+use coracle_tests::{Alone, Cluster, Mode, Result, alone, eventually};
+use serde_json::Value;
+use std::process::ExitCode;
+
+const CASES: &[Alone] = &[("pressure_refuses_and_evicts", pressure_refuses_and_evicts), ("what_is_used_is_told", what_is_used_is_told)];
+
+fn main() -> ExitCode {
+    alone(CASES)
+}
+
+fn pod(ns: &str, name: &str, resources: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec:\n  terminationGracePeriodSeconds: 1\n{spec}  containers:\n  - {{name: main, image: 'hello:v1', ports: [{{containerPort: 8080}}], resources: {resources}}}\n"
+    )
+}
+
+fn ended(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
+    eventually(&format!("{name} has failed"), 60, || {
+        let status = cluster.get(&["-n", ns, "pod", name])?["status"].clone();
+        ensure!(status["phase"] == "Failed", "{status}");
+        Ok(status)
+    })
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// No machine has all of its memory left, so this threshold is always met.
+fn pressure_refuses_and_evicts() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &["--eviction-hard", "memory.available<99.9%", "--eviction-pressure-transition-period", "1s"])?;
+    cluster.up()?;
+    cluster.import("hello", "hello:v1")?;
+    let ns = cluster.namespace("pressure")?;
+    eventually("the node tells of its pressure", 30, || {
+        let node = cluster.get(&["node", "test-node"])?;
+        let memory = condition(&node["status"], "MemoryPressure").cloned().unwrap_or_default();
+        ensure!(memory["status"] == "True" && memory["reason"] == "KubeletHasInsufficientMemory", "{memory}");
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        ensure!(taints.iter().any(|taint| taint["key"] == "node.kubernetes.io/memory-pressure" && taint["effect"] == "NoSchedule"), "{taints:?}");
+        Ok(())
+    })?;
+    cluster.apply(&pod(&ns, "asks-nothing", "{}", "  nodeName: test-node\n"))?;
+    let status = ended(&cluster, &ns, "asks-nothing")?;
+    ensure!(status["reason"] == "Evicted" && status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. ", "{status}");
+    ensure!(status.get("containerStatuses").is_none(), "{status}");
+
+    cluster.apply(&pod(&ns, "asks-little", "{requests: {memory: 1Mi}}", ""))?;
+    let status = ended(&cluster, &ns, "asks-little")?;
+    let message = status["message"].as_str().unwrap_or_default();
+    ensure!(status["reason"] == "Evicted" && message.starts_with("The node was low on resource: memory. Threshold quantity: "), "{status}");
+    let disruption = condition(&status, "DisruptionTarget").cloned().unwrap_or_default();
+    ensure!(disruption["status"] == "True" && disruption["reason"] == "TerminationByKubelet" && disruption["message"] == message, "{status}");
+    eventually("events tell of it", 20, || {
+        let events = cluster.get(&["-n", &ns, "events"])?;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let told = events
+            .iter()
+            .any(|event| event["reason"] == "Evicted" && event["involvedObject"]["name"] == "asks-little" && event["message"] == message);
+        ensure!(told, "{events:?}");
+        let node = cluster.get(&["-n", "default", "events"])?.to_string();
+        ensure!(node.contains("EvictionThresholdMet") && node.contains("Attempting to reclaim memory"), "{node}");
+        Ok(())
+    })?;
+    let metrics = raw(&cluster, "metrics")?;
+    ensure!(metrics.contains("kubelet_evictions{eviction_signal=\"memory.available\"}"), "{metrics}");
+    cluster.stop()
+}
+
+fn raw(cluster: &Cluster, path: &str) -> Result<String> {
+    cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/test-node/proxy/{path}")])?.ok()
+}
+
+fn what_is_used_is_told() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &["--system-reserved", "cpu=100m,memory=64Mi", "--kube-reserved", "memory=36Mi"])?;
+    cluster.up()?;
+    cluster.import("hello", "hello:v1")?;
+    let ns = cluster.namespace("used")?;
+    let probe = "{}, livenessProbe: {httpGet: {port: 8080}, periodSeconds: 1}";
+    cluster.apply(&pod(&ns, "web", probe, ""))?;
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/web", "--timeout=30s"])?.ok()?;
+
+    let node = cluster.get(&["node", "test-node"])?["status"].clone();
+    let bytes = |list: &str| -> i64 { node[list]["memory"].as_str().map_or(0, kibibytes) };
+    // Both reserves, and the threshold that the tests start with.
+    ensure!(bytes("capacity") - bytes("allocatable") == (64 + 36 + 50) << 10, "{node}");
+    ensure!(node["nodeInfo"]["bootID"].as_str().is_some_and(|id| id.len() == 36) && node["nodeInfo"]["architecture"].is_string(), "{node}");
+
+    let summary: Value = serde_json::from_str(&raw(&cluster, "stats/summary")?)?;
+    ensure!(summary["node"]["nodeName"] == "test-node" && summary["node"]["memory"]["workingSetBytes"].as_u64() > Some(0), "{summary}");
+    ensure!(summary["node"]["fs"]["capacityBytes"].as_u64() > Some(0) && summary["node"]["rlimit"]["maxpid"].as_u64() > Some(0), "{summary}");
+    let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+    let web = pods.iter().find(|pod| pod["podRef"]["name"] == "web").cloned().unwrap_or_default();
+    ensure!(web["podRef"]["namespace"] == ns && web["containers"][0]["name"] == "main", "{summary}");
+    ensure!(web["containers"][0]["cpu"]["usageCoreNanoSeconds"].is_u64() && web["ephemeral-storage"]["usedBytes"].is_u64(), "{web}");
+
+    let cadvisor = raw(&cluster, "metrics/cadvisor")?;
+    let series = |name: &str| cadvisor.lines().any(|line| line.starts_with(&format!("{name}{{container=\"main\",")) && line.contains("pod=\"web\""));
+    ensure!(series("container_cpu_usage_seconds_total") && series("container_memory_working_set_bytes"), "{cadvisor}");
+    ensure!(cadvisor.contains("machine_cpu_cores{"), "{cadvisor}");
+    ensure!(raw(&cluster, "metrics/resource")?.contains("node_cpu_usage_seconds_total "));
+    eventually("probes are counted", 20, || {
+        let probes = raw(&cluster, "metrics/probes")?;
+        ensure!(probes.contains("pod=\"web\"") && probes.contains("probe_type=\"Liveness\",result=\"successful\""), "{probes}");
+        Ok(())
+    })?;
+    ensure!(raw(&cluster, "metrics")?.contains("kubelet_running_pods "));
+    ensure!(raw(&cluster, "healthz")? == "ok");
+    ensure!(raw(&cluster, "pods")?.contains("\"PodList\"") && raw(&cluster, "configz")?.contains("\"memory.available\":\"50Mi\""));
+    ensure!(cluster.kubectl(&["get", "--raw", "/api/v1/nodes/test-node/proxy/exec/a/b/c"])?.ok().is_err(), "what is not served is refused");
+
+    // Kubelet's own rule: nodes/metrics is for /metrics and nothing else.
+    let as_reader = |path: &str| cluster.kubectl(&["get", "--raw", &format!("/api/v1/nodes/test-node/proxy/{path}"), "--as", "reader"]);
+    ensure!(as_reader("metrics")?.ok().is_err());
+    cluster.kubectl(&["create", "clusterrole", "scrapes", "--verb=get", "--resource=nodes/metrics"])?.ok()?;
+    cluster.kubectl(&["create", "clusterrolebinding", "scrapes", "--clusterrole=scrapes", "--user=reader"])?.ok()?;
+    eventually("the role is known", 10, || as_reader("metrics/resource")?.ok().map(drop))?;
+    ensure!(as_reader("stats/summary")?.ok().is_err());
+    cluster.stop()
+}
+
+/// `123Ki`, `5Mi` or `2Gi` in kibibytes.
+fn kibibytes(text: &str) -> i64 {
+    let number = |suffix: &str, scale: i64| Some(text.strip_suffix(suffix)?.parse::<i64>().ok()? * scale);
+    number("Ki", 1).or_else(|| number("Mi", 1 << 10)).or_else(|| number("Gi", 1 << 20)).unwrap_or(0)
+}
