@@ -8,7 +8,7 @@ mod certificates;
 pub mod constraints;
 mod ingress_class;
 mod limit_ranger;
-mod lookup;
+pub(crate) mod lookup;
 mod namespace_lifecycle;
 mod pod_security;
 pub mod policy;

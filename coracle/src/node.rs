@@ -7,11 +7,15 @@ use coracle_node::{
     images::collect::Policy,
     machine::Reserve,
 };
+use std::path::PathBuf;
 
 /// Flags of the node.
 #[derive(Args)]
 #[group(id = "node")]
 pub struct Flags {
+    /// A directory (or one file) with manifests of pods that this node runs whatever the API says; the API shows them by mirror pods.
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
     /// How little memory, disk, inodes or process ids may be left before the node is under pressure: SIGNAL<AMOUNT, with commas between.
     #[arg(long, value_name = "THRESHOLDS", env = "CORACLE_EVICTION_HARD", default_value_t)]
     eviction_hard: Thresholds,

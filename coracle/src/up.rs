@@ -162,6 +162,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         system_reserved: options.node.system_reserved.clone(),
         kube_reserved: options.node.kube_reserved.clone(),
         image_gc: options.node.image_gc()?,
+        manifests: options.node.pod_manifest_path.clone(),
         ..AgentOptions::new(data.path.clone(), options.node_name.clone())
     };
     let (signer, user) = (authority.clone(), format!("system:node:{}", options.node_name));

@@ -10,6 +10,7 @@ use crate::{
     network::{self, Network, loopback::Loopback, sync::Sync},
     pods::{
         set::{Input, Set},
+        statics::{self, mirrors::Mirrors},
         views::Views,
         work::Work,
     },
@@ -67,6 +68,8 @@ pub struct Options {
     pub registry_cas: Vec<PathBuf>,
     /// Time-out of one request to a component that serves HTTP.
     pub request_timeout: Duration,
+    /// A directory (or one file) with manifests of static pods.
+    pub manifests: Option<PathBuf>,
     /// How long nothing may be said in a session with a program or a forwarded connection.
     pub streaming_idle: Duration,
     /// How little of the machine may be left before it is under pressure.
@@ -103,6 +106,7 @@ impl Options {
             resolv_conf: "/etc/resolv.conf".into(),
             registry_cas: Vec::new(),
             request_timeout: Duration::from_secs(30),
+            manifests: None,
             streaming_idle: Duration::from_secs(4 * 3600),
             eviction: eviction::Config::default(),
             system_reserved: Reserve::default(),
@@ -303,7 +307,9 @@ impl Service {
             let (inputs, cancel) = (inputs.clone(), cancel.clone());
             tracker.spawn(manager.run(cancel, async move |uid, eviction| _ = inputs.send(Input::Evict(uid, eviction)).await));
         }
-        let mut set = Set::new(work, reports, recorder);
+        let mut set = Set::new(work.clone(), reports, recorder);
+        let mirrors =
+            Mirrors { objects: Arc::new(mirror.clone()), link, node: options.node_name.clone(), wanted: set.mirrors(), changed: work.changes() };
         let mut sandboxes = Vec::new();
         for runtime in &runtimes {
             match runtime.list().await {
@@ -311,7 +317,20 @@ impl Service {
                 Err(why) => tracing::error!(runtime = runtime.name(), %why, "list what runs on this machine"),
             }
         }
-        set.adopt(sandboxes).await;
+        let statics = match &options.manifests {
+            Some(path) => {
+                let (path, node) = (path.clone(), options.node_name.clone());
+                tokio::task::spawn_blocking(move || statics::files::all(&path, &node)).await.unwrap_or_default()
+            }
+            None => Vec::new(),
+        };
+        set.adopt(sandboxes, statics).await;
+        tracker.spawn(mirrors.run(cancel.clone()));
+        if let Some(path) = options.manifests.clone() {
+            let (inputs, cancel) = (inputs.clone(), cancel.clone());
+            let follow = statics::files::follow(path, options.node_name.clone(), async move |pods| _ = inputs.send(Input::Files(pods)).await);
+            tracker.spawn(async move { cancel.run_until_cancelled(follow).await });
+        }
         adopted.send_replace(true);
         // Only now have adopted pods their addresses.
         tracker.spawn(services);

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod probes;
 pub mod set;
 pub mod spec;
+pub mod statics;
 pub mod status;
 pub mod step;
 pub mod time;

@@ -64,7 +64,8 @@ impl Streams {
     }
 
     fn pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Arc<View>, Status> {
-        let view = if uid.is_empty() { self.views.find(namespace, name) } else { self.views.get(uid) };
+        let by_name = || self.views.find(namespace, name);
+        let view = if uid.is_empty() { by_name() } else { self.views.get(uid).or_else(|| by_name().filter(|view| view.from_file)) };
         view.filter(|v| v.namespace == namespace && v.name == name).ok_or_else(|| Status::not_found("", "pods", name))
     }
 

@@ -3,9 +3,13 @@
 use anyhow::ensure;
 use coracle_tests::{Alone, Cluster, Mode, Result, alone, eventually};
 use serde_json::Value;
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
-const CASES: &[Alone] = &[("pressure_refuses_and_evicts", pressure_refuses_and_evicts), ("what_is_used_is_told", what_is_used_is_told)];
+const CASES: &[Alone] = &[
+    ("pressure_refuses_and_evicts", pressure_refuses_and_evicts),
+    ("what_is_used_is_told", what_is_used_is_told),
+    ("files_are_pods", files_are_pods),
+];
 
 fn main() -> ExitCode {
     alone(CASES)
@@ -48,7 +52,8 @@ fn pressure_refuses_and_evicts() -> Result {
     ensure!(status["reason"] == "Evicted" && status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. ", "{status}");
     ensure!(status.get("containerStatuses").is_none(), "{status}");
 
-    cluster.apply(&pod(&ns, "asks-little", "{requests: {memory: 1Mi}}", ""))?;
+    // The taint keeps the scheduler away, so it is bound here.
+    cluster.apply(&pod(&ns, "asks-little", "{requests: {memory: 1Mi}}", "  nodeName: test-node\n"))?;
     let status = ended(&cluster, &ns, "asks-little")?;
     let message = status["message"].as_str().unwrap_or_default();
     ensure!(status["reason"] == "Evicted" && message.starts_with("The node was low on resource: memory. Threshold quantity: "), "{status}");
@@ -119,6 +124,79 @@ fn what_is_used_is_told() -> Result {
     cluster.kubectl(&["create", "clusterrolebinding", "scrapes", "--clusterrole=scrapes", "--user=reader"])?.ok()?;
     eventually("the role is known", 10, || as_reader("metrics/resource")?.ok().map(drop))?;
     ensure!(as_reader("stats/summary")?.ok().is_err());
+    cluster.stop()
+}
+
+/// Static pods: the API shows what it cannot change.
+fn files_are_pods() -> Result {
+    let dir = tempfile::tempdir()?;
+    let manifests = dir.path().join("manifests");
+    let cluster = Cluster::stopped(Mode::Whole, &["--pod-manifest-path", &manifests.to_string_lossy()])?;
+    cluster.up()?;
+    cluster.import("hello", "hello:v1")?;
+    // Only root has containers.
+    let containers = cluster.host.name().is_some();
+    let mut names = vec!["web"];
+    if containers {
+        cluster.import_busybox()?;
+        names.push("box");
+    }
+    let manifest = |name: &str, label: &str| {
+        let container = match name {
+            "web" => "{name: main, image: 'hello:v1', imagePullPolicy: Never, ports: [{containerPort: 8080}]}",
+            _ => "{name: main, image: 'busybox:v1', imagePullPolicy: Never, command: [sh, -c, 'echo from a file; exec sleep 86400']}",
+        };
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{is: {label}}}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers: [{container}]\n"
+        )
+    };
+    for name in &names {
+        fs::write(manifests.join(format!("{name}.yaml")), manifest(name, "first"))?;
+    }
+    let mirror = |name: &str| cluster.get(&["-n", "default", "pod", &format!("{name}-test-node")]);
+    let ready = |name: &str, so: &dyn Fn(&Value) -> bool| {
+        eventually(&format!("{name} is there"), 60, || {
+            let pod = mirror(name)?;
+            ensure!(condition(&pod["status"], "Ready").is_some_and(|ready| ready["status"] == "True") && so(&pod), "{pod}");
+            Ok(pod)
+        })
+    };
+    for name in names {
+        let pod = ready(name, &|_| true)?;
+        let notes = &pod["metadata"]["annotations"];
+        ensure!(notes["kubernetes.io/config.source"] == "file" && notes["kubernetes.io/config.seen"].is_string(), "{pod}");
+        ensure!(
+            notes["kubernetes.io/config.mirror"].is_string() && notes["kubernetes.io/config.mirror"] == notes["kubernetes.io/config.hash"],
+            "{pod}"
+        );
+        let owner = &pod["metadata"]["ownerReferences"][0];
+        ensure!(owner["kind"] == "Node" && owner["name"] == "test-node" && owner["controller"] == true, "{pod}");
+        ensure!(pod["spec"].get("serviceAccountName").is_none(), "it has nothing of the API: {pod}");
+        let container = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
+        let (uid, id, hash) = (pod["metadata"]["uid"].clone(), container(&pod), notes["kubernetes.io/config.hash"].clone());
+        if name == "box" {
+            let log = cluster.kubectl(&["logs", "box-test-node"])?.ok()?;
+            ensure!(log == "from a file\n", "{log}");
+        }
+        // Who deletes the mirror does not delete the pod.
+        cluster.kubectl(&["delete", "pod", &format!("{name}-test-node"), "--wait=false"])?.ok()?;
+        let again = ready(name, &|pod| pod["metadata"]["uid"] != uid && pod["metadata"].get("deletionTimestamp").is_none())?;
+        ensure!(container(&again) == id && again["status"]["containerStatuses"][0]["restartCount"] == 0, "it was not touched: {again}");
+        // Nor does who kills the agent.
+        cluster.kill()?;
+        cluster.up()?;
+        let kept = ready(name, &|_| true)?;
+        ensure!(container(&kept) == id && kept["metadata"]["uid"] == again["metadata"]["uid"], "{kept}");
+        // Another content is another pod.
+        fs::write(manifests.join(format!("{name}.yaml")), manifest(name, "second"))?;
+        let other = ready(name, &|pod| pod["metadata"]["labels"]["is"] == "second")?;
+        ensure!(other["metadata"]["annotations"]["kubernetes.io/config.hash"] != hash && container(&other) != id, "{other}");
+        fs::remove_file(manifests.join(format!("{name}.yaml")))?;
+        eventually("with its file it goes", 60, || {
+            ensure!(mirror(name).is_err_and(|why| why.to_string().contains("NotFound")));
+            Ok(())
+        })?;
+    }
     cluster.stop()
 }
 

@@ -1,9 +1,10 @@
-//! The habits of this repository as code: `cargo xtask demo | test | deny | fuzz | guests | clients | bench | schema`.
+//! The habits of this repository as code: `cargo xtask demo | test | deny | fuzz | guests | guest-v2 | clients | bench | schema`.
 
 mod bench;
 mod clients;
 mod deny;
 mod fuzz;
+mod guest_v2;
 mod guests;
 mod packages;
 mod schema;
@@ -31,6 +32,8 @@ enum Task {
         #[arg(long)]
         debian: bool,
     },
+    /// Run the container runtime's tests in a virtual machine that has control groups of version 2 alone.
+    GuestV2(guest_v2::Options),
     /// Build and install the client libraries of other languages that the tests use, into target/clients.
     Clients,
     /// Check licences, sources and known vulnerabilities of all dependencies with cargo-deny, which is installed if need be.
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Test(options) => system::test::run(&options),
         Task::Guests { debian } => guests::build(debian).map(|dir| println!("{}", dir.display())),
+        Task::GuestV2(options) => guest_v2::run(&options),
         Task::Clients => clients::build().map(|dir| println!("{}", dir.display())),
         Task::Schema { tree } => schema::run(&tree),
     }

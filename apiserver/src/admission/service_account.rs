@@ -1,7 +1,7 @@
 //! ServiceAccount: every pod runs as somebody, and finds its token where clients look for it.
 
 use super::{Plugin, lookup};
-use crate::resources::Cx;
+use crate::resources::{Cx, pod::ephemeral::MIRROR};
 use coracle_api::{names, status::Status};
 use serde_json::{Value, json};
 
@@ -21,6 +21,10 @@ impl Plugin for ServiceAccount {
         if old.is_some() || !lookup::is_pod(cx) {
             return Ok(());
         }
+        // It runs without the API, and must not need anything of it.
+        if new["metadata"]["annotations"].get(MIRROR).is_some() {
+            return mirror(new).map_err(|what| lookup::forbidden(cx, new, &format!("a mirror pod may not {what}")));
+        }
         let name = chosen(new);
         let namespace = &cx.request.namespace;
         let Some(account) = lookup::object(cx, "serviceaccounts", namespace, &name)? else {
@@ -32,6 +36,23 @@ impl Plugin for ServiceAccount {
         };
         admit(new, &account, || names::generate(VOLUME, |bound| rand::random_range(0..bound)));
         Ok(())
+    }
+}
+
+/// What a pod that mirrors a static one may not name, in upstream's words.
+fn mirror(pod: &Value) -> Result<(), &'static str> {
+    if ["serviceAccountName", "serviceAccount"].iter().any(|field| pod["spec"][*field].as_str().is_some_and(|name| !name.is_empty())) {
+        return Err("reference service accounts");
+    }
+    let mut secrets = false;
+    crate::auth::node::names(pod.to_string().as_bytes(), &mut |resource, _| secrets |= resource == "secrets");
+    if secrets {
+        return Err("reference secrets");
+    }
+    let sources = pod["spec"]["volumes"].as_array().into_iter().flatten().filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    match sources.clone().any(|source| !source["serviceAccountToken"].is_null()) {
+        true => Err("use ServiceAccountToken volume projections"),
+        false => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Instead of upstream's graph of every pod and what it names, the right is looked up when it is asked: nodes read through their
 //! feed, which is built from the same relation, so a GET of a secret is the rare case and may cost a walk over one namespace's pods.
 
+mod mirror;
 mod restriction;
 mod slice;
 
@@ -28,6 +29,8 @@ pub fn authorize(node: &str, a: &Attributes<'_>, store: &Store) -> Option<Decisi
         ("", "nodes", "status") => a.name == node && matches!(a.verb, "get" | "update" | "patch"),
         ("", "pods", "") => match a.verb {
             "list" | "watch" => a.field("spec.nodeName") == Some(node),
+            // What it may create is in the body.
+            "create" => true,
             "get" | "delete" => !a.name.is_empty() && runs(&store.snapshot(), a.namespace, a.name, node),
             _ => false,
         },
@@ -146,9 +149,6 @@ pub fn admit(user: &User, resource: &str, subresource: &str, object: &Value) -> 
         ("resourceslices", _) if object.pointer("/spec/nodeName").and_then(Value::as_str) != Some(node) => {
             let why = "can only create or change ResourceSlice with the same NodeName as the requesting node";
             Err(Status::forbidden("resource.k8s.io", "resourceslices", name, why))
-        }
-        ("pods", "") => {
-            Err(Status::forbidden("", "pods", name, &format!("node {node:?} cannot create or change pods; mirror pods are not supported")))
         }
         ("pods", "status") => {
             let bound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();

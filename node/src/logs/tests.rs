@@ -49,6 +49,7 @@ impl Log {
             containers: vec![container],
             start_time: String::new(),
             active: true,
+            from_file: false,
         });
     }
 

@@ -4,6 +4,7 @@
 //! starting, probing) runs beside it in tracked tasks and comes back as an event.
 
 mod feed;
+mod files;
 mod listen;
 mod report;
 
@@ -11,6 +12,7 @@ use super::{
     machine::{Action, Event, Eviction, Exit, Machine, Note, Sandbox},
     observe,
     spec::Pod,
+    statics::Static,
     step,
     time::{Due, Time},
     work::Work,
@@ -41,6 +43,8 @@ const ROUNDS: usize = 32;
 pub enum Input {
     /// The mirror changed.
     Changes(Vec<Change>),
+    /// What the files of static pods say.
+    Files(Vec<Static>),
     /// What hosts of pods are to listen on, by the pods' uids.
     Listeners(Vec<(String, Listeners)>),
     /// A runtime spoke.
@@ -73,6 +77,8 @@ struct Entry {
     listening: bool,
     /// A timer runs after which they are asked for again.
     again: bool,
+    /// The uid of the pod that the API has of a static one, as last seen.
+    mirror: Option<String>,
 }
 
 /// What a task comes back with.
@@ -105,12 +111,23 @@ pub struct Set {
     timers: BTreeSet<(Time, Uid)>,
     tasks: JoinSet<Done>,
     stopping: Option<Stopping>,
+    files: files::Files,
 }
 
 impl Set {
     /// An empty set.
     pub fn new(work: Arc<Work>, reports: Reports, recorder: events::Recorder) -> Self {
-        Self { work, reports, recorder, pods: HashMap::new(), names: HashMap::new(), timers: BTreeSet::new(), tasks: JoinSet::new(), stopping: None }
+        Self {
+            work,
+            reports,
+            recorder,
+            pods: HashMap::new(),
+            names: HashMap::new(),
+            timers: BTreeSet::new(),
+            tasks: JoinSet::new(),
+            stopping: None,
+            files: files::Files::default(),
+        }
     }
 
     /// Runs until cancelled, or until a stop is over.
@@ -170,6 +187,7 @@ impl Set {
     async fn input(&mut self, input: Input) {
         match input {
             Input::Changes(changes) => self.changes(changes),
+            Input::Files(statics) => self.files(statics),
             Input::Listeners(listeners) => self.listeners(listeners),
             Input::Runtime(event) => self.runtime(event),
             Input::Evict(uid, eviction) => self.event(&uid, Event::Evicted(eviction)),
@@ -322,6 +340,11 @@ impl Set {
         self.work.views.remove(uid);
         self.work.counters.forget(uid);
         self.work.remove_directory(uid);
+        if entry.pod.from_file {
+            self.publish();
+        }
+        // A file's pod waits for the one before.
+        self.begin(&name);
     }
 
     fn record(&self, pod: &Pod, note: &Note) {

@@ -45,6 +45,8 @@ pub struct View {
     pub start_time: String,
     /// It runs or may yet run.
     pub active: bool,
+    /// It is a file's: the API knows it by the uid of its mirror.
+    pub from_file: bool,
 }
 
 /// All pods on this node. Cheap to clone.

@@ -108,6 +108,11 @@ impl Work {
         self.version.send_modify(|v| *v += 1);
     }
 
+    /// Tells when the mirror changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
     /// What the node runs short of.
     pub fn pressure(&self) -> Pressure {
         *self.pressed.borrow()

@@ -177,6 +177,7 @@ pub(super) mod tests {
             containers: vec![container.clone()],
             start_time: "1970-01-01T00:00:00Z".into(),
             active: true,
+            from_file: false,
         };
         let used = |bytes| Used { bytes, inodes: 1 };
         let fs = FileSystem { capacity: 1000, available: 600, inodes: 10, inodes_free: 4 };

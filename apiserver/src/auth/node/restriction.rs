@@ -1,6 +1,11 @@
 //! Admission `NodeRestriction`: the part of a node's limits that stands in the body of what it writes.
 
-use crate::{admission::Plugin, auth::User, resources::Cx};
+use super::mirror;
+use crate::{
+    admission::{Plugin, lookup},
+    auth::User,
+    resources::Cx,
+};
 use coracle_api::status::Status;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +22,11 @@ impl Plugin for NodeRestriction {
         match new {
             Some(new) => {
                 super::admit(cx.user(), &cx.row().plural, cx.subresource(), new)?;
+                if let (Some(node), None, true) = (cx.user().node_name(), old, lookup::is_pod(cx)) {
+                    let stored = lookup::object(cx, "nodes", "", node)?;
+                    let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
+                    mirror::check(node, uid, new).map_err(|why| lookup::forbidden(cx, new, &why))?;
+                }
                 marks(cx.user(), &cx.row().plural, old, new)
             }
             // deletes name their object, so authorization has seen all of it

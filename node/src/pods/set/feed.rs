@@ -8,6 +8,7 @@ use crate::{
         machine::{Event, Machine, Note, Sandbox, Verdict},
         orphans,
         spec::Pod,
+        statics::{Static, mirrored},
         step,
         time::Time,
         work::host_ports,
@@ -23,11 +24,12 @@ use std::{
 
 impl Set {
     /// Takes over what the mirror names and the runtimes have; removes what nobody names. Once, before [`Self::run`].
-    pub async fn adopt(&mut self, sandboxes: Vec<SandboxStatus>) {
+    pub async fn adopt(&mut self, sandboxes: Vec<SandboxStatus>, statics: Vec<Static>) {
         let now = Time::now();
+        self.ask(statics);
         let mut running: HashMap<String, SandboxStatus> = sandboxes.into_iter().map(|s| (s.spec.pod.uid.clone(), s)).collect();
-        for (_, json) in self.work.objects.list("pods", None) {
-            let Some(mut pod) = self.ours(&json) else { continue };
+        let pods: Vec<Pod> = self.work.objects.list("pods", None).into_iter().filter_map(|(_, json)| self.ours(&json)).chain(self.asked()).collect();
+        for mut pod in pods {
             if let Some(status) = self.work.ended(&pod.metadata.uid) {
                 pod.status = status;
             }
@@ -52,6 +54,7 @@ impl Set {
             self.work.remove_orphan(&uid).await;
         }
         self.work.network.sweep(&known).await;
+        self.publish();
         let uids: Vec<Uid> = self.pods.keys().cloned().collect();
         for uid in uids {
             self.pump(&uid);
@@ -62,6 +65,8 @@ impl Set {
     /// The pod, if it is for this node.
     fn ours(&self, json: &[u8]) -> Option<Pod> {
         match Pod::parse(json) {
+            // What mirrors a file's pod is not for running.
+            Ok(pod) if mirrored(&pod.metadata).is_some() => None,
             Ok(pod) if pod.spec.node_name == self.work.options.node_name && !pod.metadata.uid.is_empty() => Some(pod),
             Ok(_) => None,
             Err(why) => {
@@ -71,7 +76,7 @@ impl Set {
         }
     }
 
-    fn insert(&mut self, pod: Pod, mut machine: Machine) {
+    pub(super) fn insert(&mut self, pod: Pod, mut machine: Machine) {
         let uid: Uid = pod.metadata.uid.as_str().into();
         machine.runtime_known = self.work.runtime_named(&pod);
         let asks = fit::asks(&pod);
@@ -101,6 +106,7 @@ impl Set {
                 held: Some(Vec::new()),
                 listening: false,
                 again: false,
+                mirror: None,
             },
         );
     }
@@ -160,6 +166,18 @@ impl Set {
     fn pod_changed(&mut self, key: Key, json: Option<Bytes>) {
         let name = (key.namespace, key.name);
         let old = self.names.get(&name).cloned();
+        if let Some(uid) = &old
+            && let Some(entry) = self.pods.get_mut(uid).filter(|entry| entry.pod.from_file)
+        {
+            // Its mirror is another: that one has to hear everything.
+            let hears = json.as_deref().and_then(|json| Pod::parse(json).ok()).map(|mirror| mirror.metadata.uid);
+            if entry.mirror != hears {
+                entry.mirror = hears;
+                entry.reported = None;
+                self.pump(&uid.clone());
+            }
+            return;
+        }
         let Some(pod) = json.as_deref().and_then(|json| self.ours(json)) else {
             if let Some(uid) = old {
                 self.event(&uid, Event::Gone);

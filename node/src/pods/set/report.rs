@@ -19,6 +19,8 @@ const PATIENCE: i64 = 150;
 
 impl Set {
     pub(super) fn report(&mut self, uid: &Uid, at_once: bool) {
+        let Some(entry) = self.pods.get(uid) else { return };
+        let Some(about) = self.known_as(&entry.pod, uid) else { return };
         let Some(entry) = self.pods.get_mut(uid) else { return };
         // A pod that is stopped with its agent has not ended: it comes back with it.
         if entry.machine.leaving.is_some() || entry.machine.gone {
@@ -41,7 +43,7 @@ impl Set {
         }
         entry.patience = None;
         entry.reported = Some(hash);
-        self.reports.status(about(&entry.pod, uid), status);
+        self.reports.status(about, status);
     }
 
     /// What is to be said of a pod that is over, for the next agent: once its sandbox is gone, nothing else tells.
@@ -89,6 +91,7 @@ impl Set {
             containers,
             start_time: entry.machine.start_time.rfc3339(),
             active: !over,
+            from_file: entry.pod.from_file,
         });
     }
 }
