@@ -11,7 +11,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const CASES: &[Alone] = &[("kills_leave_nothing", kills_leave_nothing)];
+const CASES: &[Alone] = &[("containers_outlive_their_agent", containers_outlive_their_agent), ("kills_leave_nothing", kills_leave_nothing)];
 const CYCLES: usize = 25;
 const NS: &str = "default";
 
@@ -90,6 +90,54 @@ fn kills_leave_nothing() -> Result {
         ensure!(left.is_empty(), "{}", left.join("\n"));
         Ok(())
     })?;
+    cluster.stop()
+}
+
+/// What containers say and how they end while no agent is there is not lost.
+fn containers_outlive_their_agent() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    if cluster.host.name().is_none() {
+        println!("left out: only root has containers");
+        return Ok(());
+    }
+    cluster.up()?;
+    cluster.import_busybox()?;
+    let make = |name: &str, script: &str| -> Result<PathBuf> {
+        let mut pod = pod(name, 0);
+        pod["spec"]["restartPolicy"] = "Never".into();
+        pod["spec"]["containers"][0]["ports"] = json!([]);
+        pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", script]);
+        cluster.apply(&pod.to_string())?;
+        ready(&cluster, name)?;
+        let uid = cluster.get(&["-n", NS, "pod", name])?["metadata"]["uid"].as_str().context("no uid")?.to_owned();
+        Ok(cluster.data_dir().join("pods").join(uid).join("logs/main/0.log"))
+    };
+    let counting = make("counts", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done")?;
+    let ending = make("ends", "while [ ! -e /disk/end ]; do sleep 0.02; done; echo last words; exit 4")?;
+    let id = |name: &str| -> Result<Value> { Ok(cluster.get(&["-n", NS, "pod", name])?["status"]["containerStatuses"][0].clone()) };
+    let before = id("counts")?;
+    cluster.kill()?;
+    let length = || fs::read_to_string(&counting).map_or(0, |text| text.lines().count());
+    let said = length();
+    let disk = ending.parent().and_then(Path::parent).and_then(Path::parent).context("a pod's directory")?.join("volumes/disk");
+    fs::write(disk.join("end"), "")?;
+    eventually("both go on without an agent", 30, || {
+        ensure!(fs::read_to_string(&ending)?.contains("last words") && length() > said + 20);
+        Ok(())
+    })?;
+    cluster.up()?;
+    eventually("the end is told", 30, || {
+        let status = cluster.get(&["-n", NS, "pod", "ends"])?["status"].clone();
+        let ended = &status["containerStatuses"][0]["state"]["terminated"];
+        ensure!(status["phase"] == "Failed" && ended["exitCode"] == 4 && ended["reason"] == "Error", "{status}");
+        Ok(())
+    })?;
+    ensure!(cluster.kubectl(&["-n", NS, "logs", "ends"])?.ok()? == "last words\n");
+    let after = id("counts")?;
+    ensure!(after["containerID"] == before["containerID"] && after["restartCount"] == 0 && after["state"]["running"].is_object(), "{after}");
+    let log = cluster.kubectl(&["-n", NS, "logs", "counts"])?.ok()?;
+    let numbers = log.lines().map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
+    ensure!(numbers.len() > said + 20 && numbers.iter().enumerate().all(|(index, number)| index + 1 == *number), "a line is missing: {numbers:?}");
     cluster.stop()
 }
 
