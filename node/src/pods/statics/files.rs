@@ -4,7 +4,7 @@ use super::{Static, read};
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -29,10 +29,9 @@ pub fn all(path: &Path, node: &str) -> Vec<Static> {
         match pod {
             Ok(pod) => {
                 let name = (pod.pod.metadata.namespace.clone(), pod.pod.metadata.name.clone());
-                if pods.contains_key(&name) {
-                    tracing::error!(file = %file.display(), pod = %pod.pod.long_name(), "another file has a pod of that name");
-                } else {
-                    pods.insert(name, pod);
+                match pods.entry(name) {
+                    Entry::Vacant(place) => _ = place.insert(pod),
+                    Entry::Occupied(_) => tracing::error!(file = %file.display(), pod = %pod.pod.long_name(), "another file has a pod of that name"),
                 }
             }
             Err(why) => tracing::error!(why, file = %file.display(), "read a static pod"),
