@@ -35,7 +35,9 @@ fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
 
 /// No machine has all of its memory left, so this threshold is always met.
 fn pressure_refuses_and_evicts() -> Result {
-    let cluster = Cluster::stopped(Mode::Whole, &["--eviction-hard", "memory.available<99.9%", "--eviction-pressure-transition-period", "1s"])?;
+    // A hard one would leave pods nothing to ask for.
+    let soft = ["--eviction-soft", "memory.available<99.9%", "--eviction-soft-grace-period", "memory.available=1s"];
+    let cluster = Cluster::stopped(Mode::Whole, &[&soft[..], &["--eviction-pressure-transition-period", "1s"]].concat())?;
     cluster.up()?;
     cluster.import("hello", "hello:v1")?;
     let ns = cluster.namespace("pressure")?;
