@@ -156,7 +156,20 @@ async fn deletes(admin: &mut Peer) {
     let other = json!({"preconditions": {"uid": "other"}});
     let refused = admin.send("DELETE", &format!("{path}/a"), "application/json", other.to_string()).await;
     assert_eq!((refused.code, refused.reason()), (409, "Conflict"), "{}", refused.body);
-    let right = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": made.body["metadata"]["uid"]}});
+    let uid = made.body["metadata"]["uid"].as_str().expect("a uid");
+    let words =
+        format!("Operation cannot be fulfilled on configmaps \"a\": Precondition failed: UID in precondition: other, UID in object meta: {uid}");
+    assert_eq!(refused.message(), words);
+    let changed = admin.send("PATCH", &format!("{path}/a"), "application/merge-patch+json", json!({"data": {"k": "changed"}}).to_string()).await;
+    let revision = |answer: &Answer| answer.body["metadata"]["resourceVersion"].as_str().expect("a revision").to_string();
+    let (old, new) = (revision(&made), revision(&changed));
+    let stale = json!({"preconditions": {"uid": uid, "resourceVersion": old}});
+    let refused = admin.send("DELETE", &format!("{path}/a"), "application/json", stale.to_string()).await;
+    let words = format!(
+        "Operation cannot be fulfilled on configmaps \"a\": Precondition failed: ResourceVersion in precondition: {old}, ResourceVersion in object meta: {new}"
+    );
+    assert_eq!((refused.code, refused.reason(), refused.message()), (409, "Conflict", words.as_str()));
+    let right = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid, "resourceVersion": new}});
     let gone = admin.send("DELETE", &format!("{path}/a"), "application/json", right.to_string()).await;
     assert_eq!((gone.code, gone.body["status"].as_str()), (200, Some("Success")));
     assert_eq!(admin.get(&format!("{path}/a")).await.code, 404);
@@ -408,6 +421,10 @@ async fn bad_input(admin: &mut Peer) {
     let absurd = format!("labelSelector={}", vec!["a%3Db"; 5_000].join(","));
     assert_eq!(admin.get(&format!("{path}?{absurd}")).await.code, 400);
     assert_eq!(admin.get("/api/v1/%zz").await.code, 400);
+    for query in ["watch=%ff", "dryRun=%", "fieldSelector=%4"] {
+        let answer = admin.get(&format!("{path}?{query}")).await;
+        assert_eq!((answer.code, answer.reason()), (400, "BadRequest"), "{query} is not left out: {}", answer.body);
+    }
     assert_eq!(admin.send("TRACE", path, "", String::new()).await.code, 405);
     assert_eq!(admin.send("DELETE", "/api/v1/namespaces", "application/json", String::new()).await.code, 405);
 }
