@@ -59,7 +59,7 @@ async fn objects_and_owners() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_over_a_restart() {
+async fn lists_whose_revision_is_gone() {
     reading::chunks_go_on().await;
 }
 
