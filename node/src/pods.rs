@@ -19,6 +19,7 @@ pub mod observe;
 pub mod orphans;
 pub mod probe;
 pub mod probes;
+pub mod resize;
 pub mod set;
 pub mod spec;
 pub mod statics;

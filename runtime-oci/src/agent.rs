@@ -21,7 +21,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Runtime, SandboxId, SandboxSpec,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime, SandboxId, SandboxSpec,
     SandboxStatus, Session, Standard, State, Stats, stats,
     wire::{connection, socket::AsyncLink},
 };
@@ -274,6 +274,23 @@ impl Runtime for OciRuntime {
         let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let stopped = ask(&shim.connection, Ask::Stop(id.clone(), millis), grace + BEYOND_GRACE).await;
         stopped.map(|_| ()).map_err(|why| Error::again("KillContainerError", why.message))
+    }
+
+    async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
+        let shim = self.shared.shim_of(id)?;
+        let groups: Vec<(PathBuf, Resources)> = {
+            let known = shim.known.lock();
+            containers.into_iter().filter_map(|(id, resources)| Some((config::group(known.get(&id)?, &shim.spec), resources))).collect()
+        };
+        let trees = self.shared.trees.clone();
+        let (group, given) = (cgroup::of_pod(id, shim.spec.linux.qos), whole.clone());
+        let done = tokio::task::spawn_blocking(move || trees.resize((&group, &given), &groups)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Error::again("ResizeError", error.to_string()))?;
+        if let Some(shim) = self.shared.shims.lock().get_mut(id) {
+            Arc::make_mut(&mut shim.spec).linux.resources = whole;
+        }
+        self.shared.weigh();
+        Ok(())
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {

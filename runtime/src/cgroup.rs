@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+mod resize;
 mod stats;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -143,24 +144,14 @@ impl Trees {
         }
         if let Self::V2(root) = self {
             enable(root, group)?;
-            if let Some(millis) = resources.cpu_limit_millis {
-                self.set(group, "cpu.max", format!("{} {PERIOD}", quota(millis)))?;
-            }
-            if let Some(bytes) = resources.memory_limit {
-                self.set(group, "memory.max", bytes)?;
-            }
             // Kubernetes' default: pods do not swap (KEP-2400, NoSwap).
             self.set(group, "memory.swap.max", 0)?;
-        } else {
-            if let Some(millis) = resources.cpu_limit_millis {
-                self.set(group, "cpu.cfs_period_us", PERIOD)?;
-                self.set(group, "cpu.cfs_quota_us", quota(millis))?;
-            }
-            if let Some(bytes) = resources.memory_limit {
-                self.set(group, "memory.limit_in_bytes", bytes)?;
-                // Memory and swap together. Not every kernel counts it.
-                self.set(group, "memory.memsw.limit_in_bytes", bytes)?;
-            }
+        }
+        if let Some(millis) = resources.cpu_limit_millis {
+            self.set_quota(group, millis)?;
+        }
+        if let Some(bytes) = resources.memory_limit {
+            self.set_memory(group, bytes)?;
         }
         self.weigh(group, resources.cpu_request_millis)?;
         match pids {

@@ -140,6 +140,9 @@ pub struct ContainerSpec {
     /// Where its last words are.
     #[serde(default)]
     pub termination: Termination,
+    /// The container of the same pod, which runs, whose processes it sees and is one of.
+    #[serde(default)]
+    pub joins: Option<ContainerId>,
 }
 
 /// What becomes the message of [`State::Exited`], at its end.
@@ -176,6 +179,7 @@ impl ContainerSpec {
             stdin_once: false,
             tty: false,
             termination: Termination::default(),
+            joins: None,
         }
     }
 
@@ -416,6 +420,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error>;
     /// Starts it; returns once it runs (its exit may follow at once) or could not be started.
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error>;
+    /// Gives containers that run other limits and requests, without their noticing, and the pod as a whole what it has with them.
+    ///
+    /// # Errors
+    /// A limit below what is used, which is not set then; or the kernel refuses.
+    async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
+        _ = (whole, containers);
+        Err(Error::fatal("ResizeError", format!("pod {id}: the resources of wasm components cannot be changed while they run")))
+    }
     /// Ask to stop, then kill after `grace`. Returns once it has exited.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
     /// Forgets an exited container (one that still runs is killed). Logs stay.

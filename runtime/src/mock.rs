@@ -8,8 +8,8 @@
 //! Cloning gives another handle on the same "machine": drop the agent under test, build a new one on a clone, and it finds what was running.
 
 use crate::{
-    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LocalImage, PodRef, PodStats, Runtime,
-    SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats,
+    ContainerId, ContainerSpec, ContainerStatus, Duplex, Error, Event, ExecSpec, ImageConfig, ImageContent, LocalImage, PodRef, PodStats, Resources,
+    Runtime, SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -382,6 +382,15 @@ impl Runtime for MockRuntime {
         let sandbox = machine.sandboxes.get(id).ok_or_else(|| missing("sandbox", id))?;
         let containers = sandbox.containers.values().map(|container| (container.spec.name.clone(), container.stats.clone())).collect();
         Ok(PodStats { containers, ..PodStats::default() })
+    }
+
+    async fn resize(&self, id: &SandboxId, _: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
+        self.call("resize", id)?;
+        let mut machine = self.machine.lock();
+        for (id, resources) in containers {
+            machine.container(&id).ok_or_else(|| missing("container", &id))?.spec.resources = resources;
+        }
+        Ok(())
     }
 
     async fn collect_garbage(&self, keep: &[String]) -> Result<(), Error> {

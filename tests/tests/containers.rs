@@ -16,6 +16,8 @@ const CASES: &[Case] = &[
     ("processes_and_files_are_a_containers_own", processes_and_files_are_a_containers_own),
     ("nothing_is_left_of_a_deleted_pod", nothing_is_left_of_a_deleted_pod),
     ("a_killed_shim_is_a_failed_container", a_killed_shim_is_a_failed_container),
+    ("containers_are_looked_at_by_others", containers_are_looked_at_by_others),
+    ("resources_change_in_place", resources_change_in_place),
 ];
 
 /// Ended after the cases: what a static holds is never dropped.
@@ -307,4 +309,113 @@ fn a_killed_shim_is_a_failed_container(cluster: &Cluster) -> Result {
         Ok(())
     })?;
     has(&events(cluster, &ns, "lost")?, &["SandboxChanged"])
+}
+
+/// `kubectl debug`.
+fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("debug")?;
+    pod(cluster, &ns, "web", "echo found > /marker; exec sleep 4321", "", "")?;
+    ready(cluster, &ns, "web")?;
+    let image = image(cluster)?;
+    let debug = |name: &str, script: &str| {
+        let flags = ["--image", &image, "--target=main", "--profile=general", "-q", "-i", "-c", name, "--", "sh", "-c", script];
+        cluster.kubectl(&[&["-n", &ns, "debug", "web"], &flags[..]].concat())
+    };
+    // As long as it takes kubectl to attach: what was said before is in the log.
+    let said = debug("look", "ps -o args; cat /proc/1/root/marker; sleep 1; exit 3")?;
+    let text = format!("{}{}", said.stdout, cluster.kubectl(&["-n", &ns, "logs", "web", "-c", "look"])?.ok()?);
+    has(&text, &["sleep 4321", "found"])?;
+    eventually("its end is told", 60, || {
+        let status = status(cluster, &ns, "web")?;
+        let own = &status["ephemeralContainerStatuses"][0];
+        ensure!(own["name"] == "look" && own["state"]["terminated"]["exitCode"] == 3 && own["ready"] == false, "{status}");
+        let main = &status["containerStatuses"][0];
+        ensure!(status["phase"] == "Running" && main["ready"] == true && main["restartCount"] == 0, "the pod does not notice: {status}");
+        Ok(())
+    })?;
+    debug("again", "sleep 1")?;
+    eventually("another one", 60, || {
+        let status = status(cluster, &ns, "web")?;
+        ensure!(status["ephemeralContainerStatuses"][1]["state"]["terminated"]["exitCode"] == 0, "{status}");
+        ensure!(status["ephemeralContainerStatuses"][0]["restartCount"] == 0, "{status}");
+        Ok(())
+    })?;
+    // A component has no processes.
+    cluster.import("hello", "hello:v1")?;
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: component, namespace: {ns}}}\nspec: {{containers: [{{name: main, image: 'hello:v1', imagePullPolicy: Never}}]}}"
+    ))?;
+    eventually("it has begun", 60, || {
+        let status = status(cluster, &ns, "component")?;
+        ensure!(status["containerStatuses"][0]["containerID"].is_string(), "{status}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["-n", &ns, "debug", "component", "--image", &image, "--profile=general", "-q", "-c", "look", "--", "true"])?.ok()?;
+    eventually("why it cannot be", 60, || {
+        let status = status(cluster, &ns, "component")?;
+        let waiting = &status["ephemeralContainerStatuses"][0]["state"]["waiting"];
+        ensure!(waiting["message"].as_str().is_some_and(|text| text.contains("WebAssembly components")), "{status}");
+        Ok(())
+    })
+}
+
+/// `kubectl patch --subresource resize` (KEP-1287).
+fn resources_change_in_place(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("resize")?;
+    let resources = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu, "memory": memory } });
+    let policy = "resizePolicy: [{resourceName: cpu, restartPolicy: NotRequired}, {resourceName: memory, restartPolicy: RestartContainer}]";
+    for (name, policy) in [("both", String::new()), ("restarts", format!(", {policy}"))] {
+        let container = format!("resources: {}{policy}", resources("100m", "32Mi"));
+        pod(cluster, &ns, name, "sleep 1000", &container, "")?;
+        ready(cluster, &ns, name)?;
+    }
+    let patch = |name: &str, resources: Value| {
+        let patch = json!({ "spec": { "containers": [{ "name": "main", "resources": resources }] } }).to_string();
+        cluster.kubectl(&["-n", &ns, "patch", "pod", name, "--subresource", "resize", "-p", &patch])?.ok().map(drop)
+    };
+    let becomes = |name: &str, memory: &str, cpu: &str, restarts: u64| {
+        eventually(&format!("{name} has {cpu} and {memory}"), 60, || {
+            let status = status(cluster, &ns, name)?;
+            let main = &status["containerStatuses"][0];
+            ensure!(main["resources"] == resources(cpu, memory) && main["allocatedResources"] == json!({ "cpu": cpu, "memory": memory }), "{status}");
+            ensure!(main["restartCount"] == restarts && main["ready"] == true, "{status}");
+            let resizing = status["conditions"]
+                .as_array()
+                .is_some_and(|list| list.iter().any(|one| one["type"].as_str().unwrap_or("").starts_with("PodResize")));
+            ensure!(!resizing, "{status}");
+            Ok(())
+        })
+    };
+    // What the kernel has: in the container's own view of its group.
+    let limit = |name: &str| {
+        let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
+        cluster.kubectl(&["-n", &ns, "exec", name, "--", "sh", "-c", &format!("{script}; true")])?.ok()
+    };
+    patch("both", resources("200m", "64Mi"))?;
+    becomes("both", "64Mi", "200m", 0)?;
+    ensure!(limit("both")?.trim() == (64 << 20).to_string(), "{}", limit("both")?);
+    has(&events(cluster, &ns, "both")?, &["ResizeStarted", "ResizeCompleted"])?;
+    patch("restarts", resources("200m", "32Mi"))?;
+    becomes("restarts", "32Mi", "200m", 0)?;
+    patch("restarts", resources("200m", "64Mi"))?;
+    becomes("restarts", "64Mi", "200m", 1)?;
+    has(&events(cluster, &ns, "restarts")?, &["Container main resize requires restart"])?;
+    // What there is no room for waits until there is.
+    let node = cluster.get(&["nodes"])?["items"][0]["status"]["allocatable"]["cpu"].as_str().unwrap_or_default().to_owned();
+    let millis: u64 = node.strip_suffix('m').map_or_else(|| node.parse().map(|cores: u64| cores * 1000), str::parse)?;
+    let (most, more) = (format!("{}m", millis * 6 / 10), format!("{}m", millis * 7 / 10));
+    pod(cluster, &ns, "filler", "sleep 1000", &format!("resources: {{requests: {{cpu: {most}}}}}"), "")?;
+    ready(cluster, &ns, "filler")?;
+    patch("both", resources(&more, "64Mi"))?;
+    eventually("it is deferred", 60, || {
+        let status = status(cluster, &ns, "both")?;
+        let pending =
+            status["conditions"].as_array().and_then(|list| list.iter().find(|one| one["type"] == "PodResizePending").cloned()).unwrap_or_default();
+        ensure!(pending["reason"] == "Deferred" && pending["message"].as_str().is_some_and(|text| text.contains("cpu")), "{status}");
+        ensure!(status["containerStatuses"][0]["resources"] == resources("200m", "64Mi"), "{status}");
+        Ok(())
+    })?;
+    has(&events(cluster, &ns, "both")?, &["ResizeDeferred"])?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "filler", "--timeout=30s"])?.ok()?;
+    becomes("both", "64Mi", &more, 0)
 }

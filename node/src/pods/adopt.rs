@@ -16,7 +16,11 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
     let mut machine = Machine::new(pod, now);
     let inits = pod.inits();
     for (index, container) in pod.all_containers().enumerate() {
-        let stored = if index < inits { &pod.status.init_container_statuses } else { &pod.status.container_statuses };
+        let stored = match index {
+            _ if index < inits => &pod.status.init_container_statuses,
+            _ if pod.is_ephemeral(index) => &pod.status.ephemeral_container_statuses,
+            _ => &pod.status.container_statuses,
+        };
         let stored = stored.iter().find(|s| s.name == container.name);
         let live = sandbox.and_then(|s| s.containers.iter().filter(|c| c.name == container.name).max_by_key(|c| c.attempt));
         let Some(state) = machine.containers.get_mut(index) else { continue };
@@ -25,6 +29,7 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
             state.digest = stored.image_id.rsplit('@').next().unwrap_or_default().to_string();
             state.last = stored.last_state.terminated.as_ref().map(|t| t.exit());
         }
+        state.given = stored.and_then(|stored| stored.resources.clone()).unwrap_or_else(|| container.resources.clone());
         if let Some(live) = live {
             take_live(state, live, stored);
         } else if sandbox.is_none() || stored.is_some_and(|s| s.state.terminated.is_some()) {
@@ -36,7 +41,7 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
     if let Some(sandbox) = sandbox {
         machine.ip = Some(sandbox.spec.ip);
         machine.sandbox = if sandbox.ready { Sandbox::Ready } else { Sandbox::Absent };
-        machine.initialized |= machine.containers.iter().skip(inits).any(|c| c.created);
+        machine.initialized |= machine.containers.iter().take(pod.mains().end).skip(inits).any(|c| c.created);
         // Tokens are looked at at once: the mount is idempotent and answers when they want renewal.
         machine.refresh = Some(super::time::Due::in_millis(now, 0));
     }

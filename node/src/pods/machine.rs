@@ -13,6 +13,7 @@ pub use container::{Backoff, ContainerState, Exit, FIRST_DELAY, FORGIVEN, Hook, 
 pub use event::Event;
 
 use super::{
+    resize::Resize,
     spec::Pod,
     time::{Due, Time},
 };
@@ -103,6 +104,8 @@ pub struct Machine {
     pub stale: bool,
     /// Last value and time of each condition.
     pub conditions: BTreeMap<String, (String, Time)>,
+    /// Where a change of cpu and memory stands.
+    pub resize: Resize,
 }
 
 /// Where the last step, deleting the object from the API, stands.
@@ -152,6 +155,7 @@ impl Machine {
             refresh: None,
             refreshing: false,
             stale: false,
+            resize: Resize::default(),
             conditions: pod
                 .status
                 .conditions

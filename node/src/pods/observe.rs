@@ -6,7 +6,7 @@ use super::{
         Sandbox, Why, doubling,
     },
     probe::Trouble,
-    probes,
+    probes, resize,
     spec::{Container, Pod},
     step,
     time::{Due, Time},
@@ -24,6 +24,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
         Action::Delete => machine.deletion = Deletion::Asked,
         Action::Forget => machine.forgotten = true,
         Action::Refresh => machine.refreshing = true,
+        Action::Resize(_) => machine.resize.begin(),
         Action::Fail(verdict) => {
             notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
             machine.verdict = Some(verdict.clone());
@@ -47,6 +48,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
             }
             state.attempt = *attempt;
             state.run = Run::Starting;
+            state.given = pod.container(*container).map(|c| c.resources.clone()).unwrap_or_default();
             state.probes = Default::default();
             state.image_ref = pod.container(*container).map(|c| c.image.clone()).unwrap_or_default();
         }
@@ -58,6 +60,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                     let message = match why {
                         Why::PodEnds => format!("Stopping container {name}"),
                         Why::Changed => format!("Container {name} definition changed, will be restarted"),
+                        Why::Resized => format!("Container {name} resize requires restart"),
                         Why::Hook => "FailedPostStartHook".into(),
                         Why::Probe(kind) => {
                             let ending = if step::restarts(step::policy(pod, *container), 1) { ", will be restarted" } else { "" };
@@ -84,6 +87,11 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
 
 /// Takes in what happened.
 pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes: &mut Vec<Note>) {
+    take_in(pod, machine, event, now, notes);
+    resize::settle(pod, machine, notes);
+}
+
+fn take_in(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes: &mut Vec<Note>) {
     match event {
         Event::SetUp { ip, refresh } => {
             machine.ip = Some(ip);
@@ -191,6 +199,7 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
                 machine.evicted = Some((grace, disruption));
             }
         }
+        Event::Resized(outcome) => resize::resized(pod, machine, outcome, now, notes),
         Event::Refreshed(next) => {
             machine.refreshing = false;
             machine.refresh = renewal(machine, next, now);
@@ -227,6 +236,8 @@ pub fn observe(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes:
         Event::Deleted(true) => machine.deletion = Deletion::Done,
         Event::Deleted(false) => machine.deletion = Deletion::Failed(Due::in_millis(now, 2_000)),
         Event::DependencyChanged { volume } | Event::SpecChanged { volume } => {
+            let known = machine.containers.len();
+            machine.containers.extend(pod.all_containers().skip(known).map(|_| ContainerState::new()));
             if volume {
                 machine.stale = machine.refreshing || machine.sandbox == Sandbox::Settling;
                 machine.refresh = Some(Due::in_millis(now, 0));

@@ -7,6 +7,7 @@ mod feed;
 mod files;
 mod listen;
 mod report;
+mod resize;
 
 use super::{
     machine::{Action, Event, Eviction, Exit, Machine, Note, Sandbox},
@@ -234,6 +235,7 @@ impl Set {
 
     fn event(&mut self, uid: &Uid, event: Event) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
+        let room = event == Event::TornDown || matches!(event, Event::Resized(Ok(_)));
         let mut notes = Vec::new();
         observe::observe(&entry.pod, &mut entry.machine, event, Time::now(), &mut notes);
         let pod = entry.pod.clone();
@@ -241,6 +243,9 @@ impl Set {
             self.record(&pod, note);
         }
         self.pump(uid);
+        if room {
+            self.resize_those_who_wait();
+        }
     }
 
     fn tick(&mut self) {

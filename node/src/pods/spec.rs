@@ -12,7 +12,7 @@ mod security;
 mod stored;
 mod volume;
 
-pub use container::{Container, ContainerPort, Resources, VolumeMount};
+pub use container::{Container, ContainerPort, ResizePolicy, Resources, VolumeMount};
 pub use dns::{DnsConfig, DnsOption};
 pub use env::{EnvFrom, EnvSource, EnvVar, FieldRef, KeyRef, ObjectRef, ResourceFieldRef};
 pub use lifecycle::{ExecAction, GrpcAction, Handler, HttpGet, HttpHeader, Lifecycle, Probe, SleepAction, TcpSocket};
@@ -70,6 +70,8 @@ pub struct PodSpec {
     pub init_containers: Vec<Container>,
     /// The pod's containers.
     pub containers: Vec<Container>,
+    /// Added to look at the others, while they run (KEP-277).
+    pub ephemeral_containers: Vec<Container>,
     /// `Always` (also when empty), `OnFailure`, `Never`.
     pub restart_policy: String,
     /// Seconds from asking to killing; 30 when absent.
@@ -173,15 +175,25 @@ impl Pod {
         serde_json::from_slice(json)
     }
 
-    /// Init containers, then containers: the order of every per-container list in the agent.
+    /// Init containers, then containers, then ephemeral ones, which only ever become more: the order of every per-container list in the agent.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
-        self.spec.init_containers.iter().chain(&self.spec.containers)
+        self.spec.init_containers.iter().chain(&self.spec.containers).chain(&self.spec.ephemeral_containers)
+    }
+
+    /// The places of the pod's containers proper, between those before them and those that look at them.
+    pub fn mains(&self) -> std::ops::Range<usize> {
+        let inits = self.inits();
+        inits..inits + self.spec.containers.len()
+    }
+
+    /// The container at that place is an ephemeral one: nothing of the pod depends on it, and it is never started again.
+    pub fn is_ephemeral(&self, index: usize) -> bool {
+        index >= self.mains().end
     }
 
     /// The container at that place of [`Self::all_containers`].
     pub fn container(&self, index: usize) -> Option<&Container> {
-        let inits = self.spec.init_containers.len();
-        if index < inits { self.spec.init_containers.get(index) } else { self.spec.containers.get(index - inits) }
+        self.all_containers().nth(index)
     }
 
     /// How many of the containers are init containers.
@@ -191,7 +203,11 @@ impl Pod {
 
     /// `fieldPath` of a container in events: `spec.containers{web}`.
     pub fn field_path(&self, index: usize) -> String {
-        let list = if index < self.inits() { "initContainers" } else { "containers" };
+        let list = match index {
+            _ if index < self.inits() => "initContainers",
+            _ if self.is_ephemeral(index) => "ephemeralContainers",
+            _ => "containers",
+        };
         format!("spec.{list}{{{}}}", self.container(index).map_or("", |c| c.name.as_str()))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     machine::{ContainerState, Exit, Image, Machine, Run, Sandbox},
-    probes,
+    probes, resize,
     spec::{Container, Pod},
     step::{self, End},
     time::Time,
@@ -18,7 +18,7 @@ pub fn phase(pod: &Pod, machine: &Machine) -> &'static str {
         None => {}
     }
     let never_ran = |state: &ContainerState| !state.created;
-    if !machine.initialized || machine.containers.iter().skip(pod.inits()).any(never_ran) { "Pending" } else { "Running" }
+    if !machine.initialized || machine.containers.iter().take(pod.mains().end).skip(pod.inits()).any(never_ran) { "Pending" } else { "Running" }
 }
 
 /// Ready in the sense of the `Ready` condition without gates: every container is.
@@ -30,7 +30,7 @@ fn unready(pod: &Pod, machine: &Machine) -> Vec<String> {
     let inits = pod.inits();
     let mut names = Vec::new();
     for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
-        if (index >= inits || container.is_sidecar()) && !probes::ready(container, state) {
+        if (index >= inits || container.is_sidecar()) && !pod.is_ephemeral(index) && !probes::ready(container, state) {
             names.push(container.name.clone());
         }
     }
@@ -69,8 +69,12 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
         .enumerate()
         .map(|(index, (container, state))| container_status(pod, machine, index, container, state, now))
         .collect();
-    let (init, main) = states.split_at(inits.min(states.len()));
+    let (init, others) = states.split_at(inits.min(states.len()));
+    let (main, ephemeral) = others.split_at(pod.spec.containers.len().min(others.len()));
     status.insert("containerStatuses".into(), json!(main));
+    if !ephemeral.is_empty() {
+        status.insert("ephemeralContainerStatuses".into(), json!(ephemeral));
+    }
     if !init.is_empty() {
         status.insert("initContainerStatuses".into(), json!(init));
     }
@@ -132,6 +136,7 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
             "reason": (!reason.is_empty()).then_some(reason), "message": (!message.is_empty()).then_some(message),
         }));
     }
+    conditions.extend(resize::conditions(pod, machine, now));
     Value::Array(conditions)
 }
 
@@ -162,6 +167,12 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     if state.created {
         status["containerID"] = json!(id);
     }
+    if pod.is_ephemeral(index) {
+        // Nothing waits for it: it is neither ready nor started.
+        (status["ready"], status["started"]) = (json!(false), Value::Null);
+        return status;
+    }
+    resize::status(container, state, &mut status);
     status
 }
 

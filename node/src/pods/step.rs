@@ -7,6 +7,7 @@
 use super::{
     machine::{Action, Deletion, Hook, Image, Machine, Run, Sandbox, Verdict, Why},
     probes::{self, Kind},
+    resize,
     spec::{Container, Pod},
     time::Time,
 };
@@ -28,7 +29,6 @@ pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
     if machine.verdict.is_some() {
         return Some(End::Failed);
     }
-    let inits = pod.inits();
     if !machine.initialized {
         let failed = pod.spec.init_containers.iter().zip(&machine.containers).any(|(container, state)| {
             !container.is_sidecar() && pod.spec.restart_policy == "Never" && matches!(&state.run, Run::Exited(exit) if exit.code != 0)
@@ -36,7 +36,7 @@ pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
         return failed.then_some(End::Failed);
     }
     let mut result = End::Succeeded;
-    for state in machine.containers.iter().skip(inits) {
+    for state in machine.containers.iter().take(pod.mains().end).skip(pod.inits()) {
         match &state.run {
             Run::Exited(exit) if !restarts(&pod.spec.restart_policy, exit.code) => {
                 if exit.code != 0 {
@@ -58,9 +58,12 @@ pub fn restarts(policy: &str, code: i32) -> bool {
     }
 }
 
-/// The policy that holds for that container: sidecars always restart, init containers do unless the pod never does.
+/// The policy that holds for that container: sidecars always restart, init containers do unless the pod never does, ephemeral ones never.
 pub fn policy(pod: &Pod, index: usize) -> &str {
     let policy = pod.spec.restart_policy.as_str();
+    if pod.is_ephemeral(index) {
+        return "Never";
+    }
     if index >= pod.inits() {
         return policy;
     }
@@ -122,6 +125,9 @@ pub fn wake(pod: &Pod, machine: &Machine, now: Time) -> Option<Time> {
     if let Some(seconds) = pod.spec.active_deadline_seconds.filter(|_| end(pod, machine).is_none()) {
         consider(machine.start_time.after(seconds.saturating_mul(1000)));
     }
+    if let Some(due) = machine.resize.retry() {
+        consider(due.at);
+    }
     for (container, state) in pod.all_containers().zip(&machine.containers) {
         if let Image::Failed { retry, fresh, .. } = &state.image {
             consider(if fresh.reached(now) { retry.at } else { fresh.at });
@@ -150,7 +156,7 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
     let mut actions = Vec::new();
     let order = turn(pod, machine);
     let images_first = !machine.runtime_known;
-    let settled = !images_first || machine.containers.iter().all(|c| c.image == Image::Ready || c.created);
+    let settled = !images_first || machine.containers.iter().take(pod.mains().end).all(|c| c.image == Image::Ready || c.created);
     match machine.sandbox {
         Sandbox::Absent if settled => actions.push(Action::Setup),
         Sandbox::Failed(due) if due.reached(now) && settled => actions.push(Action::Setup),
@@ -158,6 +164,9 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
     }
     if machine.sandbox == Sandbox::Ready && !machine.refreshing && machine.refresh.is_some_and(|due| due.reached(now)) {
         actions.push(Action::Refresh);
+    }
+    if machine.sandbox == Sandbox::Ready {
+        actions.extend(resize::action(pod, machine, now));
     }
     for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
         let due = match &state.run {
@@ -187,10 +196,9 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
     actions
 }
 
-/// Whose turn it is to run: init containers one after another, sidecars from their turn on, then all others.
+/// Whose turn it is to run: ephemeral containers at any time, init containers one after another, sidecars from their turn on, then all others.
 fn turn(pod: &Pod, machine: &Machine) -> Vec<usize> {
-    let mut order = Vec::new();
-    let inits = pod.inits();
+    let mut order: Vec<usize> = (pod.mains().end..machine.containers.len()).collect();
     for (index, (container, state)) in pod.spec.init_containers.iter().zip(&machine.containers).enumerate() {
         if container.is_sidecar() {
             order.push(index);
@@ -202,7 +210,7 @@ fn turn(pod: &Pod, machine: &Machine) -> Vec<usize> {
             return order;
         }
     }
-    order.extend(inits..machine.containers.len());
+    order.extend(pod.mains());
     order
 }
 
@@ -219,6 +227,10 @@ fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::mac
     let stop = |why: Why, grace: i64| Action::Stop { container: index, attempt, grace, why, hook: true };
     if !state.image_ref.is_empty() && state.image_ref != container.image {
         actions.push(stop(Why::Changed, pod.grace()));
+        return;
+    }
+    if resize::need(container, state) == resize::Need::Restart {
+        actions.push(stop(Why::Resized, pod.grace()));
         return;
     }
     match state.hook {

@@ -119,6 +119,7 @@ fn success(action: &Action, now: Time) -> Option<Event> {
         Action::Probe { container, attempt, kind } => Event::Probed { container, attempt, kind, outcome: Ok(()) },
         Action::PostStart { container, attempt } => Event::Hooked { container, attempt, well: true },
         Action::Refresh => Event::Refreshed(None),
+        Action::Resize(_) => Event::Resized(Ok(Vec::new())),
         Action::Teardown | Action::Leave => Event::TornDown,
         Action::Delete => Event::Deleted(true),
         Action::Fail(_) | Action::Forget => return None,

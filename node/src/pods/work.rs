@@ -3,6 +3,7 @@
 mod image;
 mod last_words;
 mod linux;
+mod resize;
 mod runtimes;
 mod setup;
 mod start;
@@ -209,6 +210,7 @@ impl Work {
                 Event::Probed { container, attempt, kind, outcome }
             }
             Action::Refresh => self.refresh(pod, ip).await,
+            Action::Resize(containers) => Event::Resized(self.resize(pod, &containers).await),
             Action::Teardown => self.tear_down(pod, volumes::unmount).await,
             Action::Leave => self.tear_down(pod, volumes::leave).await,
             // Handled by the set itself.

@@ -43,6 +43,7 @@ fn container() -> ContainerSpec {
         stdin_once: false,
         tty: false,
         termination: coracle_runtime::Termination::default(),
+        joins: None,
     }
 }
 

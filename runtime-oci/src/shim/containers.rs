@@ -303,6 +303,16 @@ impl Containers {
         Some((&container.spec, container.pidfd.as_ref()?, container.pid?))
     }
 
+    /// The PID namespace of a container that runs.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn processes(&self, id: &str) -> io::Result<OwnedFd> {
+        let (.., pid) = self.running(id).ok_or_else(|| io::Error::other(format!("container {id}, whose processes are to be seen, does not run")))?;
+        // Not waited for yet, so that the number is its own.
+        Ok(File::open(format!("/proc/{pid}/ns/pid"))?.into())
+    }
+
     /// A pipe to wait for.
     pub fn stream(&self, id: &str, which: usize) -> Option<BorrowedFd<'_>> {
         let container = self.0.iter().find(|container| container.spec.id() == id)?;

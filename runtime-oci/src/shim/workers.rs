@@ -101,7 +101,8 @@ impl Shim {
         let (result, said) = pipe()?;
         rustix::fs::fcntl_setfl(&result, OFlags::NONBLOCK)?;
         let (container, listener, streams) = streams(&self.dir, spec)?;
-        let processes = sandbox.processes.as_ref().map(Pause::namespace);
+        let target = container.spec.joins.as_ref().map(|id| self.containers.processes(id)).transpose()?;
+        let processes = sandbox.processes.as_ref().map(Pause::namespace).or(target.as_ref());
         let hosted = match program {
             Some((subcommand, descriptors)) => {
                 self.containers.make_room(&self.trees, &sandbox.spec, &container.spec)?;

@@ -100,6 +100,7 @@ impl World {
             stdin_once: false,
             tty: false,
             termination: coracle_runtime::Termination::default(),
+            joins: None,
         }
     }
 

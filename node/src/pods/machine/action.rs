@@ -55,6 +55,8 @@ pub enum Action {
     Fail(Verdict),
     /// Write volumes again (token rotation).
     Refresh,
+    /// Give these containers that run, and the pod as a whole, what the node has set aside for them: place in [`Pod::all_containers`], number.
+    Resize(Vec<(usize, u32)>),
     /// Remove sandbox, volumes, address; logs stay.
     Teardown,
     /// Remove sandbox and address; the pod comes back with the agent and finds its volumes again.

@@ -2,6 +2,7 @@
 
 use crate::pods::{
     probes::{Kind, ProbeState},
+    spec::Resources,
     time::{Due, Time},
 };
 
@@ -51,6 +52,8 @@ pub enum Why {
     Probe(Kind),
     /// Its image changed in the spec.
     Changed,
+    /// Its resources changed, and its policy is to begin anew with them.
+    Resized,
     /// Its postStart hook failed.
     Hook,
 }
@@ -125,6 +128,8 @@ pub struct ContainerState {
     pub probes: [ProbeState; 3],
     /// Until postStart is over, the container has not started.
     pub hook: Hook,
+    /// What the one that runs was given.
+    pub given: Resources,
 }
 
 impl ContainerState {
@@ -144,6 +149,7 @@ impl ContainerState {
             complaint: None,
             probes: Default::default(),
             hook: Hook::Done,
+            given: Resources::default(),
         }
     }
 

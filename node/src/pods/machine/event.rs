@@ -6,6 +6,7 @@ use crate::pods::spec::Pod;
 use crate::pods::{
     probe::Trouble,
     probes::Kind,
+    spec::Resources,
     time::{Due, Time},
 };
 use std::net::IpAddr;
@@ -127,6 +128,8 @@ pub enum Event {
     },
     /// The pod takes more of this node than it may, or than there is: it fails as a whole.
     Evicted(Eviction),
+    /// Those containers have these resources now, or why they have not.
+    Resized(Result<Vec<(usize, u32, Resources)>, String>),
     /// Volumes were written again; when to do it next.
     Refreshed(Option<Due>),
     /// The runtime lost the sandbox.

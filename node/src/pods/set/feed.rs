@@ -6,7 +6,7 @@ use crate::{
     pods::{
         adopt, fit,
         machine::{Event, Machine, Note, Sandbox, Verdict},
-        orphans,
+        orphans, resize,
         spec::Pod,
         statics::{Static, mirrored},
         step,
@@ -58,6 +58,7 @@ impl Set {
         let uids: Vec<Uid> = self.pods.keys().cloned().collect();
         for uid in uids {
             self.pump(&uid);
+            self.resize(&uid);
         }
         self.work.services_changed();
     }
@@ -76,8 +77,10 @@ impl Set {
         }
     }
 
-    pub(super) fn insert(&mut self, pod: Pod, mut machine: Machine) {
+    pub(super) fn insert(&mut self, mut pod: Pod, mut machine: Machine) {
         let uid: Uid = pod.metadata.uid.as_str().into();
+        let wanted = resize::restore(&mut pod, &machine);
+        machine.resize.want(wanted);
         machine.runtime_known = self.work.runtime_named(&pod);
         let asks = fit::asks(&pod);
         if machine.verdict.is_none() {
@@ -201,10 +204,18 @@ impl Set {
                 }
                 let images = |pod: &Pod| pod.all_containers().map(|c| c.image.clone()).collect::<Vec<_>>();
                 let changed = entry.pod.metadata.generation != pod.metadata.generation || images(&entry.pod) != images(&pod);
+                let mut pod = pod;
+                let wanted = resize::keep(&mut pod, &entry.pod);
+                entry.machine.resize.want(wanted);
                 entry.asks = fit::asks(&pod);
                 entry.pod = Arc::new(pod);
                 // The node's own status reports come back here too: they are no reason to try anything again.
-                if changed || volume { self.event(&uid, Event::SpecChanged { volume }) } else { self.pump(&uid) }
+                if changed || volume {
+                    self.event(&uid, Event::SpecChanged { volume })
+                } else {
+                    self.pump(&uid)
+                }
+                self.resize(&uid);
             }
             None => {
                 let machine = if pod.status.container_statuses.is_empty() && pod.status.phase != "Failed" {

@@ -29,6 +29,10 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
     /// Requests and limits.
     pub resources: Resources,
+    /// What a change of those does to the container.
+    pub resize_policy: Vec<ResizePolicy>,
+    /// The container whose processes an ephemeral one sees.
+    pub target_container_name: String,
     /// Mounts.
     pub volume_mounts: Vec<VolumeMount>,
     /// Block devices, refused.
@@ -82,13 +86,23 @@ pub struct ContainerPort {
 }
 
 /// `ResourceRequirements`; quantities as written.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// Upper bounds.
     pub limits: BTreeMap<String, Value>,
     /// What the scheduler set aside.
     pub requests: BTreeMap<String, Value>,
+}
+
+/// `ContainerResizePolicy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResizePolicy {
+    /// `cpu` or `memory`.
+    pub resource_name: String,
+    /// `NotRequired` or `RestartContainer`.
+    pub restart_policy: String,
 }
 
 /// `VolumeMount`.

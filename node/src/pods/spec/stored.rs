@@ -1,5 +1,6 @@
 //! A pod's status as the control plane last stored it.
 
+use super::Resources;
 use crate::pods::{machine::Exit, time::Time};
 use serde::Deserialize;
 
@@ -23,6 +24,8 @@ pub struct StoredStatus {
     pub init_container_statuses: Vec<StoredContainer>,
     /// Containers.
     pub container_statuses: Vec<StoredContainer>,
+    /// Ephemeral containers.
+    pub ephemeral_container_statuses: Vec<StoredContainer>,
 }
 
 /// `PodCondition` as stored.
@@ -55,6 +58,8 @@ pub struct StoredContainer {
     pub state: StoredState,
     /// The one before.
     pub last_state: StoredState,
+    /// What it was given.
+    pub resources: Option<Resources>,
 }
 
 /// `ContainerState` as stored.

@@ -31,8 +31,12 @@ impl Work {
         if let [only] = self.runtimes.as_slice() {
             return Ok(only);
         }
-        let oci =
-            pod.all_containers().filter_map(|c| self.images.lookup(&c.image).ok().flatten()).any(|i| matches!(i.content, ImageContent::Oci { .. }));
+        // Not the ephemeral ones, which come when it is settled.
+        let oci = pod
+            .all_containers()
+            .take(pod.mains().end)
+            .filter_map(|c| self.images.lookup(&c.image).ok().flatten())
+            .any(|i| matches!(i.content, ImageContent::Oci { .. }));
         let name = if oci { "oci" } else { "wasm" };
         by_name(name).ok_or_else(|| format!("this pod needs the {name} runtime, which this node has not; it has {}", have()))
     }

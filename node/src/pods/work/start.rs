@@ -9,7 +9,7 @@ use crate::{
     },
     volumes,
 };
-use coracle_runtime::{ContainerSpec, ImageContent, LocalImage, Mount, Port, Runtime};
+use coracle_runtime::{ContainerId, ContainerSpec, ImageContent, LocalImage, Mount, Port, Runtime};
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 /// Reasons of a runtime that has not made the container.
@@ -29,6 +29,10 @@ impl Work {
             Ok(runtime) => runtime,
             Err(message) => return again("CreateContainerError", message),
         };
+        if pod.is_ephemeral(index) && runtime.name() == "wasm" {
+            let message = "ephemeral containers look at processes and files of the pod's others, and this pod's are WebAssembly components, which have none to be joined; see kubectl logs";
+            return refused(Failure { reason: "CreateContainerConfigError".into(), message: message.into(), fatal: true });
+        }
         let image = match self.images.lookup(&container.image) {
             // Under its name there may be another by now, which has to stay as well.
             Ok(Some(image)) if self.images.hold(&self.directory(&pod.metadata.uid), &image).is_ok_and(|there| there) => image,
@@ -155,6 +159,20 @@ impl Work {
             stdin_once: container.stdin_once,
             tty: container.tty,
             termination,
+            joins: self.target(pod, container)?,
         })
+    }
+
+    /// The container whose processes an ephemeral one sees, which runs.
+    fn target(&self, pod: &Pod, container: &Container) -> Result<Option<ContainerId>, String> {
+        let name = &container.target_container_name;
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let uid = &pod.metadata.uid;
+        let view = self.views.get(uid);
+        let found = view.as_ref().and_then(|view| view.containers.iter().find(|known| known.name == *name && known.started.is_some()));
+        let found = found.ok_or_else(|| format!("unable to find target container {name}"))?;
+        Ok(Some(format!("{uid}/{name}/{}", found.attempt)))
     }
 }

@@ -241,3 +241,24 @@ pub async fn keys_of_the_machine_stay_there() {
     // SAFETY: numbers only.
     unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_UNLINK, key, SESSION) };
 }
+
+/// As an ephemeral container does.
+pub async fn one_container_joins_anothers_processes() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let mut first = world.container(&sandbox, &["sh", "-c", "echo of the first > /marker; exec sleep 4321"]);
+    first.security.read_only_root = false;
+    let id = world.start(&first).await.unwrap();
+    let mut second =
+        world.container(&sandbox, &["sh", "-c", "ps -o pid,args | grep -v grep | grep 'sleep 4321'; cat /proc/1/root/marker; kill 1; kill -9 1"]);
+    (second.joins, second.security.add) = (Some(id.clone()), vec!["SYS_PTRACE".into()]);
+    let (_, _, lines) = world.finish(&second).await;
+    assert_eq!(lines, ["stdout F     1 sleep 4321", "stdout F of the first"], "it sees them and their files");
+    // Its own processes are not the first one's: their end is not its end.
+    let state = world.runtime.list().await.unwrap()[0].containers.iter().find(|status| status.id == id).map(|status| status.state.clone());
+    assert!(matches!(state, Some(coracle_runtime::State::Running { .. })), "{state:?}");
+    world.runtime.stop_container(&id, std::time::Duration::ZERO).await.unwrap();
+    let mut late = world.container(&sandbox, &["true"]);
+    late.joins = Some(id);
+    assert!(world.start(&late).await.unwrap_err().message.contains("does not run"));
+}
