@@ -95,6 +95,8 @@ pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objec
             }
         } else if let Some(source) = volume.host_path.as_ref().filter(|_| facts.host_paths) {
             host::check(source).map_err(|why| failed(volume, why))?;
+        } else if volume.image.is_some() && facts.host_paths {
+            // With the image of each container that has it.
         } else {
             writer.simple()?;
         }
@@ -190,7 +192,11 @@ impl Mounting<'_> {
             self.downward(source, source.default_mode.unwrap_or(MODE), &mut payload)?;
         } else {
             let other = || volume.other.keys().next().map_or("unknown", String::as_str);
-            let kind = if volume.host_path.is_some() { "hostPath" } else { other() };
+            let kind = match volume {
+                Volume { host_path: Some(_), .. } => "hostPath",
+                Volume { image: Some(_), .. } => "image",
+                _ => other(),
+            };
             return Err(Error::Unsupported(admit::unsupported_volume(&volume.name, kind)));
         }
         self.write(&payload)

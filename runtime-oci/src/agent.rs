@@ -21,8 +21,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime, SandboxId, SandboxSpec,
-    SandboxStatus, Session, Standard, State, Stats, stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime, SandboxId,
+    SandboxSpec, SandboxStatus, Session, Standard, State, Stats, stats,
     wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;

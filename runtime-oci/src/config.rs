@@ -6,7 +6,7 @@ pub mod capabilities;
 pub mod seccomp;
 
 use crate::{cgroup, image, user::User};
-use coracle_runtime::{ContainerSpec, ImageConfig, SandboxSpec};
+use coracle_runtime::{ContainerSpec, ImageConfig, Propagation, SandboxSpec};
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
@@ -95,6 +95,8 @@ pub struct Input<'a> {
     pub devices: &'a [Device],
     /// The PID namespace that the pod's containers share, if they do.
     pub processes: Option<&'a Path>,
+    /// The pod's user namespace, if it has one.
+    pub users: Option<&'a Path>,
     /// Control groups are of version 2.
     pub unified: bool,
     /// Capabilities that this process has itself and may give away.
@@ -197,6 +199,9 @@ fn linux(input: &Input<'_>) -> Value {
         Some(path) => namespaces.push(json!({ "type": "pid", "path": path })),
         None => namespaces.push(json!({ "type": "pid" })),
     }
+    if let Some(path) = input.users {
+        namespaces.push(json!({ "type": "user", "path": path }));
+    }
     if input.unified && !security.privileged {
         namespaces.push(json!({ "type": "cgroup" }));
     }
@@ -228,6 +233,10 @@ fn linux(input: &Input<'_>) -> Value {
     }
     if security.privileged {
         linux["devices"] = input.devices.iter().map(device).collect();
+    }
+    if spec.mounts.iter().any(|mount| mount.propagation == Propagation::Bidirectional) {
+        // Otherwise libcontainer has nothing go out of the container.
+        linux["rootfsPropagation"] = json!("shared");
     }
     if let Some(filter) = &input.seccomp {
         linux["seccomp"] = filter.clone();

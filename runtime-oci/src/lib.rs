@@ -13,6 +13,7 @@ pub mod nursery;
 pub mod rootfs;
 pub mod shim;
 pub mod user;
+pub mod volumes;
 pub mod wire;
 pub mod worker;
 

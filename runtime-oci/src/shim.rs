@@ -11,6 +11,7 @@ pub mod execs;
 pub mod pause;
 pub mod sandbox;
 mod told;
+pub mod users;
 mod words;
 mod workers;
 
@@ -70,6 +71,8 @@ struct Shim {
 struct Sandbox {
     spec: SandboxSpec,
     mounts: OwnedFd,
+    /// Its user namespace, if it has users of its own.
+    users: Option<OwnedFd>,
     /// The first process of the PID namespace that containers share, if they do.
     processes: Option<Pause>,
 }
@@ -336,8 +339,8 @@ impl Shim {
         let linux = &spec.linux;
         let group = cgroup::of_pod(&spec.pod.uid, linux.qos);
         self.trees.make(&group, &linux.resources, linux.pids_limit)?;
-        let mounts = sandbox::enter(&spec, &self.dir)?;
-        self.sandbox = Some(Sandbox { spec, mounts, processes: None });
+        let (mounts, users) = sandbox::enter(&spec, &self.dir)?;
+        self.sandbox = Some(Sandbox { spec, mounts, users, processes: None });
         self.share_processes()?;
         self.save();
         Ok(())
@@ -345,14 +348,12 @@ impl Shim {
 
     /// Makes the PID namespace that containers share, if they do; anew when its first process was killed.
     fn share_processes(&mut self) -> io::Result<()> {
-        let empty = self.dir.join("empty");
-        if let Some(Sandbox { spec, processes, .. }) = &mut self.sandbox
+        if let Some(Sandbox { spec, processes, users, .. }) = &mut self.sandbox
             && spec.linux.share_processes
             && !spec.linux.host_pid
             && processes.as_ref().is_none_or(Pause::ending)
         {
-            fs::create_dir_all(&empty)?;
-            *processes = Some(pause::start(&empty)?);
+            *processes = Some(pause::start(users.as_ref())?);
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ pub mod program;
 
 use crate::{
     config::{self, Bind, Input},
-    rootfs, user,
+    rootfs, user, volumes,
 };
 use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp};
-use libcontainer::{container::builder::ContainerBuilder, syscall::syscall::SyscallType};
+use libcontainer::{container::builder::ContainerBuilder, oci_spec::runtime as oci_spec, rootfs::Mount, syscall::syscall::SyscallType};
 use nix::{
     sys::{
         prctl,
@@ -55,6 +55,8 @@ pub struct Order<'a> {
     pub mounts: &'a OwnedFd,
     /// The PID namespace that containers share, if they do.
     pub processes: Option<&'a OwnedFd>,
+    /// The pod's user namespace, if it has users of its own.
+    pub users: Option<&'a OwnedFd>,
     /// Control groups are of version 2.
     pub unified: bool,
     /// The container's standard streams.
@@ -121,27 +123,43 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         return Err(create_error("the image is a WebAssembly component; it cannot run as a process"));
     };
     let bundle = bundle(dir, spec);
-    let root = bundle.join("rootfs");
     for part in ["upper", "work", "rootfs"] {
         fs::create_dir_all(bundle.join(part)).map_err(create_error)?;
     }
-
-    rootfs::like_root(layers, &bundle.join("upper")).map_err(create_error)?;
+    let first = sandbox.linux.users.map_or(0, |users| users.first);
+    rootfs::like_root(layers, &bundle.join("upper"), first).map_err(create_error)?;
 
     // The pod's shared memory is mounted in the shim's namespace only.
     let shm = if sandbox.linux.host_ipc { None } else { Some(rootfs::clone_mount(&dir.join("shm")).map_err(create_error)?) };
-    enter_mounts(order.mounts).map_err(|error| create_error(format!("copy the machine's mounts: {error}")))?;
-    rootfs::overlay(layers, &bundle.join("upper"), &bundle.join("work"), &root).map_err(create_error)?;
+    move_into_link_name_space(order.mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+        .map_err(|error| create_error(format!("enter the machine's mounts: {error}")))?;
+    let trees = volumes::open(&spec.mounts, order.users).map_err(|error| config_error(error.to_string()))?;
+    copy_mounts().map_err(|error| create_error(format!("copy the machine's mounts: {error}")))?;
+    // The root of other users does not get through the node's directories.
+    let stage = if order.users.is_some() { rootfs::stage(dir).map_err(create_error)? } else { bundle.clone() };
+    let root = stage.join("rootfs");
+    fs::create_dir_all(&root).map_err(create_error)?;
+    let mapped = order.users.map(|users| rootfs::mapped(layers, users, &stage.join("layers"))).transpose().map_err(create_error)?;
+    rootfs::overlay(mapped.as_ref().unwrap_or(layers), &bundle.join("upper"), &bundle.join("work"), &root).map_err(create_error)?;
     let mut binds = own_files(dir, spec);
+    if let Some(users) = order.users {
+        for (number, bind) in binds.iter_mut().enumerate() {
+            let place = stage.join(format!("file{number}"));
+            File::create(&place).and_then(|_| volumes::attach_mapped(&bind.source, users, &place)).map_err(create_error)?;
+            bind.source = place;
+        }
+    }
     let shm = match shm {
         Some(shm) => {
-            rootfs::attach(&shm, &dir.join("shm")).map_err(create_error)?;
-            dir.join("shm")
+            let place = if order.users.is_some() { stage.join("shm") } else { dir.join("shm") };
+            fs::create_dir_all(&place).map_err(create_error)?;
+            rootfs::attach(&shm, &place).map_err(create_error)?;
+            place
         }
         None => "/dev/shm".into(),
     };
     binds.push(Bind { source: shm, target: "/dev/shm".into(), read_only: false });
-    let volumes = rootfs::volumes(&spec.mounts, &bundle.join("volumes")).map_err(|error| config_error(error.to_string()))?;
+    let volumes = volumes::place(&spec.mounts, trees, &stage.join("volumes"), order.users).map_err(|error| config_error(error.to_string()))?;
     binds.retain(|own| !volumes.iter().any(|volume| Path::new(&volume.target) == Path::new(&own.target)));
     binds.extend(volumes);
 
@@ -156,6 +174,7 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     let capabilities = config::capabilities::own();
     // By descriptor: a path by process id may be another's by now.
     let processes = order.processes.map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
+    let users = order.users.map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
     let privileged = spec.security.privileged;
     let input = Input {
         spec,
@@ -165,13 +184,15 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         binds: &binds,
         devices: &if privileged { rootfs::devices() } else { Vec::new() },
         processes: processes.as_deref(),
+        users: users.as_deref(),
         unified: order.unified,
         have: &capabilities,
         seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
     };
     let config = config::config(&input).map_err(create_error)?;
+    not_in_proc(&root, &config).map_err(create_error)?;
     // As runc does; what is wrong with it is said when it is entered.
-    _ = working_directory(Path::new(config["process"]["cwd"].as_str().unwrap_or("/")), &root, &binds);
+    _ = working_directory(Path::new(config["process"]["cwd"].as_str().unwrap_or("/")), &root, &binds, first);
     fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
@@ -219,6 +240,18 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
     }
 }
 
+/// Nothing is mounted over what tells the truth about the container, and what is written to when it is made (CVE-2019-16884, CVE-2025-52881): libcontainer 0.7 asks that of its own proc alone.
+fn not_in_proc(root: &Path, config: &serde_json::Value) -> Result<(), String> {
+    let mounts: Vec<oci_spec::Mount> = serde_json::from_value(config["mounts"].clone()).map_err(|error| error.to_string())?;
+    for mut mount in mounts.into_iter().filter(|mount| mount.typ().as_deref() == Some("bind")) {
+        // It looks at names alone, and the image may have links.
+        let place = rootfs::place(root, mount.destination()).map_err(|error| error.to_string())?;
+        mount.set_destination(place);
+        Mount::new().check_proc_mount(root, &mount).map_err(|error| chain(&error))?;
+    }
+    Ok(())
+}
+
 /// As for any program that has just been started: the container inherits this.
 #[allow(unsafe_code, reason = "sigaction")]
 fn reset() {
@@ -237,9 +270,8 @@ fn reset() {
     umask(Mode::from_bits_truncate(0o022));
 }
 
-/// A copy of the machine's mounts. What is mounted there later comes in, nothing of ours goes out.
-fn enter_mounts(machine: &OwnedFd) -> std::io::Result<()> {
-    move_into_link_name_space(machine.as_fd(), Some(LinkNameSpaceType::Mount))?;
+/// A copy of the mounts that this process sees. What is mounted there later comes in, nothing of ours goes out.
+fn copy_mounts() -> std::io::Result<()> {
     crate::shim::sandbox::unshare(UnshareFlags::NEWNS)?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     Ok(())
@@ -265,12 +297,13 @@ fn filter(profile: &Seccomp, spec: &ContainerSpec) -> Result<Option<serde_json::
 }
 
 /// Makes a container's working directory, where it will be: in a volume, if one is mounted at or above it.
-fn working_directory(cwd: &Path, root: &Path, binds: &[Bind]) -> std::io::Result<()> {
+fn working_directory(cwd: &Path, root: &Path, binds: &[Bind], owner: u32) -> std::io::Result<()> {
     let below = binds.iter().filter_map(|bind| Some((bind, cwd.strip_prefix(&bind.target).ok()?)));
     match below.max_by_key(|(bind, _)| Path::new(&bind.target).components().count()) {
         Some((bind, _)) if bind.read_only => Ok(()),
-        Some((bind, rest)) => rootfs::make_directory(&bind.source, rest),
-        None => rootfs::make_directory(root, cwd),
+        // What is in a volume is mapped by the mount.
+        Some((bind, rest)) => rootfs::make_directory(&bind.source, rest, owner),
+        None => rootfs::make_directory(root, cwd, owner),
     }
 }
 

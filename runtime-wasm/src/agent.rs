@@ -451,7 +451,7 @@ mod tests {
     fn a_volume_that_became_a_link_is_not_opened() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().canonicalize().unwrap();
-        let mount = |host_path: PathBuf| coracle_runtime::Mount { host_path, container_path: "/v".into(), read_only: false };
+        let mount = |host_path: PathBuf| coracle_runtime::Mount { host_path, container_path: "/v".into(), read_only: false, ..Default::default() };
         fs::create_dir_all(base.join("volume/data")).unwrap();
         assert!(open_volume(&mount(base.join("volume/data"))).is_ok());
         fs::remove_dir(base.join("volume/data")).unwrap();

@@ -27,7 +27,7 @@ pub mod stats;
 pub mod wire;
 
 pub use exec::{Duplex, ExecSpec, Resize, Session, Standard};
-pub use linux::{LinuxSandbox, Qos, Seccomp, Security};
+pub use linux::{LinuxSandbox, Propagation, Qos, Seccomp, Security, Users};
 pub use program::{Program, Programs};
 pub use stats::{PodStats, Stats};
 
@@ -216,14 +216,21 @@ pub struct Resources {
 }
 
 /// A volume, already there on this machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mount {
-    /// The directory (or file, for `subPath`) on this machine.
+    /// The directory (or file, for `subPath`) on this machine; of an image, the path in it.
     pub host_path: PathBuf,
     /// Where the container sees it.
     pub container_path: String,
     /// Writes are refused.
     pub read_only: bool,
+    /// They are refused by all that is mounted below it, too.
+    pub recursive_read_only: bool,
+    /// What is mounted below it later.
+    pub propagation: Propagation,
+    /// It is the content of an image, whose layers these are, the topmost first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// A declared port.

@@ -26,6 +26,17 @@ pub struct LinuxSandbox {
     pub resources: Resources,
     /// Processes and threads that the pod may have.
     pub pids_limit: Option<u64>,
+    /// Users of its own (`hostUsers: false`).
+    pub users: Option<Users>,
+}
+
+/// A range of the machine's user and group ids, which are the pod's 0, 1, 2 and so on (KEP-127).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// The pod's root.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 /// Kubernetes' quality-of-service classes.
@@ -80,4 +91,16 @@ pub enum Seccomp {
     RuntimeDefault,
     /// A profile (JSON, as of the OCI runtime specification) on this machine.
     Localhost(std::path::PathBuf),
+}
+
+/// `mountPropagation`: who sees what is mounted below a volume while it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Whoever mounted it.
+    #[default]
+    None,
+    /// The container sees what the machine mounts.
+    HostToContainer,
+    /// Each sees what the other mounts.
+    Bidirectional,
 }

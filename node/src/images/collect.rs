@@ -215,7 +215,11 @@ pub async fn run(images: Images, policy: Policy, objects: Arc<dyn Objects>, reco
 pub fn wanted(objects: &dyn Objects) -> HashSet<String> {
     let pods = objects.list("pods", None);
     let pods = pods.iter().filter_map(|(_, json)| Pod::parse(json).ok());
-    pods.flat_map(|pod| pod.all_containers().map(|container| container.image.clone()).collect::<Vec<_>>()).collect()
+    pods.flat_map(|pod| {
+        let volumes = pod.spec.volumes.iter().filter_map(|volume| volume.image.as_ref()).map(|source| source.reference.clone());
+        pod.all_containers().map(|container| container.image.clone()).chain(volumes).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 #[cfg(test)]

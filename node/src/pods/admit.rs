@@ -17,9 +17,6 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
         if let Err(why) = sysctls(pod) {
             return Err(Verdict { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") });
         }
-        if pod.spec.host_users == Some(false) {
-            return refuse("spec.hostUsers: false (user namespaces) is not supported on this node yet; remove the field".into());
-        }
         for container in pod.all_containers() {
             if let Err(message) = process_can_run(container) {
                 return refuse(format!("container {}: {message}", container.name));
@@ -61,18 +58,10 @@ fn sysctls(pod: &Pod) -> Result<(), String> {
     Ok(())
 }
 
-/// What containers of processes will have and have not yet.
+/// What containers of processes have not.
 fn process_can_run(container: &Container) -> Result<(), String> {
     if !container.volume_devices.is_empty() {
         return Err("block devices are not supported on this node; remove volumeDevices".into());
-    }
-    for mount in &container.volume_mounts {
-        if !matches!(&*mount.mount_propagation, "" | "None") {
-            return Err(format!("mountPropagation of volumeMount {} is not supported on this node yet; remove the field", mount.name));
-        }
-        if mount.recursive_read_only == "Enabled" {
-            return Err(format!("recursiveReadOnly of volumeMount {} is not supported on this node yet; remove the field", mount.name));
-        }
     }
     Ok(())
 }

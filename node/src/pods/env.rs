@@ -176,6 +176,22 @@ pub fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Strin
     result
 }
 
+/// As [`expand`], where every name has to mean something (`subPathExpr`).
+///
+/// # Errors
+/// One does not, in kubelet's words.
+pub fn expand_all<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, String> {
+    let missing = std::cell::Cell::new(None);
+    let expanded = expand(text, |name| {
+        let found = lookup(name);
+        if found.is_none() {
+            missing.set(Some(format!("missing value for {name:?}")));
+        }
+        found
+    });
+    missing.take().map_or(Ok(expanded), Err)
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Service {

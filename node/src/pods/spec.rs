@@ -19,7 +19,9 @@ pub use lifecycle::{ExecAction, GrpcAction, Handler, HttpGet, HttpHeader, Lifecy
 pub use placement::{Affinity, NodeAffinity, NodeSelector, NodeTerm, Toleration};
 pub use security::{Capabilities, HostAlias, PodSecurityContext, SeccompProfile, SecurityContext, Sysctl};
 pub use stored::{StoredCondition, StoredContainer, StoredRunning, StoredState, StoredStatus, StoredTerminated};
-pub use volume::{ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, HostPath, Item, Projected, Projection, SecretSource, TokenSource, Volume};
+pub use volume::{
+    ConfigMapSource, DownwardItem, DownwardSource, EmptyDir, HostPath, ImageSource, Item, Projected, Projection, SecretSource, TokenSource, Volume,
+};
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -10,6 +10,7 @@ mod start;
 mod stop;
 mod teardown;
 mod tokens;
+mod users;
 
 use super::{
     downward::Facts,
@@ -73,6 +74,8 @@ pub struct Work {
     /// Volumes that may grow only so large.
     pub limits: Limits,
     gate: Semaphore,
+    /// Ranges of user ids are given out one after another.
+    ranges: parking_lot::Mutex<()>,
     version: watch::Sender<u64>,
     services: watch::Sender<u64>,
 }
@@ -101,7 +104,24 @@ impl Work {
     ) -> Self {
         let (gate, version, limits) = (Semaphore::new(STARTS), watch::Sender::new(0), Limits::new());
         let services = watch::Sender::new(0);
-        Self { options, objects, network, runtimes, images, link, recorder, views, machine, pressed, counters, limits, gate, version, services }
+        Self {
+            options,
+            objects,
+            network,
+            runtimes,
+            images,
+            link,
+            recorder,
+            views,
+            machine,
+            pressed,
+            counters,
+            limits,
+            gate,
+            ranges: parking_lot::Mutex::default(),
+            version,
+            services,
+        }
     }
 
     /// The mirror changed: whoever waits for a latecomer looks again.

@@ -37,6 +37,14 @@ pub fn relative(path: &str) -> Result<PathBuf, String> {
     if clean.as_os_str().is_empty() { Err(wrong()) } else { Ok(clean) }
 }
 
+/// The same for a path that may be empty: the root then.
+///
+/// # Errors
+/// As for [`relative`].
+pub fn relative_or_root(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() { Ok(PathBuf::from("/")) } else { relative(path) }
+}
+
 /// A directory with that mode, whatever the umask; parents get 0755.
 pub fn make(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;

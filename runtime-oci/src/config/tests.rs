@@ -58,6 +58,7 @@ fn made(spec: &ContainerSpec, sandbox: &SandboxSpec, binds: &[Bind]) -> Value {
         binds,
         devices: &[],
         processes: None,
+        users: None,
         unified: false,
         have: &have,
         seccomp: None,

@@ -24,9 +24,10 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
-    path::Path,
 };
 
+/// Where its root is mounted before nothing else is left: it is there, and everybody gets to it.
+const ROOT: &str = "/proc";
 /// As other runtimes' pause programs are.
 const NOBODY: u32 = 65_535;
 
@@ -74,11 +75,11 @@ impl Pause {
     }
 }
 
-/// Starts it; `root` is an empty directory.
+/// Starts it; `users` is the namespace that the processes' belongs to, if that is not the machine's.
 ///
 /// # Errors
 /// There is no room for another process or namespace.
-pub fn start(root: &Path) -> io::Result<Pause> {
+pub fn start(users: Option<&OwnedFd>) -> io::Result<Pause> {
     let pipe = || pipe2(nix::fcntl::OFlag::O_CLOEXEC);
     let ((read, write), (lifeline, held)) = (pipe()?, pipe()?);
     // SAFETY: shims have one thread.
@@ -99,7 +100,8 @@ pub fn start(root: &Path) -> io::Result<Pause> {
             drop(read);
             drop(held);
             // The next fork is the namespace's first process. It outlives this one, as the shim's child.
-            let made = unshare(UnshareFlags::NEWPID).and_then(|()| {
+            let joined = users.map_or(Ok(()), |users| super::users::join(users.as_fd()));
+            let made = joined.and_then(|()| unshare(UnshareFlags::NEWPID)).and_then(|()| {
                 // SAFETY: one thread, as before.
                 match unsafe { fork() }? {
                     ForkResult::Parent { child } => {
@@ -108,7 +110,7 @@ pub fn start(root: &Path) -> io::Result<Pause> {
                         writeln!(said, "{child}")
                     }
                     ForkResult::Child => {
-                        if let Err(error) = confine(root, &[&lifeline, &write]) {
+                        if let Err(error) = confine(&[&lifeline, &write]) {
                             _ = writeln!(File::from(write), "{error}");
                             return Err(error);
                         }
@@ -123,14 +125,14 @@ pub fn start(root: &Path) -> io::Result<Pause> {
     }
 }
 
-fn confine(root: &Path, keep: &[&OwnedFd]) -> io::Result<()> {
+fn confine(keep: &[&OwnedFd]) -> io::Result<()> {
     prctl::set_name(c"pause")?;
     prctl::set_dumpable(false)?;
     unshare(UnshareFlags::NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("pause", root, "tmpfs", flags, Some(c"size=4k,nr_inodes=1,mode=555"))?;
-    chdir(root)?;
+    mount("pause", ROOT, "tmpfs", flags, Some(c"size=4k,nr_inodes=1,mode=555"))?;
+    chdir(ROOT)?;
     // The old root is put over the new one, and is taken away from there: pivot_root(2).
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;

@@ -26,17 +26,23 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
-/// Moves this process into namespaces of the pod's own; returns the machine's mount namespace.
+/// Moves this process into namespaces of the pod's own; returns the machine's mount namespace, and the pod's user namespace if it has one.
 ///
 /// # Errors
 /// The kernel refuses a namespace, the host name or a parameter.
-pub fn enter(spec: &SandboxSpec, dir: &Path) -> io::Result<OwnedFd> {
+pub fn enter(spec: &SandboxSpec, dir: &Path) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
     let linux = &spec.linux;
     let machine = open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut flags = UnshareFlags::NEWNS;
+    let mut flags = UnshareFlags::empty();
     flags.set(UnshareFlags::NEWNET | UnshareFlags::NEWUTS, !linux.host_network);
     flags.set(UnshareFlags::NEWIPC, !linux.host_ipc);
-    unshare(flags)?;
+    let users = match linux.users {
+        Some(range) => {
+            unshare(UnshareFlags::NEWNS)?;
+            Some(super::users::make(range, flags)?)
+        }
+        None => unshare(flags | UnshareFlags::NEWNS).map(|()| None)?,
+    };
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     if !linux.host_network {
         nix::unistd::sethostname(&spec.hostname)?;
@@ -45,7 +51,8 @@ pub fn enter(spec: &SandboxSpec, dir: &Path) -> io::Result<OwnedFd> {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let options = std::ffi::CString::new(SHM).map_err(io::Error::other)?;
+        let root = linux.users.map_or(0, |users| users.first);
+        let options = std::ffi::CString::new(format!("{SHM},uid={root},gid={root}")).map_err(io::Error::other)?;
         mount("shm", &shm, "tmpfs", flags, Some(options.as_c_str()))?;
     }
     let mut parameters = BTreeMap::new();
@@ -68,7 +75,7 @@ pub fn enter(spec: &SandboxSpec, dir: &Path) -> io::Result<OwnedFd> {
             return Err(io::Error::new(error.kind(), format!("sysctl {name}={value:?}: {error}")));
         }
     }
-    Ok(machine)
+    Ok((machine, users))
 }
 
 /// The file of a kernel parameter that belongs to a namespace of the pod; any other is the machine's.

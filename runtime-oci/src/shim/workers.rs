@@ -111,7 +111,7 @@ impl Shim {
             None => None,
         };
         let mut keep = vec![said.as_fd(), sandbox.mounts.as_fd()];
-        keep.extend(processes.map(AsFd::as_fd));
+        keep.extend(processes.into_iter().chain(&sandbox.users).map(AsFd::as_fd));
         if let worker::Streams::Pipes(stdin, outputs) = &streams {
             keep.extend(stdin.iter().chain(outputs).map(AsFd::as_fd));
         }
@@ -129,6 +129,7 @@ impl Shim {
                     dir: &self.dir,
                     mounts: &sandbox.mounts,
                     processes,
+                    users: sandbox.users.as_ref(),
                     unified: matches!(self.trees, Trees::V2(_)),
                     streams,
                 };
@@ -188,6 +189,7 @@ impl Shim {
                 let order = exec::Order {
                     init,
                     pid: pid.as_raw(),
+                    users: sandbox.users.is_some(),
                     bundle: &bundle,
                     trees: &self.trees,
                     group: &group,

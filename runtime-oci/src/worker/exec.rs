@@ -35,6 +35,8 @@ pub struct Order<'a> {
     pub init: &'a OwnedFd,
     /// Its number, as this process sees it.
     pub pid: i32,
+    /// Its users are its own.
+    pub users: bool,
     /// Where the container's `config.json` is.
     pub bundle: &'a Path,
     /// The machine's control groups.
@@ -89,7 +91,9 @@ fn start(order: Order<'_>, said_to: &mut File) -> Result<i32, String> {
     _ = std::fs::write("/proc/self/oom_score_adj", order.oom_score_adj.to_string());
     order.trees.join(order.group, order.pid).map_err(|error| said("enter the container's control group")(&error))?;
     // All at once, by a descriptor that cannot come to mean another process.
-    let namespaces = ThreadNameSpaceType::MOUNT
+    let users = if order.users { ThreadNameSpaceType::USER } else { ThreadNameSpaceType::empty() };
+    let namespaces = users
+        | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
@@ -113,7 +117,7 @@ fn start(order: Order<'_>, said_to: &mut File) -> Result<i32, String> {
             // What the shim waits at is this process's parent's alone: its end is that one's.
             super::close_all_but(&[&[write.as_fd(), leave.as_fd(), null.as_fd()], order.streams.fds().as_slice()].concat());
             if matches!(File::from(leave).read(&mut [0]), Ok(1)) {
-                let why = become_program(&spec, order.command, order.streams, &null);
+                let why = become_program(&spec, order.command, order.streams, &null, order.users);
                 _ = File::from(write).write_all(why.as_bytes());
             }
             // SAFETY: ends the fork without running what the shim registered.
@@ -123,9 +127,9 @@ fn start(order: Order<'_>, said_to: &mut File) -> Result<i32, String> {
 }
 
 /// Returns only when it failed.
-fn become_program(spec: &Spec, command: &[String], streams: Streams, null: &File) -> String {
+fn become_program(spec: &Spec, command: &[String], streams: Streams, null: &File, users: bool) -> String {
     let terminal = matches!(streams, Streams::Terminal(_));
-    match settle(spec, streams, null) {
+    match settle(spec, streams, null, users) {
         Ok(process) => payload::execute(command, &environment(&process, terminal)),
         Err(why) => why,
     }
@@ -141,11 +145,16 @@ fn environment(process: &Process, terminal: bool) -> Vec<String> {
 }
 
 /// Becomes what the container's first process was when it was about to execute its program.
-fn settle(spec: &Spec, streams: Streams, null: &File) -> Result<Process, String> {
+fn settle(spec: &Spec, streams: Streams, null: &File, users: bool) -> Result<Process, String> {
     let process = spec.process().clone().ok_or("the container's configuration has no process")?;
     let syscall = create_syscall();
     let syscall: &dyn Syscall = syscall.as_ref();
     setsid().map_err(|error| said("setsid")(&error))?;
+    if users {
+        // Until now it was nobody there.
+        crate::shim::users::become_root().map_err(|error| said("become root of the container's users")(&error))?;
+        prctl::set_dumpable(false).map_err(|error| said("hide")(&error))?;
+    }
     match streams {
         Streams::Terminal(socket) => {
             // From the container's own devpts, checked to be one. The function closes the number.

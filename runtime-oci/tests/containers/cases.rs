@@ -1,11 +1,13 @@
 //! The tests, by what they are about.
 
+mod escape;
 mod exec;
 mod isolation;
 mod life;
 mod resources;
 mod start;
 mod survival;
+mod unruly;
 mod volumes;
 
 use std::pin::Pin;
@@ -48,6 +50,7 @@ cases![
     isolation::a_killed_first_process_of_shared_ones_is_replaced,
     isolation::keys_of_the_machine_stay_there,
     isolation::one_container_joins_anothers_processes,
+    isolation::users_are_the_pods_own,
     isolation::capabilities_and_hidden_paths,
     isolation::privileged_sees_the_machine,
     isolation::system_calls_are_filtered,
@@ -69,4 +72,15 @@ cases![
     volumes::a_working_directory_is_made_in_a_volume,
     volumes::a_link_in_a_volume_is_not_followed,
     volumes::what_a_container_writes_stays_its_own,
+    volumes::mounts_come_and_go_as_they_are_asked_to,
+    volumes::what_is_not_shared_is_said,
+    volumes::read_only_means_all_below_where_asked_for,
+    volumes::an_image_is_a_volume,
+    escape::what_covers_is_not_the_containers_to_choose,
+    escape::a_terminal_is_put_nowhere_else,
+    escape::what_is_written_to_proc_is_written_there,
+    escape::no_link_of_the_image_leads_out,
+    unruly::a_bomb_of_forks_is_its_pods_alone,
+    unruly::what_nobody_waits_for_goes_with_its_container,
+    unruly::a_log_without_end_takes_no_more_than_it_may,
 ];

@@ -109,7 +109,7 @@ async fn volumes_logs_and_exit_codes_are_as_of_any_container() {
     let shared = world.path("shared");
     fs::create_dir_all(&shared).unwrap();
     fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let mount = |read_only| Mount { host_path: shared.canonicalize().unwrap(), container_path: "/data".into(), read_only };
+    let mount = |read_only| Mount { host_path: shared.canonicalize().unwrap(), container_path: "/data".into(), read_only, ..Default::default() };
     let writer = ContainerSpec { mounts: vec![mount(false)], ..world.container(&sandbox, &["sh", "-c", "echo from a process > /data/one"]) };
     assert_eq!(world.finish(&writer).await.0, 0);
     let mut reader = component(

@@ -21,7 +21,8 @@ fn world() -> (tempfile::TempDir, Vec<Mount>) {
     symlink("key", base.join("fixed/inside")).unwrap();
     symlink("../secret", base.join("data/out")).unwrap();
     symlink(base.join("secret"), base.join("data/absolute")).unwrap();
-    let mount = |name: &str, path: &str, read_only| Mount { host_path: base.join(name), container_path: path.into(), read_only };
+    let mount =
+        |name: &str, path: &str, read_only| Mount { host_path: base.join(name), container_path: path.into(), read_only, ..Default::default() };
     (dir, vec![mount("data", "/data", false), mount("fixed", "/etc/fixed", true)])
 }
 

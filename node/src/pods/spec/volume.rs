@@ -24,9 +24,21 @@ pub struct Volume {
     pub downward_api: Option<DownwardSource>,
     /// A path of the machine.
     pub host_path: Option<HostPath>,
+    /// The files of an image (KEP-4639).
+    pub image: Option<ImageSource>,
     /// Any other source: refused by name.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// `ImageVolumeSource`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The image.
+    pub reference: String,
+    /// `Always`, `IfNotPresent`, `Never`; by the tag when empty.
+    pub pull_policy: String,
 }
 
 /// `EmptyDirVolumeSource`.

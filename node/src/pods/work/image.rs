@@ -6,7 +6,7 @@ use crate::{
     pods::{
         env,
         machine::Event,
-        spec::{Container, Pod},
+        spec::{Container, Pod, Volume},
     },
 };
 use coracle_runtime::LocalImage;
@@ -32,6 +32,9 @@ impl Work {
                 return Event::ImageFailed { container: index, reason: why.reason, message: why.message };
             }
         }
+        if let Err(failure) = self.volume_images(pod, index, container).await {
+            return Event::ImageFailed { container: index, reason: failure.reason, message: failure.message };
+        }
         // From here on it stays, whatever becomes of its name.
         match self.images.hold(&self.directory(&pod.metadata.uid), &image) {
             Ok(true) => Event::ImageReady { container: index, digest: image.digest },
@@ -41,6 +44,21 @@ impl Work {
             }
             Err(why) => Event::ImageFailed { container: index, reason: why.reason.into(), message: why.message },
         }
+    }
+
+    /// The images that volumes of a container are.
+    async fn volume_images(&self, pod: &Pod, index: usize, container: &Container) -> Result<(), Failure> {
+        let mounted = |volume: &&Volume| container.volume_mounts.iter().any(|mount| mount.name == volume.name);
+        for source in pod.spec.volumes.iter().filter(mounted).filter_map(|volume| volume.image.as_ref()) {
+            let as_if = Container { image: source.reference.clone(), image_pull_policy: source.pull_policy.clone(), ..Container::default() };
+            let image = self.image(pod, index, &as_if).await?;
+            self.images.hold(&self.directory(&pod.metadata.uid), &image).map_err(|why| Failure {
+                reason: why.reason.into(),
+                message: why.message,
+                fatal: false,
+            })?;
+        }
+        Ok(())
     }
 
     async fn image(&self, pod: &Pod, index: usize, container: &Container) -> Result<LocalImage, Failure> {

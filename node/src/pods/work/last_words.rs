@@ -34,7 +34,7 @@ pub fn place(container: &Container, dir: &Path, attempt: u32, component: bool, m
     }
     let found = |path: &Path| -> Result<PathBuf, String> { fs::canonicalize(path).map_err(|why| format!("{}: {why}", path.display())) };
     let container_path = if component { above } else { &path }.display().to_string();
-    mounts.push(Mount { host_path: found(&whole)?, container_path, read_only: false });
+    mounts.push(Mount { host_path: found(&whole)?, container_path, read_only: false, ..Default::default() });
     Ok(Termination { message: Some(found(&file)?), fallback_to_logs })
 }
 
@@ -54,7 +54,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let of = |path: &str, component: bool, volumes: &[&str]| {
             let container = Container { name: "c".into(), termination_message_path: path.into(), ..Container::default() };
-            let volume = |path: &&str| Mount { host_path: "/v".into(), container_path: (*path).into(), read_only: false };
+            let volume = |path: &&str| Mount { host_path: "/v".into(), container_path: (*path).into(), read_only: false, ..Default::default() };
             let mut mounts: Vec<Mount> = volumes.iter().map(volume).collect();
             let file = place(&container, dir.path(), u32::from(component), component, &mut mounts).unwrap().message;
             (file, mounts.into_iter().skip(volumes.len()).map(|mount| (mount.container_path, mount.host_path)).next())

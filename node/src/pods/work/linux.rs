@@ -26,6 +26,7 @@ pub fn sandbox(pod: &Pod) -> LinuxSandbox {
         qos: qos(pod),
         resources: whole(pod),
         pids_limit: Some(PIDS),
+        users: None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
     volumes,
 };
-use coracle_runtime::{Dns, PodRef, SandboxSpec};
+use coracle_runtime::{Dns, LinuxSandbox, PodRef, SandboxSpec, Users};
 use std::net::IpAddr;
 
 impl Work {
@@ -64,8 +64,12 @@ impl Work {
         if let Err(why) = volumes::paths::make(&dir, 0o755) {
             return sandbox_failed(format!("make {}: {why}", dir.display()), Some(ip));
         }
+        let users = match self.users(pod) {
+            Ok(users) => users,
+            Err(why) => return sandbox_failed(format!("user ids of the pod's own: {why}"), Some(ip)),
+        };
         let facts = self.facts_of_volumes(pod, Some(ip));
-        let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip, name)));
+        let (mounted, sandbox) = tokio::join!(self.mount(pod, &facts), runtime.run_sandbox(self.sandbox(pod, ip, name, users)));
         let sandbox = match sandbox {
             Ok(Some(namespace)) => self.network.attach(uid, ip, &namespace).await.map_err(|why| why.to_string()),
             Ok(None) => Ok(()),
@@ -88,7 +92,7 @@ impl Work {
         }
     }
 
-    fn sandbox(&self, pod: &Pod, ip: IpAddr, Hostname { name, domain }: Hostname) -> SandboxSpec {
+    fn sandbox(&self, pod: &Pod, ip: IpAddr, Hostname { name, domain }: Hostname, users: Option<Users>) -> SandboxSpec {
         let meta = &pod.metadata;
         SandboxSpec {
             pod: PodRef { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() },
@@ -99,7 +103,7 @@ impl Work {
             labels: meta.labels.clone(),
             annotations: meta.annotations.clone(),
             dir: self.directory(&meta.uid),
-            linux: linux::sandbox(pod),
+            linux: LinuxSandbox { users, ..linux::sandbox(pod) },
         }
     }
 

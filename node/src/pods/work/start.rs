@@ -5,11 +5,11 @@ use crate::{
     pods::{
         admit, env, hostname,
         machine::Event,
-        spec::{Container, ContainerPort, Pod},
+        spec::{Container, ContainerPort, Pod, VolumeMount},
     },
     volumes,
 };
-use coracle_runtime::{ContainerId, ContainerSpec, ImageContent, LocalImage, Mount, Port, Runtime};
+use coracle_runtime::{ContainerId, ContainerSpec, ImageContent, LocalImage, Mount, Port, Propagation, Runtime};
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 /// Reasons of a runtime that has not made the container.
@@ -111,20 +111,7 @@ impl Work {
         let expand = |list: &[String]| list.iter().map(|text| env::expand(text, lookup)).collect::<Vec<_>>();
         let mut mounts = Vec::with_capacity(container.volume_mounts.len());
         for mount in &container.volume_mounts {
-            let of_host = pod.spec.volumes.iter().find(|v| v.name == mount.name).and_then(|v| v.host_path.as_ref());
-            let volume = match of_host {
-                Some(source) => PathBuf::from(&source.path),
-                None => volumes::directory(&dir).join(volumes::paths::name(&mount.name)?),
-            };
-            let sub = if mount.sub_path_expr.is_empty() { mount.sub_path.clone() } else { env::expand(&mount.sub_path_expr, lookup) };
-            // Without links either way: runtimes refuse to follow one, since it would be the pod's own.
-            let host_path = match sub.as_str() {
-                "" => std::fs::canonicalize(&volume).map_err(|why| format!("{}: {why}", volume.display()))?,
-                sub => volumes::paths::sub_path(&volume, sub)?,
-            };
-            // What is written for the pod is not for the pod to write.
-            let ours = pod.spec.volumes.iter().any(|v| v.name == mount.name && v.empty_dir.is_none() && v.host_path.is_none());
-            mounts.push(Mount { host_path, container_path: mount.mount_path.clone(), read_only: mount.read_only || ours });
+            mounts.push(self.volume(pod, mount, &lookup)?);
         }
         let component = matches!(image.content, ImageContent::Wasm { .. });
         let termination = match self.runtime(pod)?.name() {
@@ -174,5 +161,47 @@ impl Work {
         let found = view.as_ref().and_then(|view| view.containers.iter().find(|known| known.name == *name && known.started.is_some()));
         let found = found.ok_or_else(|| format!("unable to find target container {name}"))?;
         Ok(Some(format!("{uid}/{name}/{}", found.attempt)))
+    }
+
+    /// A volume as a container sees it.
+    fn volume<'a>(&self, pod: &Pod, mount: &VolumeMount, lookup: &impl Fn(&str) -> Option<&'a str>) -> Result<Mount, String> {
+        let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name);
+        let sub = match mount.sub_path_expr.as_str() {
+            "" => mount.sub_path.clone(),
+            expression => env::expand_all(expression, lookup)?,
+        };
+        let seen = Mount {
+            container_path: mount.mount_path.clone(),
+            read_only: mount.read_only,
+            // `IfPossible` always is.
+            recursive_read_only: matches!(&*mount.recursive_read_only, "Enabled" | "IfPossible"),
+            propagation: match &*mount.mount_propagation {
+                "HostToContainer" => Propagation::HostToContainer,
+                "Bidirectional" => Propagation::Bidirectional,
+                _ => Propagation::None,
+            },
+            ..Mount::default()
+        };
+        if let Some(source) = volume.and_then(|volume| volume.image.as_ref()) {
+            let found = self.images.lookup(&source.reference).map_err(|why| why.message)?;
+            let image = found.ok_or_else(|| format!("image {} was removed from this machine meanwhile", source.reference))?;
+            self.images.hold(&self.directory(&pod.metadata.uid), &image).map_err(|why| why.message)?;
+            let ImageContent::Oci { layers } = image.content else {
+                return Err(format!("image {} of volume {} is a WebAssembly component, which has no files", source.reference, mount.name));
+            };
+            return Ok(Mount { host_path: volumes::paths::relative_or_root(&sub)?, layers, ..seen });
+        }
+        let path = match volume.and_then(|volume| volume.host_path.as_ref()) {
+            Some(source) => PathBuf::from(&source.path),
+            None => volumes::directory(&self.directory(&pod.metadata.uid)).join(volumes::paths::name(&mount.name)?),
+        };
+        // Without links either way: runtimes refuse to follow one, since it would be the pod's own.
+        let host_path = match sub.as_str() {
+            "" => std::fs::canonicalize(&path).map_err(|why| format!("{}: {why}", path.display()))?,
+            sub => volumes::paths::sub_path(&path, sub)?,
+        };
+        // What is written for the pod is not for the pod to write.
+        let ours = volume.is_some_and(|volume| volume.empty_dir.is_none() && volume.host_path.is_none());
+        Ok(Mount { host_path, read_only: mount.read_only || ours, ..seen })
     }
 }

@@ -306,7 +306,7 @@ pub async fn what_nobody_waits_for_is_never_run() {
     fs::create_dir_all(&volume).unwrap();
     let sandbox = world.pod(|_| ()).await;
     let mut container = world.container(&sandbox, &["sleep", "1000"]);
-    container.mounts = vec![Mount { host_path: volume.clone(), container_path: "/volume".into(), read_only: false }];
+    container.mounts = vec![Mount { host_path: volume.clone(), container_path: "/volume".into(), read_only: false, ..Default::default() }];
     let id = world.start(&container).await.unwrap();
     let group = coracle_runtime_oci::config::group(&container, &sandbox);
     let below = group.strip_prefix("/").unwrap();

@@ -262,3 +262,49 @@ pub async fn one_container_joins_anothers_processes() {
     late.joins = Some(id);
     assert!(world.start(&late).await.unwrap_err().message.contains("does not run"));
 }
+
+/// `hostUsers: false`.
+pub async fn users_are_the_pods_own() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    const FIRST: u32 = 0x00c8_0000;
+    let world = World::new().await;
+    let volume = world.path("volume");
+    fs::create_dir_all(&volume).unwrap();
+    fs::write(volume.join("theirs"), "").unwrap();
+    chown(volume.join("theirs"), Some(33), Some(33)).unwrap();
+    for share_processes in [false, true] {
+        let sandbox = world
+            .pod(|sandbox| {
+                sandbox.linux.users = Some(coracle_runtime::Users { first: FIRST, count: 65_536 });
+                sandbox.linux.share_processes = share_processes;
+            })
+            .await;
+        let script = "id -u; set -- $(cat /proc/self/uid_map); echo $1 $2 $3; stat -c %u /etc/passwd /volume /volume/theirs /dev/shm /etc/hosts /made; \
+            touch /volume/own /dev/shm/x /tmp/x && chown 5 /tmp/x && stat -c %u /tmp/x; hostname other && hostname; mount -t tmpfs x /home && echo mounted; \
+            echo x > /proc/sys/kernel/core_pattern || echo refused; echo over; sleep 1000";
+        let mut spec = world.container(&sandbox, &["sh", "-c", script]);
+        spec.mounts = vec![coracle_runtime::Mount { host_path: volume.clone(), container_path: "/volume".into(), ..Default::default() }];
+        (spec.security.add, spec.working_dir) = (vec!["SYS_ADMIN".into()], Some("/made".into()));
+        let id = world.start(&spec).await.unwrap_or_else(|why| panic!("{}", why.message));
+        until("its end", || lines(&spec.log_path).iter().any(|line| line.ends_with(" over"))).await;
+        let log: Vec<String> = lines(&spec.log_path).iter().filter_map(|line| line.strip_prefix("stdout F ").map(str::to_owned)).collect();
+        let first = format!("0 {FIRST} 65536");
+        assert_eq!(log, ["0", &first, "0", "0", "33", "0", "0", "0", "5", "other", "mounted", "refused", "over"], "{:?}", lines(&spec.log_path));
+        assert_eq!(fs::metadata(volume.join("own")).unwrap().uid(), 0, "in a volume they are who they are to themselves");
+        // On the machine it is nobody's.
+        let group = coracle_runtime_oci::config::group(&spec, &sandbox);
+        let tree = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(|tree| std::path::Path::new(tree).join(group.strip_prefix("/").unwrap()));
+        let processes = tree.iter().find_map(|path| fs::read_to_string(path.join("cgroup.procs")).ok()).unwrap();
+        for pid in processes.lines() {
+            assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), FIRST);
+        }
+        let command =
+            ["sh".to_owned(), "-c".to_owned(), "id -u; cat /proc/self/uid_map; touch /root-file && stat -c %u /root-file".to_owned()].to_vec();
+        let streams = coracle_runtime::Standard { stdout: true, ..Default::default() };
+        let session = world.runtime.exec(coracle_runtime::ExecSpec { container: id, command, streams, ..Default::default() }).await.unwrap();
+        let mut out = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut session.stdout.unwrap(), &mut out).await.unwrap();
+        assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["0", "0", &FIRST.to_string(), "65536", "0"]);
+        world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
+    }
+}

@@ -52,8 +52,8 @@ async fn cli_volumes() {
     }
     std::fs::write(read.join("file"), "content\n").unwrap();
     let mounts = vec![
-        Mount { host_path: read.clone(), container_path: "/read".to_owned(), read_only: true },
-        Mount { host_path: write.clone(), container_path: "/write".to_owned(), read_only: false },
+        Mount { host_path: read.clone(), container_path: "/read".to_owned(), read_only: true, ..Default::default() },
+        Mount { host_path: write.clone(), container_path: "/write".to_owned(), read_only: false, ..Default::default() },
     ];
     let args = ["cat", "/read/file", "--", "write", "/write/new", "hello", "--", "ls", "/write", "--", "write", "/read/file", "no"];
     let (code, _, log) = world.probe(&args, |spec| spec.mounts = mounts.clone()).await;
@@ -150,7 +150,7 @@ async fn cli_module_of_preview_1_has_args_and_volumes() {
     std::fs::write(data.join("note"), "from the volume\n").unwrap();
     let run = world.run(&image, |spec| {
         spec.args = vec!["note".to_owned()];
-        spec.mounts = vec![Mount { host_path: data.canonicalize().unwrap(), container_path: "/data".into(), read_only: false }];
+        spec.mounts = vec![Mount { host_path: data.canonicalize().unwrap(), container_path: "/data".into(), read_only: false, ..Default::default() }];
     });
     let (sandbox, id) = run.await;
     let (code, _, message) = world.exit(&id).await;

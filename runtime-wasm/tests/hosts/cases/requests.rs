@@ -52,7 +52,7 @@ async fn http_sees_env_args_and_volumes() {
         .run(&world.built("web"), |spec| {
             spec.env = vec![("GREETING".to_owned(), "ahoy".to_owned())];
             spec.args = vec!["one".to_owned()];
-            spec.mounts = vec![Mount { host_path: volume, container_path: "/data".to_owned(), read_only: true }];
+            spec.mounts = vec![Mount { host_path: volume, container_path: "/data".to_owned(), read_only: true, ..Default::default() }];
         })
         .await;
     assert_eq!(get(sandbox.ip, 8080, "/env?GREETING").await.unwrap().1, "ahoy\n");
