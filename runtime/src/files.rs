@@ -8,9 +8,13 @@ mod archive;
 mod tree;
 
 use crate::{Error, ExecSpec, Mount, Session, exec};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    pipe::PIPE_BUF,
+};
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write, pipe},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -173,32 +177,47 @@ fn test(tree: &Tree, which: char, path: &str) -> io::Result<()> {
     if holds { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
-/// A stream with an end in bytes and time.
+/// A pipe with an end in bytes and time, whoever is at its other end.
 struct Bounded<T> {
     inner: T,
     left: u64,
     until: Instant,
 }
 
-impl<T> Bounded<T> {
+impl<T: AsFd> Bounded<T> {
+    /// Waits until it can be read or written.
+    fn ready(&self, flags: PollFlags) -> io::Result<()> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let late = || Err(io::Error::other(format!("not done after {} s", PATIENCE.as_secs())));
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.inner, flags)], Some(&left)))? {
+            0 => late(),
+            _ if Instant::now() > self.until => late(),
+            _ => Ok(()),
+        }
+    }
+
     fn spend(&mut self, bytes: usize) -> io::Result<()> {
         let left = self.left.checked_sub(bytes as u64);
         self.left = left.ok_or_else(|| io::Error::other(format!("more than {} GiB", BYTES >> 30)))?;
-        if Instant::now() > self.until { Err(io::Error::other(format!("not done after {} s", PATIENCE.as_secs()))) } else { Ok(()) }
+        Ok(())
     }
 }
 
-impl<T: Read> Read for Bounded<T> {
+impl<T: Read + AsFd> Read for Bounded<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.ready(PollFlags::IN)?;
         let count = self.inner.read(buffer)?;
         self.spend(count)?;
         Ok(count)
     }
 }
 
-impl<T: Write> Write for Bounded<T> {
+impl<T: Write + AsFd> Write for Bounded<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
+        self.ready(PollFlags::OUT)?;
+        // A pipe that is ready takes so many without waiting.
+        let count = self.inner.write(&bytes[..bytes.len().min(PIPE_BUF)])?;
         self.spend(count)?;
         Ok(count)
     }

@@ -3,9 +3,10 @@
 use anyhow::{Context, ensure};
 use coracle_tests::{Case, Cluster, Mode, Result, eventually, is_root, main as suite};
 use serde_json::Value;
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
-const CASES: &[Case] = &[("a_sidecar_and_a_server", a_sidecar_and_a_server)];
+const CASES: &[Case] =
+    &[("a_sidecar_and_a_server", a_sidecar_and_a_server), ("files_go_in_and_out_of_components", files_go_in_and_out_of_components)];
 
 fn main() -> ExitCode {
     if !is_root() {
@@ -92,5 +93,62 @@ fn a_sidecar_and_a_server(cluster: &Cluster) -> Result {
     ensure!(get("/fetch?localhost:9000")?.trim() == "fetched 200", "with another agent");
     ensure!(cluster.kubectl(&["-n", &ns, "logs", "both", "-c", "front"])?.ok()?.contains("asked"));
     cluster.kubectl(&["-n", &ns, "delete", "pod", "both", "--timeout=60s"])?.ok()?;
+    Ok(())
+}
+
+/// A component with a volume of its own and a fixed one, alone and beside a process.
+const FILES: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: fixed, namespace: NS}
+data: {key: value}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME, namespace: NS}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, emptyDir: {}}, {name: fixed, configMap: {name: fixed}}]
+  containers:
+  - name: web
+    image: web:v1
+    ports: [{containerPort: 8080}]
+    volumeMounts: [{name: data, mountPath: /data}, {name: fixed, mountPath: /etc/fixed}]
+    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, failureThreshold: 60}
+"#;
+
+fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
+    cluster.import_busybox()?;
+    let ns = cluster.namespace("files")?;
+    let beside = "  - {name: beside, image: 'busybox:v1', command: [sleep, '1000']}\n";
+    let local = cluster.dir().join("copied");
+    fs::create_dir_all(local.join("below"))?;
+    fs::write(local.join("below/page"), "from outside\n")?;
+    // More than a pipe holds at once.
+    fs::write(local.join("large"), vec![b'x'; 3 << 20])?;
+    for (name, more) in [("alone", ""), ("beside", beside)] {
+        cluster.apply(&(FILES.replace("NS", &ns).replace("NAME", name) + more))?;
+        cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"])?.ok()?;
+        let ip = cluster.kubectl(&["-n", &ns, "get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()?;
+        let cp = |from: &str, to: &str| cluster.kubectl(&["-n", &ns, "cp", "-c", "web", from, to]);
+        cp(&local.to_string_lossy(), &format!("{name}:/data/copied"))?.ok()?;
+        // The component reads it, as its own.
+        ensure!(cluster.host.get(&format!("http://{ip}:8080/read?/data/copied/below/page"))? == "from outside\n");
+        let back = cluster.dir().join(format!("back-{name}"));
+        cp(&format!("{name}:/data/copied"), &back.to_string_lossy())?.ok()?;
+        ensure!(fs::read_to_string(back.join("below/page"))? == "from outside\n");
+        ensure!(fs::read(back.join("large"))? == fs::read(local.join("large"))?);
+        let run = |words: &[&str]| cluster.kubectl(&[&["-n", &ns, "exec", name, "-c", "web", "--"], words].concat());
+        ensure!(run(&["cat", "/etc/fixed/key"])?.ok()? == "value");
+        ensure!(run(&["ls", "/data/copied"])?.ok()? == "below\nlarge\n");
+        for (refused, why) in [
+            (cp(&local.to_string_lossy(), &format!("{name}:/etc/fixed/copied"))?.err()?, "read-only"),
+            (cp(&local.to_string_lossy(), &format!("{name}:/usr/copied"))?.err()?, "nothing is mounted"),
+            (run(&["cat", "/etc/passwd"])?.err()?, "nothing is mounted"),
+            (run(&["sh", "-c", "ls"])?.err()?, "nothing can be run in a wasm container"),
+        ] {
+            ensure!(refused.contains(why), "{refused}");
+        }
+    }
     Ok(())
 }

@@ -170,9 +170,22 @@ async fn a_hostile_archive_stays_in_its_volume() {
 #[test]
 fn a_stream_has_an_end() {
     let until = Instant::now() + PATIENCE;
-    let mut bytes = Bounded { inner: io::repeat(1), left: 10, until };
+    let (source, mut sink) = pipe().unwrap();
+    sink.write_all(&[1; 11]).unwrap();
+    let mut bytes = Bounded { inner: source, left: 10, until };
     assert!(bytes.read_exact(&mut [0; 10]).is_ok());
     assert!(bytes.read(&mut [0; 1]).unwrap_err().to_string().contains("more than"));
-    let mut late = Bounded { inner: io::sink(), left: 10, until: Instant::now().checked_sub(Duration::from_secs(1)).unwrap() };
-    assert!(late.write(b"x").unwrap_err().to_string().contains("not done"));
+}
+
+#[test]
+fn nobody_is_waited_for_without_end() {
+    let soon = || Instant::now() + Duration::from_millis(20);
+    let (silent, held) = pipe().unwrap();
+    let error = Bounded { inner: silent, left: 10, until: soon() }.read(&mut [0; 1]).unwrap_err();
+    assert!(error.to_string().contains("not done"), "{error}");
+    drop(held);
+    let (_unread, full) = pipe().unwrap();
+    let mut full = Bounded { inner: full, left: BYTES, until: soon() };
+    let error = full.write_all(&vec![1; 1 << 20]).unwrap_err();
+    assert!(error.to_string().contains("not done"), "{error}");
 }
