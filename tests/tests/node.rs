@@ -1,11 +1,15 @@
-//! The node as kubelet's users know it: what is used and measured, what pods may have, pods of files.
+//! The node as kubelet's users know it: pressure and eviction by thresholds, what is used and measured, what pods may have.
 
 use anyhow::ensure;
 use coracle_tests::{Alone, Cluster, Mode, Result, alone, eventually};
 use serde_json::Value;
 use std::{fs, process::ExitCode};
 
-const CASES: &[Alone] = &[("what_is_used_is_told", what_is_used_is_told), ("files_are_pods", files_are_pods)];
+const CASES: &[Alone] = &[
+    ("pressure_refuses_and_evicts", pressure_refuses_and_evicts),
+    ("what_is_used_is_told", what_is_used_is_told),
+    ("files_are_pods", files_are_pods),
+];
 
 fn main() -> ExitCode {
     alone(CASES)
@@ -17,8 +21,60 @@ fn pod(ns: &str, name: &str, resources: &str, spec: &str) -> String {
     )
 }
 
+fn ended(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
+    eventually(&format!("{name} has failed"), 60, || {
+        let status = cluster.get(&["-n", ns, "pod", name])?["status"].clone();
+        ensure!(status["phase"] == "Failed", "{status}");
+        Ok(status)
+    })
+}
+
 fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// No machine has all of its memory left, so this threshold is always met.
+fn pressure_refuses_and_evicts() -> Result {
+    // A hard one would leave pods nothing to ask for.
+    let soft = ["--eviction-soft", "memory.available<99.9%", "--eviction-soft-grace-period", "memory.available=1s"];
+    let cluster = Cluster::stopped(Mode::Whole, &[&soft[..], &["--eviction-pressure-transition-period", "1s"]].concat())?;
+    cluster.up()?;
+    cluster.import("hello", "hello:v1")?;
+    let ns = cluster.namespace("pressure")?;
+    eventually("the node tells of its pressure", 30, || {
+        let node = cluster.get(&["node", "test-node"])?;
+        let memory = condition(&node["status"], "MemoryPressure").cloned().unwrap_or_default();
+        ensure!(memory["status"] == "True" && memory["reason"] == "KubeletHasInsufficientMemory", "{memory}");
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        ensure!(taints.iter().any(|taint| taint["key"] == "node.kubernetes.io/memory-pressure" && taint["effect"] == "NoSchedule"), "{taints:?}");
+        Ok(())
+    })?;
+    cluster.apply(&pod(&ns, "asks-nothing", "{}", "  nodeName: test-node\n"))?;
+    let status = ended(&cluster, &ns, "asks-nothing")?;
+    ensure!(status["reason"] == "Evicted" && status["message"] == "Pod was rejected: The node had condition: [MemoryPressure]. ", "{status}");
+    ensure!(status.get("containerStatuses").is_none(), "{status}");
+
+    // The taint keeps the scheduler away, so it is bound here.
+    cluster.apply(&pod(&ns, "asks-little", "{requests: {memory: 1Mi}}", "  nodeName: test-node\n"))?;
+    let status = ended(&cluster, &ns, "asks-little")?;
+    let message = status["message"].as_str().unwrap_or_default();
+    ensure!(status["reason"] == "Evicted" && message.starts_with("The node was low on resource: memory. Threshold quantity: "), "{status}");
+    let disruption = condition(&status, "DisruptionTarget").cloned().unwrap_or_default();
+    ensure!(disruption["status"] == "True" && disruption["reason"] == "TerminationByKubelet" && disruption["message"] == message, "{status}");
+    eventually("events tell of it", 20, || {
+        let events = cluster.get(&["-n", &ns, "events"])?;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let told = events
+            .iter()
+            .any(|event| event["reason"] == "Evicted" && event["involvedObject"]["name"] == "asks-little" && event["message"] == message);
+        ensure!(told, "{events:?}");
+        let node = cluster.get(&["-n", "default", "events"])?.to_string();
+        ensure!(node.contains("EvictionThresholdMet") && node.contains("Attempting to reclaim memory"), "{node}");
+        Ok(())
+    })?;
+    let metrics = raw(&cluster, "metrics")?;
+    ensure!(metrics.contains("kubelet_evictions{eviction_signal=\"memory.available\"}"), "{metrics}");
+    cluster.stop()
 }
 
 fn raw(cluster: &Cluster, path: &str) -> Result<String> {
