@@ -52,7 +52,7 @@ pub struct Options {
     pub api_server: Option<SocketAddr>,
     /// `v1.36.0+coracle.…`
     pub version: String,
-    /// `coracle-wasm://…`
+    /// `coracle://…`
     pub runtime_version: String,
     /// Pods that fit on the node.
     pub max_pods: u32,
@@ -98,7 +98,7 @@ impl Options {
             rootless: true,
             api_server: None,
             version: concat!("v1.36.0+coracle.", env!("CARGO_PKG_VERSION")).into(),
-            runtime_version: concat!("coracle-wasm://", env!("CARGO_PKG_VERSION")).into(),
+            runtime_version: concat!("coracle://", env!("CARGO_PKG_VERSION")).into(),
             max_pods: 2000,
             cluster_domain: "cluster.local".into(),
             cluster_dns: None,

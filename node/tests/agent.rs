@@ -70,7 +70,7 @@ async fn a_pod_from_the_feed_runs_and_says_so() {
     assert_eq!(status["phase"], "Running");
     assert_eq!(status["containerStatuses"][0]["ready"], true);
     assert_eq!(status["containerStatuses"][0]["restartCount"], 0);
-    assert_eq!(status["containerStatuses"][0]["containerID"], "wasm://uid-a/c/0");
+    assert_eq!(status["containerStatuses"][0]["containerID"], "coracle://uid-a/c/0");
     assert!(status["podIP"].as_str().unwrap().starts_with("127.77."));
     assert_eq!(status["hostIP"], "127.0.0.1");
     // One request from pending to ready.

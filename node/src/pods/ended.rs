@@ -80,7 +80,7 @@ mod tests {
         let pod = dir.path().join("pods/u");
         assert!(kept(&pod).is_none());
         let terminated = json!({ "exitCode": 3, "reason": "Error", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:01Z" });
-        let container = json!({ "name": "c", "restartCount": 2, "containerID": "wasm://u/c/2", "imageID": "i@sha256:d", "state": { "terminated": terminated }, "lastState": {} });
+        let container = json!({ "name": "c", "restartCount": 2, "containerID": "coracle://u/c/2", "imageID": "i@sha256:d", "state": { "terminated": terminated }, "lastState": {} });
         keep(&pod, json!({ "phase": "Failed", "reason": null, "containerStatuses": [container] })).unwrap();
         let status = kept(&pod).unwrap();
         assert_eq!((status.phase.as_str(), status.container_statuses[0].state.terminated.as_ref().map(|t| t.exit_code)), ("Failed", Some(3)));

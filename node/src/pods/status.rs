@@ -154,7 +154,7 @@ fn gates(pod: &Pod, machine: &Machine) -> (bool, &'static str, String) {
 }
 
 fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, now: Time) -> Value {
-    let id = format!("wasm://{}/{}/{}", pod.metadata.uid, container.name, state.attempt);
+    let id = format!("coracle://{}/{}/{}", pod.metadata.uid, container.name, state.attempt);
     let (current, last) = states(pod, machine, index, container, state, &id, now);
     let init = index < pod.inits() && !container.is_sidecar();
     let ready = if init { matches!(&state.run, Run::Exited(exit) if exit.code == 0) } else { probes::ready(container, state) };
@@ -192,7 +192,7 @@ fn image_id(image: &str, digest: &str) -> String {
 /// (state, lastState).
 fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
     let most = WORDS / pod.all_containers().count().max(1);
-    let previous = state.attempt.checked_sub(1).map(|n| format!("wasm://{}/{}/{n}", pod.metadata.uid, container.name));
+    let previous = state.attempt.checked_sub(1).map(|n| format!("coracle://{}/{}/{n}", pod.metadata.uid, container.name));
     let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id), most));
     let wait = |reason: &str, message: &str| {
         let mut waiting = json!({ "reason": reason });

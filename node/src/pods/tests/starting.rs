@@ -162,7 +162,7 @@ fn a_reboot_restarts_what_ran_and_keeps_what_ended() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
             "spec": { "restartPolicy": policy, "containers": [{ "name": "c", "image": "i" }] },
-            "status": { "phase": "Running", "containerStatuses": [{ "name": "c", "restartCount": 3, "containerID": "wasm://u/c/3", "imageID": "i@sha256:d", "state": state }] },
+            "status": { "phase": "Running", "containerStatuses": [{ "name": "c", "restartCount": 3, "containerID": "coracle://u/c/3", "imageID": "i@sha256:d", "state": state }] },
         }))
         .unwrap();
         adopt(&pod, None, |_| None, Time(5000))
