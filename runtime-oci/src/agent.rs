@@ -280,6 +280,13 @@ impl Runtime for OciRuntime {
         let shim = self.shared.shim_of(id)?;
         let groups: Vec<(PathBuf, Resources)> = {
             let known = shim.known.lock();
+            // Their hosts' memory comes on top, and components do not learn of another limit while they run.
+            if known.values().any(|spec| matches!(spec.image.content, ImageContent::Wasm { .. })) {
+                return Err(Error::again(
+                    "ResizeError",
+                    "a pod with WebAssembly components cannot be given other resources while it runs; replace the pod",
+                ));
+            }
             containers.into_iter().filter_map(|(id, resources)| Some((config::group(known.get(&id)?, &shim.spec), resources))).collect()
         };
         let trees = self.shared.trees.clone();

@@ -5,7 +5,7 @@ use coracle_runtime::{ContainerSpec, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 
 /// Raised when an old shim could not understand a new agent.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// From the agent.
 pub type Request = wire::Request<Ask>;

@@ -7,6 +7,7 @@ mod contact;
 pub mod group;
 pub mod listen;
 mod programs;
+mod volume;
 
 pub use contact::{Connection, list};
 
@@ -203,6 +204,9 @@ impl Shared {
             ));
         }
         for mount in &spec.mounts {
+            if !mount.layers.is_empty() {
+                return Err(volume::no_image(mount));
+            }
             if !fs::metadata(&mount.host_path).map_err(|error| failed("looking at volume", &mount.host_path, &error))?.is_dir() {
                 return Err(Error::fatal(
                     "CreateContainerConfigError",
@@ -222,14 +226,6 @@ fn not_wasm(image: &LocalImage) -> Error {
             image.reference
         ),
     )
-}
-
-/// Follows no link: the path was resolved when it was checked, and what is one now was put there by a guest that writes the volume.
-fn open_volume(mount: &coracle_runtime::Mount) -> Result<Arc<OwnedFd>, Error> {
-    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat2(CWD, &mount.host_path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
-    fd.map(Arc::new).map_err(|error| failed("opening volume", &mount.host_path, &error))
 }
 
 fn ports(spec: &ContainerSpec, kind: Kind) -> Vec<u16> {
@@ -317,7 +313,7 @@ impl Runtime for WasmRuntime {
         let log = log::open(&spec.log_path).map_err(|error| failed("opening log", &spec.log_path, &error))?;
         let mut fds: Vec<Arc<OwnedFd>> = vec![Arc::new(log.into()), Arc::new(code.into())];
         for mount in &spec.mounts {
-            fds.push(open_volume(mount)?);
+            fds.push(volume::open(mount)?);
         }
         for port in &ports {
             let address = SocketAddr::new(ip, *port);
@@ -453,10 +449,10 @@ mod tests {
         let base = dir.path().canonicalize().unwrap();
         let mount = |host_path: PathBuf| coracle_runtime::Mount { host_path, container_path: "/v".into(), read_only: false, ..Default::default() };
         fs::create_dir_all(base.join("volume/data")).unwrap();
-        assert!(open_volume(&mount(base.join("volume/data"))).is_ok());
+        assert!(volume::open(&mount(base.join("volume/data"))).is_ok());
         fs::remove_dir(base.join("volume/data")).unwrap();
         std::os::unix::fs::symlink("/etc", base.join("volume/data")).unwrap();
-        assert!(open_volume(&mount(base.join("volume/data"))).is_err());
-        assert!(open_volume(&mount(base.join("volume/data/ssl"))).is_err());
+        assert!(volume::open(&mount(base.join("volume/data"))).is_err());
+        assert!(volume::open(&mount(base.join("volume/data/ssl"))).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A host for one container, in a pod of processes: the [`Program`] that the pod's shim runs for a component.
+//! A host for one container, in a pod of processes: the [`Program`](coracle_runtime::Program) that the pod's shim runs for a component.
 //!
 //! It is in the pod's network, IPC and host-name namespaces and in the container's control group when it starts, and does the rest itself: it listens where the container has
 //! ports, gives up root, and confines itself as every host does. What the shim is to a process it is to this one: standard output and error are the log, SIGTERM stops it, the exit code

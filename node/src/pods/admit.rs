@@ -70,8 +70,29 @@ fn process_can_run(container: &Container) -> Result<(), String> {
 ///
 /// # Errors
 /// Why not, with the remedy.
-pub fn component(container: &Container) -> Result<(), String> {
-    container_can_run(container).map_err(|message| format!("container {}: {message}", container.name))
+pub fn component(pod: &Pod, container: &Container) -> Result<(), String> {
+    container_can_run(container).and_then(|()| apart(pod, container)).map_err(|message| format!("container {}: {message}", container.name))
+}
+
+/// A component's host stands in the machine's own tree of files, and is to be seen by nobody, and it is not the place to look at files of the machine.
+fn apart(pod: &Pod, container: &Container) -> Result<(), String> {
+    for (set, field) in [(pod.spec.share_process_namespace, "shareProcessNamespace"), (pod.spec.host_pid, "hostPID")] {
+        if set {
+            return Err(format!("a WebAssembly component shows its process to no others; remove spec.{field}, or put it into a pod of its own"));
+        }
+    }
+    for mount in &container.volume_mounts {
+        let Some(volume) = pod.spec.volumes.iter().find(|volume| volume.name == mount.name) else { continue };
+        let kind = if volume.host_path.is_some() {
+            "hostPath"
+        } else if volume.image.is_some() {
+            "image"
+        } else {
+            continue;
+        };
+        return Err(format!("volume {:?} is of type {kind}, which WebAssembly components cannot have; they have {SOURCES}", mount.name));
+    }
+    Ok(())
 }
 
 fn container_can_run(container: &Container) -> Result<(), String> {
@@ -121,6 +142,28 @@ pub fn unsupported_volume(name: &str, kind: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_component_among_processes_stays_apart() {
+        let verdict = |spec: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap();
+            component(&pod, &pod.spec.containers[0])
+        };
+        let mounting = |source: serde_json::Value| {
+            let mut volume = json!({ "name": "v" });
+            volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            json!({ "volumes": [volume], "containers": [{ "name": "c", "image": "i", "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }] })
+        };
+        assert_eq!(verdict(mounting(json!({ "emptyDir": {} }))), Ok(()));
+        for (spec, why) in [
+            (mounting(json!({ "hostPath": { "path": "/" } })), "of type hostPath"),
+            (mounting(json!({ "image": { "reference": "i" } })), "of type image"),
+            (json!({ "shareProcessNamespace": true, "containers": [{ "name": "c", "image": "i" }] }), "remove spec.shareProcessNamespace"),
+            (json!({ "hostPID": true, "containers": [{ "name": "c", "image": "i" }] }), "remove spec.hostPID"),
+        ] {
+            assert!(verdict(spec).unwrap_err().contains(why), "{why}");
+        }
+    }
 
     #[test]
     fn only_harmless_kernel_parameters_are_a_pods_own() {

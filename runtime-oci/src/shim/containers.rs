@@ -306,9 +306,13 @@ impl Containers {
     /// The PID namespace of a container that runs.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not, or is a component, whose host has no namespace of its own for them.
     pub fn processes(&self, id: &str) -> io::Result<OwnedFd> {
-        let (.., pid) = self.running(id).ok_or_else(|| io::Error::other(format!("container {id}, whose processes are to be seen, does not run")))?;
+        let (spec, _, pid) =
+            self.running(id).ok_or_else(|| io::Error::other(format!("container {id}, whose processes are to be seen, does not run")))?;
+        if matches!(spec.image.content, ImageContent::Wasm { .. }) {
+            return Err(io::Error::other(format!("container {id}, whose processes are to be seen, is a WebAssembly component, which has none")));
+        }
         // Not waited for yet, so that the number is its own.
         Ok(File::open(format!("/proc/{pid}/ns/pid"))?.into())
     }

@@ -1,6 +1,6 @@
 //! Components in pods of processes: what is needed is opened here, as for any host, and handed to the pod's shim.
 
-use super::{WasmRuntime, failed, open_volume, ports};
+use super::{WasmRuntime, failed, ports, volume};
 use crate::{
     CONTAINER,
     container::Order,
@@ -36,7 +36,7 @@ impl Programs for WasmRuntime {
         let order = told(&order).map_err(|error| failed("writing the order of", Path::new(&spec.name), &error))?;
         let mut descriptors = vec![Arc::new(order), Arc::new(code.into())];
         for mount in &spec.mounts {
-            descriptors.push(open_volume(mount)?);
+            descriptors.push(volume::open(mount)?);
         }
         Ok(Program { subcommand: CONTAINER.into(), descriptors })
     }

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -93,6 +93,9 @@ impl Tree {
     /// One is not there.
     pub fn new(mounts: &[Mount]) -> io::Result<Self> {
         let open = |mount: &Mount| {
+            if !mount.layers.is_empty() {
+                return Err(io::Error::other(format!("{}: the files of image volumes cannot be reached here", mount.container_path)));
+            }
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let dir = openat2(CWD, &mount.host_path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(said(&mount.container_path))?;
             Ok(Root { at: parts(&mount.container_path), dir, read_only: mount.read_only })
@@ -148,10 +151,10 @@ impl Tree {
     /// # Errors
     /// It is none.
     pub fn read(&self, path: &str) -> io::Result<File> {
-        // Not waiting for whoever would write to a pipe.
-        let fd = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        match Meta::of(&fstat(&fd).map_err(said(path))?).kind {
-            Kind::File => Ok(fd.into()),
+        // Looked at before it is opened: opening a device may do something.
+        let place = self.open(path, OFlags::PATH)?;
+        match Meta::of(&fstat(&place).map_err(said(path))?).kind {
+            Kind::File => File::open(format!("/proc/self/fd/{}", place.as_raw_fd())),
             Kind::Directory => Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: Is a directory"))),
             _ => Err(io::Error::other(format!("{path}: not an ordinary file"))),
         }

@@ -39,7 +39,7 @@ impl Work {
             Ok(_) => return again("CreateContainerError", format!("image {} was removed from this machine meanwhile", container.image)),
             Err(why) => return again("CreateContainerError", why.message),
         };
-        if let (ImageContent::Wasm { .. }, Err(message)) = (&image.content, admit::component(container)) {
+        if let (ImageContent::Wasm { .. }, Err(message)) = (&image.content, admit::component(pod, container)) {
             return refused(Failure { reason: "CreateContainerConfigError".into(), message, fatal: true });
         }
         let facts = self.facts(ip);
