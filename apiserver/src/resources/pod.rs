@@ -58,6 +58,9 @@ impl Hooks for Pod {
         Ok(())
     }
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
+        if let Some(old) = old {
+            update::mirror(old, new, causes);
+        }
         match (cx.subresource(), old) {
             ("status", Some(old)) => status::validate(old, new, causes),
             ("ephemeralcontainers", Some(old)) => ephemeral::update(old, new, causes),

@@ -127,18 +127,16 @@ fn base(pod: &str, claim: &str) -> String {
 
 /// A claim for a pod, as its template says.
 fn from_template(pod: &Pod<'_>, claim: &str, template: &Value) -> Value {
-    let mut metadata = template["spec"]["metadata"].clone();
-    if !metadata.is_object() {
-        metadata = json!({});
-    }
-    metadata["generateName"] = base(&pod.metadata.name, claim).into();
-    metadata["namespace"] = json!(pod.metadata.namespace);
-    if !metadata["annotations"].is_object() {
-        metadata["annotations"] = json!({});
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid, "controller": true});
+    let mut metadata =
+        json!({"generateName": base(&pod.metadata.name, claim), "namespace": pod.metadata.namespace, "annotations": {}, "ownerReferences": [owner]});
+    // Of the template's own these and nothing else: a name would do for one pod only.
+    for part in ["labels", "annotations"] {
+        if let Some(its) = template["spec"]["metadata"][part].as_object() {
+            metadata[part] = json!(its);
+        }
     }
     metadata["annotations"][OF_POD] = claim.into();
-    metadata["ownerReferences"] =
-        json!([{"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid, "controller": true}]);
     json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": metadata, "spec": template["spec"]["spec"]})
 }
 
@@ -155,7 +153,8 @@ impl ResourceClaims {
 
     async fn pod(&self, object: &Object, snapshot: &Snapshot) -> Result<(), Status> {
         let pod: Pod<'_> = parse(object)?;
-        if pod.metadata.deleting() || pod.spec.resource_claims.is_empty() {
+        // One that has ended has given its claims back, and is not to be given new ones.
+        if pod.is_done() || pod.metadata.deleting() || pod.spec.resource_claims.is_empty() {
             return Ok(());
         }
         let client = &self.context.client;

@@ -101,7 +101,8 @@ pub fn device(uid: &str) -> String {
 /// Devices of ours that are nobody's any more, among all of the machine.
 fn strays(devices: impl IntoIterator<Item = String>, pods: &HashSet<String>) -> Vec<String> {
     let known: HashSet<String> = pods.iter().map(|uid| device(uid)).collect();
-    devices.into_iter().filter(|name| name != NAME && name.starts_with("cor") && name.len() == 15 && !known.contains(name)).collect()
+    let of_a_pod = |name: &str| name.strip_prefix("cor").is_some_and(|uid| uid.len() == 12 && uid.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    devices.into_iter().filter(|name| of_a_pod(name) && !known.contains(name)).collect()
 }
 
 impl Bridge {
@@ -253,7 +254,7 @@ mod tests {
         let pods = HashSet::from(["6f1c2d3e-4a5b-6c7d-8e9f-000000000000".to_owned()]);
         let ours = device("6f1c2d3e-4a5b-6c7d-8e9f-000000000000");
         assert_eq!(ours, "cor6f1c2d3e4a5b");
-        let devices = ["lo", "eth0", NAME, &ours, "cor000000000001", "corp0"].map(str::to_owned);
+        let devices = ["lo", "eth0", NAME, &ours, "cor000000000001", "corp0", "corp-uplink-001"].map(str::to_owned);
         assert_eq!(strays(devices, &pods), ["cor000000000001"]);
     }
 }

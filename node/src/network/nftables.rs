@@ -157,7 +157,7 @@ table ip {table} {{
   chain own {{
     type filter hook input priority filter; policy accept;
     ip daddr != {{ {own} }} accept
-    ct state related accept
+    ct state established,related accept
     ip daddr . meta l4proto . th dport {{ {ports} }} accept
     jump refusal
   }}

@@ -101,12 +101,15 @@ impl Mirrors {
                 more = self.wanted.changed() => if more.is_err() { return },
                 // Without static pods changes of the API are nothing to us.
                 more = self.changed.changed(), if !known.is_empty() => if more.is_err() { return },
-                () = tokio::time::sleep(wait), if failed => {
-                    wait = (wait * 2).min(AGAIN.1);
-                    self.link.connected().await;
-                }
+                () = self.later(wait), if failed => wait = (wait * 2).min(AGAIN.1),
             }
         }
+    }
+
+    /// Then, or when there is somebody to talk to.
+    async fn later(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+        self.link.connected().await;
     }
 
     fn there(&self, (namespace, name): &Name) -> Option<Metadata> {
