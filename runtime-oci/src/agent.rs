@@ -282,10 +282,8 @@ impl Runtime for OciRuntime {
             let known = shim.known.lock();
             // Their hosts' memory comes on top, and components do not learn of another limit while they run.
             if known.values().any(|spec| matches!(spec.image.content, ImageContent::Wasm { .. })) {
-                return Err(Error::again(
-                    "ResizeError",
-                    "a pod with WebAssembly components cannot be given other resources while it runs; replace the pod",
-                ));
+                let message = "a pod with WebAssembly components cannot be given other resources while it runs; replace the pod";
+                return Err(Error::again("ResizeError", message.to_owned()));
             }
             containers.into_iter().filter_map(|(id, resources)| Some((config::group(known.get(&id)?, &shim.spec), resources))).collect()
         };

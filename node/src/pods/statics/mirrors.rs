@@ -96,20 +96,19 @@ impl Mirrors {
             if !failed {
                 wait = AGAIN.0;
             }
+            let link = &self.link;
+            let later = async {
+                tokio::time::sleep(wait).await;
+                link.connected().await;
+            };
             tokio::select! {
                 () = cancel.cancelled() => return,
                 more = self.wanted.changed() => if more.is_err() { return },
                 // Without static pods changes of the API are nothing to us.
                 more = self.changed.changed(), if !known.is_empty() => if more.is_err() { return },
-                () = self.later(wait), if failed => wait = (wait * 2).min(AGAIN.1),
+                () = later, if failed => wait = (wait * 2).min(AGAIN.1),
             }
         }
-    }
-
-    /// Then, or when there is somebody to talk to.
-    async fn later(&self, wait: Duration) {
-        tokio::time::sleep(wait).await;
-        self.link.connected().await;
     }
 
     fn there(&self, (namespace, name): &Name) -> Option<Metadata> {
