@@ -350,6 +350,7 @@ impl Set {
         }
         // A file's pod waits for the one before.
         self.begin(&name);
+        self.resize_those_who_wait();
     }
 
     fn record(&self, pod: &Pod, note: &Note) {

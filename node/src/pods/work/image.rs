@@ -17,6 +17,10 @@ impl Work {
         let Some(container) = pod.container(index) else {
             return Event::ImageFailed { container: index, reason: "InvalidImageName".into(), message: "no such container".into() };
         };
+        if pod.is_ephemeral(index) && self.runtime(pod).is_ok_and(|runtime| runtime.name() == "wasm") {
+            let message = "ephemeral containers look at processes and files of the pod's others, and this pod's are WebAssembly components, which have none to be joined; see kubectl logs";
+            return Event::ImageFailed { container: index, reason: "CreateContainerConfigError".into(), message: message.into() };
+        }
         let image = match self.image(pod, index, container).await {
             Ok(image) => image,
             Err(failure) => return Event::ImageFailed { container: index, reason: failure.reason, message: failure.message },

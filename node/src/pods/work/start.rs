@@ -29,10 +29,6 @@ impl Work {
             Ok(runtime) => runtime,
             Err(message) => return again("CreateContainerError", message),
         };
-        if pod.is_ephemeral(index) && runtime.name() == "wasm" {
-            let message = "ephemeral containers look at processes and files of the pod's others, and this pod's are WebAssembly components, which have none to be joined; see kubectl logs";
-            return refused(Failure { reason: "CreateContainerConfigError".into(), message: message.into(), fatal: true });
-        }
         let image = match self.images.lookup(&container.image) {
             // Under its name there may be another by now, which has to stay as well.
             Ok(Some(image)) if self.images.hold(&self.directory(&pod.metadata.uid), &image).is_ok_and(|there| there) => image,
