@@ -3,7 +3,13 @@
 use crate::{Background, Host, Output, Registry, Result, binary, eventually, guest, host};
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command, sync::Mutex};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 use tempfile::TempDir;
 
 /// As whom the cluster runs.
@@ -26,6 +32,8 @@ pub struct Cluster {
     dir: TempDir,
     process: Mutex<Option<Background>>,
     flags: Vec<String>,
+    /// Whether `busybox:v1` was imported: cases that run beside each other make it once.
+    busybox: Mutex<bool>,
 }
 
 impl Cluster {
@@ -48,7 +56,7 @@ impl Cluster {
             Output::of(Command::new("chown").arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(dir.path()), "")?.ok()?;
         }
         let flags = flags.iter().map(ToString::to_string).collect();
-        Ok(Self { host: Host::new()?, mode, dir, process: Mutex::new(None), flags })
+        Ok(Self { host: Host::new()?, mode, dir, process: Mutex::new(None), flags, busybox: Mutex::default() })
     }
 
     /// The folder that holds its data directory and kubeconfig.
@@ -171,10 +179,15 @@ impl Cluster {
         Ok(image)
     }
 
-    /// Imports the container image `busybox:v1` ([`busybox`](crate::busybox)), whose command is a shell, with no registry.
+    /// Imports the container image `busybox:v1` ([`busybox`](crate::busybox)), whose command is a shell, with no registry; once.
     pub fn import_busybox(&self) -> Result {
-        let archive = crate::busybox::archive(&self.dir(), "busybox:v1", &serde_json::json!({ "Cmd": ["sh"] }))?;
-        self.coracle(&["image", "import", &archive.to_string_lossy()])?.ok().map(drop)
+        let mut imported = self.busybox.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*imported {
+            let archive = crate::busybox::archive(&self.dir(), "busybox:v1", &serde_json::json!({ "Cmd": ["sh"] }))?;
+            self.coracle(&["image", "import", &archive.to_string_lossy()])?.ok()?;
+            *imported = true;
+        }
+        Ok(())
     }
 
     /// Runs a shell script in a container of `busybox:v1` to its end, in a pod that has `spec` besides; what it printed.
@@ -233,8 +246,8 @@ impl Cluster {
         Ok(name.to_string())
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Background>> {
-        self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<Background>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,12 +3,7 @@
 use anyhow::{Context, ensure};
 use coracle_tests::{Case, Cluster, Mode, Result, eventually, has, main as suite};
 use serde_json::json;
-use std::{
-    fs,
-    process::ExitCode,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, process::ExitCode, time::Duration};
 
 const CASES: &[Case] = &[
     ("services_have_names_in_containers", services_have_names_in_containers),
@@ -20,17 +15,6 @@ const CASES: &[Case] = &[
 
 fn main() -> ExitCode {
     suite(Mode::Whole, CASES)
-}
-
-/// The image of containers, imported once.
-fn busybox(cluster: &Cluster) -> Result {
-    static THERE: Mutex<bool> = Mutex::new(false);
-    let mut there = THERE.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*there {
-        cluster.import_busybox()?;
-        *there = true;
-    }
-    Ok(())
 }
 
 /// Two components behind a Service with an address, one without, and an alias.
@@ -63,7 +47,7 @@ fn shop(cluster: &Cluster, ns: &str) -> Result<(String, Vec<String>)> {
 }
 
 fn services_have_names_in_containers(cluster: &Cluster) -> Result {
-    busybox(cluster)?;
+    cluster.import_busybox()?;
     let ns = cluster.namespace("names")?;
     let (ip, pods) = shop(cluster, &ns)?;
     // A name without a dot goes by the search list.
@@ -100,7 +84,7 @@ fn services_have_names_in_components(cluster: &Cluster) -> Result {
 }
 
 fn pods_have_names(cluster: &Cluster) -> Result {
-    busybox(cluster)?;
+    cluster.import_busybox()?;
     let ns = cluster.namespace("pod-names")?;
     let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "sub", "namespace": ns },
         "spec": { "clusterIP": "None", "publishNotReadyAddresses": true, "selector": { "job": "named" } } });
@@ -130,7 +114,7 @@ fn pods_have_names(cluster: &Cluster) -> Result {
 }
 
 fn pods_choose_their_resolver(cluster: &Cluster) -> Result {
-    busybox(cluster)?;
+    cluster.import_busybox()?;
     let ns = cluster.namespace("resolvers")?;
     let none = json!({ "dnsPolicy": "None", "dnsConfig": { "nameservers": ["192.0.2.53"], "searches": ["my.example"], "options": [{ "name": "ndots", "value": "2" }, { "name": "edns0" }] } });
     let text = cluster.shell(&ns, "none", "cat /etc/resolv.conf", none)?;

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use coracle_tests::{Background, Case, Cluster, Mode, Output, Result, eventually, has, is_root, main as suite};
-use std::{fs, process::ExitCode, sync::Mutex};
+use std::{fs, process::ExitCode};
 
 const CASES: &[Case] = &[
     ("programs_have_streams_and_exit_codes", programs_have_streams_and_exit_codes),
@@ -27,21 +27,10 @@ fn main() -> ExitCode {
     suite(Mode::Whole, CASES)
 }
 
-/// The image `busybox:v1`; made and imported once.
-fn image(cluster: &Cluster) -> Result {
-    static THERE: Mutex<bool> = Mutex::new(false);
-    let mut there = THERE.lock().map_err(|_| anyhow::anyhow!("another case failed while it imported the image"))?;
-    if !*there {
-        cluster.import_busybox()?;
-        *there = true;
-    }
-    Ok(())
-}
-
 /// A pod `box` with a web server on 8080 that runs until it is deleted.
 fn running(cluster: &Cluster, name: &str) -> Result<String> {
     let ns = cluster.namespace(name)?;
-    image(cluster)?;
+    cluster.import_busybox()?;
     cluster.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: box, namespace: {ns}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: main\n    image: busybox:v1\n    command: [sh, -c, 'mkdir /www; echo served > /www/index.html; httpd -p 8080 -h /www; while true; do echo tick; sleep 1; done']\n"
     ))?;
@@ -117,7 +106,7 @@ fn attached_clients_see_the_programs_output(cluster: &Cluster) -> Result {
 
 fn a_pod_is_run_and_removed(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("run")?;
-    image(cluster)?;
+    cluster.import_busybox()?;
     let arguments = ["-n", &ns, "run", "once", "-i", "--rm", "--restart=Never", "--image=busybox:v1", "--", "sh"];
     let ran = cluster.kubectl_with(&arguments, "echo from $((6 * 7))\n")?.ok()?;
     has(&ran, &["from 42"])?;
