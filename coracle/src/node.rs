@@ -40,6 +40,9 @@ pub struct Flags {
     /// What pods cannot have because coracle itself needs it.
     #[arg(long, value_name = "RESOURCE=QUANTITY", default_value_t = Reserve::of_agent())]
     pub kube_reserved: Reserve,
+    /// Memory that pods ask for stays theirs, and containers that use much more are slowed down before they meet their limit (memory QoS; control groups of version 2 alone).
+    #[arg(long)]
+    pub memory_qos: bool,
     /// Percent of the disk in use at which images that no pod needs are removed; 100: never.
     #[arg(long, value_name = "PERCENT", default_value_t = Policy::default().high, value_parser = clap::value_parser!(u64).range(0..=100))]
     image_gc_high_threshold: u64,

@@ -161,6 +161,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         eviction: options.node.eviction()?,
         system_reserved: options.node.system_reserved.clone(),
         kube_reserved: options.node.kube_reserved.clone(),
+        memory_qos: options.node.memory_qos,
         image_gc: options.node.image_gc()?,
         manifests: options.node.pod_manifest_path.clone(),
         ..AgentOptions::new(data.path.clone(), options.node_name.clone())

@@ -78,6 +78,8 @@ pub struct Options {
     pub system_reserved: Reserve,
     /// What of it is kept for the agent and what it starts besides containers.
     pub kube_reserved: Reserve,
+    /// Memory QoS (KEP-2570), where control groups are of version 2: memory that pods asked for stays theirs, and who uses much more is slowed down.
+    pub memory_qos: bool,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
     /// Where this node listens for what its pods have to say to the API server: the `kubernetes` Service's address. None: somebody else does.
@@ -111,6 +113,7 @@ impl Options {
             eviction: eviction::Config::default(),
             system_reserved: Reserve::default(),
             kube_reserved: Reserve::of_agent(),
+            memory_qos: false,
             image_gc: images::collect::Policy::default(),
             api_listen: None,
             network: None,

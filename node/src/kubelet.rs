@@ -88,6 +88,7 @@ impl Kubelet {
             "evictionPressureTransitionPeriod": format!("{}s", eviction.transition.0.as_secs()),
             "evictionMaxPodGracePeriod": eviction.max_pod_grace_seconds,
             "systemReserved": options.system_reserved.to_map(), "kubeReserved": options.kube_reserved.to_map(),
+            "featureGates": { "MemoryQoS": options.memory_qos }, "memoryReservationPolicy": if options.memory_qos { "TieredReservation" } else { "None" },
             "imageGCHighThresholdPercent": gc.high, "imageGCLowThresholdPercent": gc.low, "imageMinimumGCAge": format!("{}s", gc.min_age.as_secs()),
         } })
     }

@@ -1,7 +1,7 @@
 //! A pod's volumes on this node: `<data-dir>/pods/<uid>/volumes/<name>`.
 //!
 //! configMap, secret, projected and downwardAPI are directories whose whole content changes at once ([`atomic`]); emptyDir is a
-//! plain directory, watched for its size (`limits`), or a tmpfs with `medium: Memory` (`memory`; on disk for an ordinary user, who cannot mount one).
+//! plain directory, watched for its size (`limits`), or a mount with `medium: Memory` or `HugePages` (`memory`; the former on disk for an ordinary user, who cannot mount).
 //! Mounting is idempotent and is how updates are made: call it again when an object changed or a token ages.
 
 pub mod atomic;
@@ -84,9 +84,16 @@ pub async fn mount(pod: &Pod, pod_dir: &Path, facts: &Facts, objects: &dyn Objec
         let writer = Mounting { pod, volume, facts, objects, path: &path };
         if let Some(source) = &volume.empty_dir {
             writer.empty_dir()?;
-            if source.medium == "Memory" {
-                let list = if writer.memory(source)? { &mut in_memory } else { &mut mounted.on_disk };
-                list.push(volume.name.clone());
+            match &*source.medium {
+                "" => {}
+                "Memory" => {
+                    let list = if writer.memory(source)? { &mut in_memory } else { &mut mounted.on_disk };
+                    list.push(volume.name.clone());
+                }
+                medium => {
+                    writer.huge_pages(medium)?;
+                    in_memory.push(volume.name.clone());
+                }
             }
             writer.give()?;
         } else if let Some(projected) = &volume.projected {
@@ -169,7 +176,16 @@ impl Mounting<'_> {
     fn memory(&self, source: &EmptyDir) -> Result<bool, Error> {
         let own = source.size_limit.as_ref().map(|limit| quantity(limit).units());
         let bytes = [own, memory_limit(self.pod)].into_iter().flatten().filter(|bytes| *bytes > 0).fold(self.facts.memory, i64::min);
-        memory::set_up(self.path, u64::try_from(bytes).unwrap_or(0)).map_err(|e| self.fail(e))
+        memory::set_up(self.path, memory::Medium::Memory { bytes: u64::try_from(bytes).unwrap_or(0) }).map_err(|e| self.fail(e))
+    }
+
+    /// Makes it a file system of huge pages, which its containers have within their own limits.
+    fn huge_pages(&self, medium: &str) -> Result<(), Error> {
+        let page = memory::page_size(medium, self.pod).map_err(|why| self.fail(why))?;
+        match memory::set_up(self.path, memory::Medium::HugePages { page }).map_err(|e| self.fail(e))? {
+            true => Ok(()),
+            false => Err(self.fail(format!("medium {medium} needs a mount, which only root can make"))),
+        }
     }
 
     fn write(&self, payload: &Payload) -> Result<(), Error> {

@@ -6,7 +6,7 @@ pub mod capabilities;
 pub mod seccomp;
 
 use crate::{cgroup, image, user::User};
-use coracle_runtime::{ContainerSpec, ImageConfig, Propagation, SandboxSpec};
+use coracle_runtime::{ContainerSpec, ImageConfig, Propagation, Reclaim, SandboxSpec};
 use serde_json::{Value, json};
 use std::{
     collections::HashSet,
@@ -29,7 +29,6 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// Of the kernel, not of the pod: not for writing.
 /// Where controllers of control groups (version 1) may be mounted.
 const CONTROLLERS: [&str; 20] = [
     "blkio",
@@ -53,6 +52,7 @@ const CONTROLLERS: [&str; 20] = [
     "systemd",
     "unified",
 ];
+/// Of the kernel, not of the pod: not for writing.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A path of this machine that the container sees.
@@ -99,6 +99,8 @@ pub struct Input<'a> {
     pub users: Option<&'a Path>,
     /// Control groups are of version 2.
     pub unified: bool,
+    /// Sizes of huge pages that its control group can be limited in.
+    pub pages: &'a [u64],
     /// Capabilities that this process has itself and may give away.
     pub have: &'a HashSet<String>,
     /// The filter of system calls (`linux.seccomp`).
@@ -218,6 +220,16 @@ fn linux(input: &Input<'_>) -> Value {
     });
     if let Some(bytes) = resources.memory_limit {
         linux["resources"]["memory"] = json!({ "limit": bytes });
+    }
+    if !input.pages.is_empty() {
+        // What is not asked for cannot be had.
+        let limit = |size: &u64| json!({ "pageSize": cgroup::pages::name(*size), "limit": resources.huge_pages.get(size).copied().unwrap_or(0) });
+        linux["resources"]["hugepageLimits"] = input.pages.iter().map(limit).collect();
+    }
+    if input.unified && resources.reclaim != Reclaim::default() {
+        let Reclaim { min, low, high } = resources.reclaim;
+        let high = high.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
+        linux["resources"]["unified"] = json!({ "memory.min": min.to_string(), "memory.low": low.to_string(), "memory.high": high });
     }
     if !security.privileged && !security.unmasked_proc {
         linux["maskedPaths"] = json!(MASKED);

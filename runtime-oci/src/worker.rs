@@ -8,6 +8,7 @@ mod payload;
 pub mod program;
 
 use crate::{
+    cgroup::Trees,
     config::{self, Bind, Input},
     rootfs, user, volumes,
 };
@@ -57,8 +58,8 @@ pub struct Order<'a> {
     pub processes: Option<&'a OwnedFd>,
     /// The pod's user namespace, if it has users of its own.
     pub users: Option<&'a OwnedFd>,
-    /// Control groups are of version 2.
-    pub unified: bool,
+    /// The machine's control groups.
+    pub trees: &'a Trees,
     /// The container's standard streams.
     pub streams: Streams,
 }
@@ -185,7 +186,8 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         devices: &if privileged { rootfs::devices() } else { Vec::new() },
         processes: processes.as_deref(),
         users: users.as_deref(),
-        unified: order.unified,
+        unified: matches!(order.trees, Trees::V2(_)),
+        pages: &order.trees.page_sizes(),
         have: &capabilities,
         seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
     };

@@ -3,7 +3,7 @@
 //! `/coracle/<class>/pod<uid>/<container>`, as kubelet's own are (class left out for Guaranteed). Containers' groups are made by libcontainer; this is the pod's level, and what
 //! is read and ended at either.
 
-use crate::{Qos, Resources};
+use crate::{Qos, Reclaim, Resources};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::{
     collections::BTreeSet,
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub mod pages;
 mod resize;
 mod stats;
 
@@ -154,6 +155,8 @@ impl Trees {
             self.set_memory(group, bytes)?;
         }
         self.weigh(group, resources.cpu_request_millis)?;
+        self.limit_pages(group, &resources.huge_pages)?;
+        self.protect(group, resources.reclaim)?;
         match pids {
             Some(pids) => self.set(group, "pids.max", pids),
             None => Ok(()),
@@ -185,6 +188,17 @@ impl Trees {
             Self::V1(_) => self.set(group, "cpu.shares", shares),
             Self::V2(_) => self.set(group, "cpu.weight", weight(shares)),
         }
+    }
+
+    /// What the kernel may take back of the group's memory. Version 1 has nothing of the kind.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn protect(&self, group: &Path, reclaim: Reclaim) -> io::Result<()> {
+        let Self::V2(_) = self else { return Ok(()) };
+        self.set(group, "memory.min", reclaim.min)?;
+        self.set(group, "memory.low", reclaim.low)?;
+        self.set(group, "memory.high", reclaim.high.map_or_else(|| "max".into(), |bytes| bytes.to_string()))
     }
 
     /// Moves this process into the group, in each tree that has it.
@@ -265,12 +279,17 @@ impl Trees {
         }
     }
 
-    /// How much of the processors the classes have between them when there are not enough: best-effort pods next to nothing, burstable ones what they ask for together.
-    pub fn weigh_classes(&self, burstable_millis: u64) {
+    /// How much of the processors the classes have between them when there are not enough: best-effort pods next to nothing, burstable ones what they ask for together. And what of
+    /// all pods' memory together stays theirs: the kernel keeps no more of a part than of the whole.
+    pub fn weigh_classes(&self, burstable_millis: u64, reclaim: Reclaim) {
         for (qos, millis) in [(Qos::BestEffort, None), (Qos::Burstable, Some(burstable_millis))] {
             if let Some(class) = of_pod("", qos).parent() {
                 _ = self.weigh(class, millis);
             }
+        }
+        _ = self.protect(Path::new(BASE), reclaim);
+        if let Some(class) = of_pod("", Qos::Burstable).parent() {
+            _ = self.protect(class, Reclaim { min: 0, ..reclaim });
         }
     }
 

@@ -27,7 +27,7 @@ pub mod stats;
 pub mod wire;
 
 pub use exec::{Duplex, ExecSpec, Resize, Session, Standard};
-pub use linux::{LinuxSandbox, Propagation, Qos, Seccomp, Security, Users};
+pub use linux::{LinuxSandbox, Propagation, Qos, Reclaim, Seccomp, Security, Users};
 pub use program::{Program, Programs};
 pub use stats::{PodStats, Stats};
 
@@ -213,6 +213,12 @@ pub struct Resources {
     /// What the kernel's out-of-memory killer adds to a process's badness, -1000 to 1000.
     #[serde(default)]
     pub oom_score_adj: i32,
+    /// Bytes of huge pages by the size of the page, bytes. Of sizes that are not here, none may be used.
+    #[serde(default)]
+    pub huge_pages: BTreeMap<u64, u64>,
+    /// What the kernel may take back of its memory.
+    #[serde(default)]
+    pub reclaim: Reclaim,
 }
 
 /// A volume, already there on this machine.

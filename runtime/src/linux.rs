@@ -30,6 +30,17 @@ pub struct LinuxSandbox {
     pub users: Option<Users>,
 }
 
+/// What the kernel takes back of memory that is used, bytes, where control groups are of version 2 (KEP-2570, memory QoS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// So much never (`memory.min`).
+    pub min: u64,
+    /// So much only when there is nothing else (`memory.low`).
+    pub low: u64,
+    /// What uses more is slowed down and gives back (`memory.high`).
+    pub high: Option<u64>,
+}
+
 /// A range of the machine's user and group ids, which are the pod's 0, 1, 2 and so on (KEP-127).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Users {

@@ -39,6 +39,7 @@ pub fn asks(pod: &Pod) -> Amounts {
     if own.contains_key("memory") {
         total.memory = whole.memory;
     }
+    total.others.extend(whole.others);
     total.add(&Amounts::of(pod.spec.overhead.iter().map(|(name, value)| (name.as_str(), value))));
     total
 }
@@ -61,6 +62,15 @@ pub fn fits(pod: &Pod, asks: &Amounts, used: &Amounts, others: usize, room: &Roo
     ] {
         // What asks for nothing fits everywhere.
         if asked > 0 && asked > capacity.saturating_sub(used) {
+            let message = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
+            return refuse(&format!("OutOf{name}"), message);
+        }
+    }
+    // Of other resources kubelet knows only what device plugins told it.
+    for (name, asked) in asks.others.iter().filter(|(name, asked)| name.starts_with("hugepages-") && **asked > 0) {
+        let of = |amounts: &Amounts| amounts.others.get(name).copied().unwrap_or(0);
+        let (used, capacity) = (of(used), of(&room.amounts));
+        if *asked > capacity.saturating_sub(used) {
             let message = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
             return refuse(&format!("OutOf{name}"), message);
         }
@@ -156,6 +166,8 @@ mod tests {
         assert_eq!(judge(memory, (0, 0), None).unwrap_err().0, "OutOfmemory");
         let disk = json!({ "containers": [], "overhead": { "ephemeral-storage": "2Gi" } });
         assert_eq!(judge(disk, (0, 0), None).unwrap_err().0, "OutOfephemeral-storage");
+        let pages = json!({ "containers": [{ "resources": { "requests": { "hugepages-2Mi": "2Mi" } } }] });
+        assert_eq!(judge(pages, (0, 0), None).unwrap_err().0, "OutOfhugepages-2Mi");
         // A node that is over its measure takes those that ask for nothing.
         assert_eq!(judge(cpu("0"), (3000, 0), None), Ok(()));
         assert_eq!(

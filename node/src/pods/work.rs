@@ -2,7 +2,7 @@
 
 mod image;
 mod last_words;
-mod linux;
+pub mod linux;
 mod resize;
 mod runtimes;
 mod setup;
@@ -141,6 +141,10 @@ impl Work {
 
     fn allocatable(&self) -> Amounts {
         self.options.allocatable(&self.machine)
+    }
+
+    fn node_of_pods(&self) -> linux::Node {
+        linux::Node { memory: self.machine.memory, reclaims: self.options.memory_qos.then(|| self.allocatable().memory) }
     }
 
     /// Services, or ports of the node that lead to pods, are others now.

@@ -1,23 +1,61 @@
-//! emptyDir with `medium: Memory`: a tmpfs of its own, which only root can mount.
+//! emptyDir with `medium: Memory` or `HugePages`: a tmpfs or hugetlbfs of its own, which only root can mount.
 //!
 //! It is a mount of the machine, so it stays while no agent runs and is found again; what no pod owns is unmounted before its directory is removed.
 
+use crate::pods::{spec::Pod, work::linux::page_size as of_resource};
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
 };
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt, path::Path};
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 
-/// Mounts it at the directory `path`, of at most `bytes`, unless it is there. False when this user may not mount.
-pub fn set_up(path: &Path, bytes: u64) -> io::Result<bool> {
-    if mounted(path)? {
+/// What a volume is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Medium {
+    /// So many bytes at most.
+    Memory {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Huge pages, as many as its users may have.
+    HugePages {
+        /// Bytes of each.
+        page: u64,
+    },
+}
+
+/// The size of a volume's pages, bytes: what its medium (`HugePages-2Mi`) says, or that of all the pod's huge pages.
+///
+/// # Errors
+/// No container asks for such pages, or they ask for several sizes and the medium names none; in upstream's words.
+pub fn page_size(medium: &str, pod: &Pod) -> Result<u64, String> {
+    let lists = pod.spec.containers.iter().chain(&pod.spec.init_containers).map(|container| &container.resources.requests);
+    let asked: BTreeSet<u64> =
+        lists.chain([&pod.spec.resources.requests]).flat_map(|list| list.keys()).filter_map(|name| of_resource(name)).collect();
+    let wanted = of_resource(&medium.replace("HugePages-", "hugepages-"));
+    let mut sizes = asked.into_iter().filter(|size| wanted.is_none_or(|wanted| wanted == *size));
+    match (sizes.next(), sizes.next()) {
+        (Some(size), None) => Ok(size),
+        (Some(_), Some(_)) => Err(format!("medium: {medium} can't be used if container requests multiple huge page sizes")),
+        (None, _) => Err(format!("medium {medium}: hugePages storage requested, but there is no resource request for huge pages")),
+    }
+}
+
+/// Mounts it at the directory `path`, unless it is there. False when this user may not mount.
+pub fn set_up(path: &Path, medium: Medium) -> io::Result<bool> {
+    let (kind, magic, options) = match medium {
+        Medium::Memory { bytes } => ("tmpfs", TMPFS_MAGIC, format!("size={bytes},mode=0777")),
+        Medium::HugePages { page } => ("hugetlbfs", HUGETLBFS_MAGIC, format!("pagesize={page},mode=0777")),
+    };
+    if is_mount(path)? && rustix::fs::statfs(path)?.f_type == magic {
         return Ok(true);
     }
     let mount = |more: &str| {
-        let options = format!("size={bytes},mode=0777{more}");
-        mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
+        let options = format!("{options}{more}");
+        mount(Some(kind), path, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
     };
     // What is to stay in memory is not swapped out (Linux 6.3).
     match mount(",noswap").or_else(|error| if error == Errno::EINVAL { mount("") } else { Err(error) }) {
@@ -25,12 +63,6 @@ pub fn set_up(path: &Path, bytes: u64) -> io::Result<bool> {
         Err(Errno::EPERM | Errno::EACCES) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Is something else mounted on this directory, of the kind that [`set_up`] mounts?
-fn mounted(path: &Path) -> io::Result<bool> {
-    let statfs = rustix::fs::statfs(path)?;
-    Ok(is_mount(path)? && statfs.f_type == TMPFS_MAGIC)
 }
 
 fn is_mount(path: &Path) -> io::Result<bool> {
@@ -64,12 +96,13 @@ mod tests {
         let (volumes, volume) = (dir.path().join("volumes"), dir.path().join("volumes/fast"));
         fs::create_dir_all(&volume).unwrap();
         fs::create_dir_all(volumes.join("plain")).unwrap();
-        if !set_up(&volume, 1 << 20).unwrap() {
+        let medium = Medium::Memory { bytes: 1 << 20 };
+        if !set_up(&volume, medium).unwrap() {
             eprintln!("no right to mount: not tested");
             return;
         }
         fs::write(volume.join("kept"), b"x").unwrap();
-        assert!(set_up(&volume, 1 << 20).unwrap());
+        assert!(set_up(&volume, medium).unwrap());
         assert_eq!(fs::read(volume.join("kept")).unwrap(), b"x", "found again, not mounted over");
         assert_eq!(fs::metadata(&volume).unwrap().mode() & 0o777, 0o777);
         let error = fs::write(volume.join("large"), vec![1; 2 << 20]).unwrap_err();
@@ -80,5 +113,39 @@ mod tests {
         drop(held);
         tear_down(&dir.path().join("none")).unwrap();
         fs::remove_dir_all(&volumes).unwrap();
+    }
+
+    #[test]
+    fn huge_pages_are_a_file_system_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volumes, volume) = (dir.path().join("volumes"), dir.path().join("volumes/huge"));
+        fs::create_dir_all(&volume).unwrap();
+        let sizes = coracle_runtime::cgroup::pages::sizes();
+        let Some(page) = sizes.into_iter().min().filter(|page| set_up(&volume, Medium::HugePages { page: *page }).unwrap()) else {
+            eprintln!("no huge pages, or no right to mount: not tested");
+            return;
+        };
+        assert!(set_up(&volume, Medium::HugePages { page }).unwrap());
+        let there = rustix::fs::statfs(&volume).unwrap();
+        assert_eq!((there.f_type, u64::try_from(there.f_bsize).unwrap()), (HUGETLBFS_MAGIC, page));
+        tear_down(&volumes).unwrap();
+        assert!(!is_mount(&volume).unwrap(), "found again, not mounted over");
+    }
+
+    #[test]
+    fn the_size_of_pages_is_what_containers_ask_for() {
+        let size = |medium: &str, requests: serde_json::Value| {
+            let pod: Pod =
+                serde_json::from_value(serde_json::json!({ "spec": { "containers": [{}, { "resources": { "requests": requests } }] } })).unwrap();
+            page_size(medium, &pod)
+        };
+        let (one, two) = (serde_json::json!({ "hugepages-2Mi": "2Mi" }), serde_json::json!({ "hugepages-2Mi": "2Mi", "hugepages-1Gi": "1Gi" }));
+        assert_eq!(size("HugePages", one.clone()), Ok(2 << 20));
+        assert_eq!(size("HugePages-1Gi", two.clone()), Ok(1 << 30));
+        assert!(size("HugePages", two).unwrap_err().ends_with("multiple huge page sizes"));
+        for (medium, requests) in [("HugePages-1Gi", one), ("HugePages", serde_json::json!({ "memory": "1Gi" }))] {
+            let why = format!("medium {medium}: hugePages storage requested, but there is no resource request for huge pages");
+            assert_eq!(size(medium, requests), Err(why));
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     wire::{Answer, Ask, Happened, Pod, VERSION},
 };
 use coracle_runtime::{
-    Error, Event, Qos, SandboxSpec, State,
+    Error, Event, Qos, Reclaim, SandboxSpec, State,
     wire::socket::{AsyncLink, Link},
 };
 use parking_lot::Mutex;
@@ -153,9 +153,16 @@ impl Shared {
 
     /// Weighs the classes against each other anew: a pod has come or gone.
     pub(super) fn weigh(&self) {
-        let burstable = |shim: &Shim| (shim.spec.linux.qos == Qos::Burstable).then(|| shim.spec.linux.resources.cpu_request_millis.unwrap_or(0));
-        let millis = self.shims.lock().values().filter_map(burstable).sum();
-        self.trees.weigh_classes(millis);
+        let (mut millis, mut reclaim) = (0, Reclaim::default());
+        for shim in self.shims.lock().values() {
+            let resources = &shim.spec.linux.resources;
+            if shim.spec.linux.qos == Qos::Burstable {
+                millis += resources.cpu_request_millis.unwrap_or(0);
+            }
+            reclaim.min += resources.reclaim.min;
+            reclaim.low += resources.reclaim.low;
+        }
+        self.trees.weigh_classes(millis, reclaim);
     }
 
     /// Kills and removes what is left of a pod whose shim is not there.

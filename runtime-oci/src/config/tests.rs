@@ -59,7 +59,8 @@ fn made(spec: &ContainerSpec, sandbox: &SandboxSpec, binds: &[Bind]) -> Value {
         devices: &[],
         processes: None,
         users: None,
-        unified: false,
+        unified: true,
+        pages: &[2 << 20, 1 << 30],
         have: &have,
         seccomp: None,
     };
@@ -90,10 +91,20 @@ fn libcontainer_reads(config: &Value) {
 #[test]
 fn limits_become_control_group_values() {
     let mut spec = container();
-    spec.resources = Resources { memory_limit: Some(1 << 20), cpu_limit_millis: Some(1500), cpu_request_millis: Some(500), oom_score_adj: 3 };
+    spec.resources = Resources {
+        memory_limit: Some(1 << 20),
+        cpu_limit_millis: Some(1500),
+        cpu_request_millis: Some(500),
+        oom_score_adj: 3,
+        huge_pages: [(2 << 20, 4 << 20)].into(),
+        reclaim: Reclaim { min: 4096, low: 0, high: Some(8192) },
+    };
     let config = made(&spec, &sandbox(), &[]);
     assert_eq!(config["linux"]["resources"]["cpu"], json!({ "shares": 512, "period": 100_000, "quota": 150_000 }));
     assert_eq!(config["linux"]["resources"]["memory"]["limit"], 1 << 20);
+    let pages = json!([{ "pageSize": "2MB", "limit": 4 << 20 }, { "pageSize": "1GB", "limit": 0 }]);
+    assert_eq!(config["linux"]["resources"]["hugepageLimits"], pages, "what is not asked for cannot be had");
+    assert_eq!(config["linux"]["resources"]["unified"], json!({ "memory.min": "4096", "memory.low": "0", "memory.high": "8192" }));
     libcontainer_reads(&config);
 }
 
@@ -115,10 +126,10 @@ fn namespaces_follow_the_pod() {
         let list = config["linux"]["namespaces"].as_array().unwrap().clone();
         list.iter().map(|namespace| namespace["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(kinds(&sandbox()), ["mount", "pid"]);
+    assert_eq!(kinds(&sandbox()), ["mount", "pid", "cgroup"]);
     let mut host = sandbox();
     host.linux.host_pid = true;
-    assert_eq!(kinds(&host), ["mount"]);
+    assert_eq!(kinds(&host), ["mount", "cgroup"]);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::{Shim, containers::Container, execs, pause::Pause, refusal};
 use crate::{
-    cgroup::Trees,
     config,
     wire::{Answer, Answered, Exec},
     worker::{self, Outcome, exec, program},
@@ -130,12 +129,12 @@ impl Shim {
                     mounts: &sandbox.mounts,
                     processes,
                     users: sandbox.users.as_ref(),
-                    unified: matches!(self.trees, Trees::V2(_)),
+                    trees: &self.trees,
                     streams,
                 };
                 over(said, detached, |_| match hosted {
                     Some((subcommand, descriptors, (hear, say))) => {
-                        let hosted = program::Hosted { subcommand: &subcommand, descriptors, words: (&hear, say), trees: &self.trees };
+                        let hosted = program::Hosted { subcommand: &subcommand, descriptors, words: (&hear, say) };
                         program::run(order, hosted)
                     }
                     None => worker::run(order),

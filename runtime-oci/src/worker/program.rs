@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "fork, descriptors by number")]
 
 use super::{Order, Outcome, Streams, create_error, reset};
-use crate::{cgroup::Trees, config};
+use crate::config;
 use coracle_runtime::{
     Resources,
     program::{GIVEN, ORDER, OWN_MEMORY, WORDS, Word, Words},
@@ -30,8 +30,6 @@ pub struct Hosted<'a> {
     pub descriptors: Vec<OwnedFd>,
     /// Both ends of the pipe for its words.
     pub words: (&'a OwnedFd, OwnedFd),
-    /// The machine's control groups.
-    pub trees: &'a Trees,
 }
 
 /// Starts it. In a process with one thread that ends afterwards.
@@ -43,8 +41,8 @@ pub fn run(order: Order<'_>, hosted: Hosted<'_>) -> Outcome {
 }
 
 fn start(order: Order<'_>, hosted: Hosted<'_>) -> io::Result<Outcome> {
-    let Order { spec, sandbox, processes, streams, .. } = order;
-    let Hosted { subcommand, descriptors, words: (hear, say), trees } = hosted;
+    let Order { spec, sandbox, processes, streams, trees, .. } = order;
+    let Hosted { subcommand, descriptors, words: (hear, say) } = hosted;
     reset();
     let group = config::group(spec, sandbox);
     // Its own memory comes on top of what the container may have.

@@ -61,6 +61,8 @@ cases![
     resources::processes_have_a_limit,
     resources::processor_time_has_a_limit,
     resources::limits_change_while_it_runs,
+    resources::huge_pages_are_those_that_are_asked_for,
+    resources::memory_stays_and_who_has_most_is_slowed,
     resources::a_program_has_as_many_descriptors_as_elsewhere,
     resources::an_idle_shim_is_small,
     survival::containers_outlive_the_agent,

@@ -42,7 +42,8 @@ impl Trees {
         if let Some(millis) = resources.cpu_limit_millis {
             self.set_quota(group, millis)?;
         }
-        self.weigh(group, resources.cpu_request_millis)
+        self.weigh(group, resources.cpu_request_millis)?;
+        self.protect(group, resources.reclaim)
     }
 
     /// A limit below what is used would have the kernel kill for it.

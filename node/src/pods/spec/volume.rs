@@ -45,7 +45,7 @@ pub struct ImageSource {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct EmptyDir {
-    /// Empty or `Memory`.
+    /// Empty, `Memory`, `HugePages` or `HugePages-<size>`.
     pub medium: String,
     /// How large it may become.
     pub size_limit: Option<Value>,

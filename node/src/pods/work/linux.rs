@@ -1,20 +1,36 @@
 //! What a pod of processes is to its runtime: pure, from the pod's spec.
 
 use crate::pods::{
-    downward,
-    spec::{Container, Pod, SeccompProfile},
+    downward, fit,
+    spec::{self, Container, Pod, SeccompProfile},
 };
 use coracle_api::amounts::{Amounts, of_containers, quantity};
-use coracle_runtime::{LinuxSandbox, Qos, Resources, Seccomp, Security};
-use std::path::{Component, Path};
+use coracle_runtime::{LinuxSandbox, Qos, Reclaim, Resources, Seccomp, Security};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path},
+};
 
 /// Processes and threads of a pod: a pod that forks without end must not take the machine's.
 const PIDS: u64 = 16_384;
 /// The least priority of critical pods.
 const CRITICAL: i64 = 2_000_000_000;
 
+/// Of what a container may use before it is slowed down: kubelet's default `memoryThrottlingFactor`.
+const THROTTLING: f64 = 0.9;
+
+/// What of the node matters to what its pods are given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Node {
+    /// Bytes of memory.
+    pub memory: i64,
+    /// With memory QoS (KEP-2570): bytes of memory that pods may have together. None: without.
+    pub reclaims: Option<i64>,
+}
+
 /// What the pod's containers share.
-pub fn sandbox(pod: &Pod) -> LinuxSandbox {
+pub fn sandbox(pod: &Pod, node: Node) -> LinuxSandbox {
     let spec = &pod.spec;
     LinuxSandbox {
         host_network: spec.host_network,
@@ -24,7 +40,7 @@ pub fn sandbox(pod: &Pod) -> LinuxSandbox {
         sysctls: spec.security_context.sysctls.iter().map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         host_aliases: spec.host_aliases.iter().map(|alias| (alias.ip.clone(), alias.hostnames.clone())).collect(),
         qos: qos(pod),
-        resources: whole(pod),
+        resources: whole(pod, node),
         pids_limit: Some(PIDS),
         users: None,
     }
@@ -38,9 +54,8 @@ fn qos(pod: &Pod) -> Qos {
     }
 }
 
-/// Requests of all containers together, and limits where every container has one (KEP-2837's rule for the pod's level); the RuntimeClass's overhead comes on top
-/// of both (KEP-688).
-fn whole(pod: &Pod) -> Resources {
+/// What the pod itself says (KEP-2837), else requests of all containers together, and limits where every container has one; the RuntimeClass's overhead comes on top of both (KEP-688).
+fn whole(pod: &Pod, node: Node) -> Resources {
     let containers: Vec<&Container> = pod.spec.containers.iter().collect();
     let inits: Vec<&Container> = pod.spec.init_containers.iter().collect();
     let sum = |of: &dyn Fn(&Container) -> Option<i64>| -> Option<u64> {
@@ -59,29 +74,68 @@ fn whole(pod: &Pod) -> Resources {
         let value = pod.spec.overhead.get(name).map(quantity);
         value.and_then(|value| u64::try_from(if millis { value.millis() } else { value.units() }).ok()).unwrap_or(0)
     };
-    let (memory, cpu) = (overhead("memory", false), overhead("cpu", true));
-    let request = |container: &Container| Some(container.resources.requests.get("cpu").map_or(0, |value| quantity(value).millis()));
+    let own = |name: &str, millis: bool| {
+        let value = quantity(pod.spec.resources.limits.get(name)?);
+        u64::try_from(if millis { value.millis() } else { value.units() }).ok().filter(|limit| *limit > 0)
+    };
+    let asks = fit::asks(pod);
     Resources {
-        memory_limit: sum(&limit("memory", false)).map(|limit| limit + memory),
-        cpu_limit_millis: sum(&limit("cpu", true)).map(|limit| limit + cpu),
-        cpu_request_millis: Some(sum(&request).unwrap_or(0) + cpu).filter(|request| *request > 0),
+        memory_limit: own("memory", false).or_else(|| sum(&limit("memory", false))).map(|limit| limit + overhead("memory", false)),
+        cpu_limit_millis: own("cpu", true).or_else(|| sum(&limit("cpu", true))).map(|limit| limit + overhead("cpu", true)),
+        cpu_request_millis: u64::try_from(asks.cpu).ok().filter(|request| *request > 0),
         oom_score_adj: 0,
+        huge_pages: asks.others.iter().filter_map(|(name, bytes)| Some((page_size(name)?, u64::try_from(*bytes).ok()?))).collect(),
+        reclaim: node.reclaims.map_or_else(Reclaim::default, |_| kept(pod, asks.memory)),
     }
 }
 
-/// A container's own resources. `memory` is the node's.
+/// The size of a page, out of a resource's name such as `hugepages-2Mi`.
+pub fn page_size(name: &str) -> Option<u64> {
+    u64::try_from(quantity(&json!(name.strip_prefix("hugepages-")?)).units()).ok().filter(|size| *size > 0)
+}
+
+/// Memory that was asked for stays: for certain in Guaranteed pods, else where that can be (kubelet's `TieredReservation`).
+fn kept(pod: &Pod, request: i64) -> Reclaim {
+    let request = u64::try_from(request).unwrap_or(0);
+    match qos(pod) {
+        Qos::Guaranteed => Reclaim { min: request, ..Reclaim::default() },
+        _ => Reclaim { low: request, ..Reclaim::default() },
+    }
+}
+
+/// What a container uses beyond its request is taken back before it meets its limit, or the node's end: kubelet's formula, in whole pages.
+fn high(request: i64, limit: Option<i64>, allocatable: i64) -> Option<u64> {
+    if Some(request) == limit {
+        return None;
+    }
+    let most = limit.unwrap_or(allocatable);
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "upstream reckons so, and rounds to pages")]
+    let high = (request as f64 + (most - request) as f64 * THROTTLING) as i64;
+    let page = i64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    u64::try_from(high / page * page).ok().filter(|high| i64::try_from(*high).is_ok_and(|high| high > request))
+}
+
+/// A container's own resources; where it has no limit, the pod's own is its, too.
 ///
 /// # Errors
 /// A quantity that is none.
-pub fn resources(pod: &Pod, container: &Container, memory: i64) -> Result<Resources, String> {
-    let quantity = |value: Option<&serde_json::Value>| value.map(downward::parse).transpose();
-    let (limits, requests) = (&container.resources.limits, &container.resources.requests);
-    let asked = quantity(requests.get("memory"))?.map_or(0, |q| q.units());
+pub fn resources(pod: &Pod, container: &Container, node: Node) -> Result<Resources, String> {
+    let spec::Resources { limits, requests } = &container.resources;
+    let quantity = |list: &BTreeMap<String, Value>, name: &str| list.get(name).map(downward::parse).transpose();
+    let whole = &pod.spec.resources.limits;
+    let limit = |name: &str| Ok::<_, String>(quantity(limits, name)?.or(quantity(whole, name)?));
+    let asked = quantity(requests, "memory")?.map_or(0, |q| q.units());
+    let most = quantity(limits, "memory")?.map(|q| q.units()).filter(|limit| *limit > 0);
+    let pages = whole.iter().chain(limits).filter_map(|(name, value)| Some((page_size(name)?, value)));
     Ok(Resources {
-        memory_limit: quantity(limits.get("memory"))?.and_then(|q| u64::try_from(q.units()).ok()),
-        cpu_limit_millis: quantity(limits.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
-        cpu_request_millis: quantity(requests.get("cpu"))?.and_then(|q| u64::try_from(q.millis()).ok()),
-        oom_score_adj: oom_score(if node_critical(pod) { Qos::Guaranteed } else { qos(pod) }, asked, memory),
+        memory_limit: limit("memory")?.and_then(|q| u64::try_from(q.units()).ok()),
+        cpu_limit_millis: limit("cpu")?.and_then(|q| u64::try_from(q.millis()).ok()),
+        cpu_request_millis: quantity(requests, "cpu")?.and_then(|q| u64::try_from(q.millis()).ok()),
+        oom_score_adj: oom_score(if node_critical(pod) { Qos::Guaranteed } else { qos(pod) }, asked, node.memory),
+        huge_pages: pages
+            .map(|(size, value)| Ok((size, u64::try_from(downward::parse(value)?.units()).unwrap_or(0))))
+            .collect::<Result<_, String>>()?,
+        reclaim: node.reclaims.map_or_else(Reclaim::default, |allocatable| Reclaim { high: high(asked, most, allocatable), ..kept(pod, asked) }),
     })
 }
 
@@ -172,22 +226,69 @@ mod tests {
     #[test]
     fn the_pod_is_limited_when_all_its_containers_are() {
         let limited = json!({ "resources": { "limits": { "memory": "10Mi", "cpu": "500m" }, "requests": { "cpu": "250m" } } });
-        let both = sandbox(&pod(json!({ "containers": [limited, limited] })));
+        let both = sandbox(&pod(json!({ "containers": [limited, limited] })), Node::default());
         assert_eq!(
             (both.resources.memory_limit, both.resources.cpu_limit_millis, both.resources.cpu_request_millis),
             (Some(20 << 20), Some(1000), Some(500))
         );
         assert_eq!(both.qos, Qos::Burstable);
-        let classed = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [limited, limited] })));
+        let classed = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [limited, limited] })), Node::default());
         assert_eq!(
             (classed.resources.memory_limit, classed.resources.cpu_limit_millis, classed.resources.cpu_request_millis),
             (Some(21 << 20), Some(1100), Some(600)),
             "what the runtime itself takes comes on top"
         );
-        let none = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [{}] })));
+        let none = sandbox(&pod(json!({ "overhead": { "memory": "1Mi", "cpu": "100m" }, "containers": [{}] })), Node::default());
         assert_eq!((none.resources.memory_limit, none.resources.cpu_limit_millis, none.resources.cpu_request_millis), (None, None, Some(100)));
-        let one = sandbox(&pod(json!({ "containers": [limited, {}] })));
+        let one = sandbox(&pod(json!({ "containers": [limited, {}] })), Node::default());
         assert_eq!((one.resources.memory_limit, one.resources.cpu_request_millis), (None, Some(250)));
+    }
+
+    #[test]
+    fn the_pod_may_say_itself_what_it_has() {
+        let pod = pod(
+            json!({ "resources": { "limits": { "memory": "30Mi", "cpu": "2", "hugepages-2Mi": "8Mi" }, "requests": { "cpu": "1", "hugepages-2Mi": "8Mi" } },
+            "containers": [{ "resources": { "limits": { "cpu": "500m", "hugepages-2Mi": "4Mi" } } }, {}] }),
+        );
+        let whole = sandbox(&pod, Node::default()).resources;
+        assert_eq!((whole.memory_limit, whole.cpu_limit_millis, whole.cpu_request_millis), (Some(30 << 20), Some(2000), Some(1000)));
+        assert_eq!(whole.huge_pages, BTreeMap::from([(2 << 20, 8 << 20)]));
+        let own = |index: usize| resources(&pod, &pod.spec.containers[index], Node::default()).unwrap();
+        assert_eq!((own(0).memory_limit, own(0).cpu_limit_millis, own(1).cpu_limit_millis), (Some(30 << 20), Some(500), Some(2000)));
+        assert_eq!((own(0).huge_pages[&(2 << 20)], own(1).huge_pages[&(2 << 20)]), (4 << 20, 8 << 20));
+    }
+
+    #[test]
+    fn huge_pages_are_summed_by_their_size() {
+        let some = json!({ "resources": { "limits": { "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi", "memory": "1Mi" }, "requests": { "hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi" } } });
+        let pod = pod(json!({ "containers": [some, some] }));
+        assert_eq!(sandbox(&pod, Node::default()).resources.huge_pages, BTreeMap::from([(2 << 20, 8 << 20), (1 << 30, 2 << 30)]));
+        let own = resources(&pod, &pod.spec.containers[0], Node::default()).unwrap();
+        assert_eq!(own.huge_pages, BTreeMap::from([(2 << 20, 4 << 20), (1 << 30, 1 << 30)]));
+        assert_eq!([page_size("hugepages-64Ki"), page_size("hugepages-"), page_size("memory")], [Some(64 << 10), None, None]);
+    }
+
+    #[test]
+    fn memory_that_was_asked_for_is_kept_where_the_node_does_that() {
+        let with = |class: &str, memory: Value| {
+            let mut pod = pod(json!({ "containers": [{ "resources": memory }] }));
+            pod.status.qos_class = class.into();
+            let of = |node: Node| (sandbox(&pod, node).resources.reclaim, resources(&pod, &pod.spec.containers[0], node).unwrap().reclaim);
+            assert_eq!(of(Node::default()), (Reclaim::default(), Reclaim::default()), "only where it is asked for");
+            of(Node { memory: 1 << 30, reclaims: Some(1000 << 20) })
+        };
+        let (mib, page) = (1 << 20, 4096);
+        let same = json!({ "limits": { "memory": "100Mi" }, "requests": { "memory": "100Mi" } });
+        let kept = Reclaim { min: 100 * mib, low: 0, high: None };
+        assert_eq!(with("Guaranteed", same), (kept, kept), "what is never slowed down may use it all");
+        let more = json!({ "limits": { "memory": "200Mi" }, "requests": { "memory": "100Mi" } });
+        let kept = Reclaim { min: 0, low: 100 * mib, high: None };
+        assert_eq!(with("Burstable", more), (kept, Reclaim { high: Some(190 * mib), ..kept }));
+        let none = json!({ "requests": { "memory": "100Mi" } });
+        assert_eq!(with("Burstable", none).1.high, Some(910 * mib), "up to what the node has for pods");
+        let (pod, container) = with("BestEffort", json!({}));
+        assert_eq!((pod, container), (Reclaim::default(), Reclaim { high: Some(900 * mib), ..Reclaim::default() }));
+        assert_eq!(high(0, Some(page + 1), 0), None, "less than a page is nothing");
     }
 
     #[test]

@@ -16,10 +16,10 @@ impl Work {
         for (index, attempt) in containers {
             let Some(container) = pod.container(*index) else { continue };
             let id = format!("{}/{}/{attempt}", pod.metadata.uid, container.name);
-            asked.push((id, linux::resources(pod, container, self.machine.memory)?));
+            asked.push((id, linux::resources(pod, container, self.node_of_pods())?));
             given.push((*index, *attempt, container.resources.clone()));
         }
-        runtime.resize(&pod.metadata.uid, linux::sandbox(pod).resources, asked).await.map_err(|why| why.message)?;
+        runtime.resize(&pod.metadata.uid, linux::sandbox(pod, self.node_of_pods()).resources, asked).await.map_err(|why| why.message)?;
         Ok(given)
     }
 }

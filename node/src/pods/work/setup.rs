@@ -103,7 +103,7 @@ impl Work {
             labels: meta.labels.clone(),
             annotations: meta.annotations.clone(),
             dir: self.directory(&meta.uid),
-            linux: LinuxSandbox { users, ..linux::sandbox(pod) },
+            linux: LinuxSandbox { users, ..linux::sandbox(pod, self.node_of_pods()) },
         }
     }
 

@@ -115,7 +115,7 @@ impl Work {
             "wasm" => last_words::nowhere(container),
             _ => last_words::place(container, &dir, attempt, component, &mut mounts)?,
         };
-        let resources = linux::resources(pod, container, self.machine.memory)?;
+        let resources = linux::resources(pod, container, self.node_of_pods())?;
         let port = |p: &ContainerPort| Port {
             name: p.name.clone(),
             port: p.container_port,

@@ -1,6 +1,6 @@
 use crate::world::{World, shims, until};
-use coracle_runtime::{Resources, Runtime};
-use std::fs;
+use coracle_runtime::{Mount, Qos, Reclaim, Resources, Runtime};
+use std::{fs, path::Path};
 
 pub async fn memory_has_a_limit() {
     let world = World::new().await;
@@ -31,7 +31,7 @@ pub async fn processor_time_has_a_limit() {
     let group = coracle_runtime_oci::config::group(&spec, &sandbox);
     let read =
         |tree: &str, name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{tree}{}/{name}", group.display())).unwrap_or_default().trim().to_owned();
-    if fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok() {
+    if unified() {
         assert_eq!(read("", "cpu.max"), "25000 100000");
     } else {
         assert_eq!((read("cpu", "cpu.cfs_quota_us"), read("cpu", "cpu.shares")), ("25000".into(), "102".into()));
@@ -52,14 +52,14 @@ pub async fn limits_change_while_it_runs() {
         memory_limit: Some(mib << 20),
         cpu_limit_millis: Some(millis),
         cpu_request_millis: Some(millis),
-        oom_score_adj: 0,
+        ..Resources::default()
     };
     let sandbox = world.pod(|sandbox| sandbox.linux.resources = amounts(64, 500)).await;
     let mut spec = world.container(&sandbox, &["sleep", "1000"]);
     spec.resources = amounts(64, 500);
     let id = world.start(&spec).await.unwrap();
     let (pod, own) = (coracle_runtime_oci::cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos), coracle_runtime_oci::config::group(&spec, &sandbox));
-    let unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
+    let unified = unified();
     let read = |group: &std::path::Path| {
         let file = |tree: &str, name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{tree}{}/{name}", group.display())).unwrap().trim().to_owned();
         if unified {
@@ -86,6 +86,81 @@ pub async fn limits_change_while_it_runs() {
     assert_eq!(read(&own), want(48, 100_000));
     let list = world.runtime.list().await.unwrap();
     assert!(matches!(list[0].containers[0].state, coracle_runtime::State::Running { .. }), "it has run all the time");
+}
+
+/// Whether control groups are of version 2, as in the guest of `cargo xtask guest-v2`.
+fn unified() -> bool {
+    fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok()
+}
+
+/// What a file of a group says, of version 2.
+fn said(group: &Path, name: &str) -> String {
+    let path = format!("/sys/fs/cgroup{}/{name}", group.display());
+    fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}")).trim().to_owned()
+}
+
+pub async fn huge_pages_are_those_that_are_asked_for() {
+    const PAGE: u64 = 2 << 20;
+    let pages = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages").map_or(0, |text| text.trim().parse().unwrap_or(0));
+    if !unified() || pages < 8 {
+        println!("left out: huge pages are not counted by group, or there are none (/proc/sys/vm/nr_hugepages)");
+        return;
+    }
+    let world = World::new().await;
+    let huge = world.path("huge");
+    fs::create_dir(&huge).unwrap();
+    nix::mount::mount(Some("nodev"), &huge, Some("hugetlbfs"), nix::mount::MsFlags::empty(), Some("pagesize=2M")).unwrap();
+    let sandbox = world.pod(|sandbox| sandbox.linux.resources.huge_pages = [(PAGE, 3 * PAGE)].into()).await;
+    let take = |name: &str, pages: u64| format!("fallocate -l {} /huge/{name} && echo {name} || echo no {name}", pages * PAGE);
+    let script = [take("two", 2), take("three", 1), take("four", 1)].join("; ");
+    let mut spec = world.container(&sandbox, &["sh", "-c", &script]);
+    spec.mounts = vec![Mount { host_path: huge.clone(), container_path: "/huge".into(), ..Mount::default() }];
+    let mut nothing = spec.clone();
+    (nothing.name, nothing.log_path) = ("none".into(), nothing.log_path.with_file_name("none.log"));
+    spec.resources.huge_pages = [(PAGE, 2 * PAGE)].into();
+    let words = |lines: Vec<String>| -> Vec<String> {
+        lines.iter().filter_map(|line| line.split_once(" F ").filter(|(from, _)| *from == "stdout").map(|(_, text)| text.to_owned())).collect()
+    };
+    assert_eq!(words(world.finish(&spec).await.2), ["two", "no three", "no four"], "as many as the container may have");
+    for name in ["two", "three", "four"] {
+        _ = fs::remove_file(huge.join(name));
+    }
+    assert_eq!(words(world.finish(&nothing).await.2), ["no two", "no three", "no four"], "who asks for none has none");
+    let group = coracle_runtime_oci::cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos);
+    assert_eq!([said(&group, "hugetlb.2MB.max"), said(&group, "hugetlb.2MB.rsvd.max")], [3 * PAGE, 3 * PAGE].map(|bytes| bytes.to_string()));
+    nix::mount::umount(&huge).unwrap();
+}
+
+pub async fn memory_stays_and_who_has_most_is_slowed() {
+    const MIB: u64 = 1 << 20;
+    if !unified() {
+        println!("left out: version 1 of control groups keeps no memory");
+        return;
+    }
+    let world = World::new().await;
+    let kept = |min: u64, high: Option<u64>| Resources { reclaim: Reclaim { min: min * MIB, low: 0, high }, ..Resources::default() };
+    let sandbox = world
+        .pod(|sandbox| {
+            sandbox.linux.qos = Qos::Guaranteed;
+            sandbox.linux.resources = kept(8, None);
+        })
+        .await;
+    // A little more than it may have for nothing: what is slowed takes long.
+    let mut spec = world.container(&sandbox, &["sh", "-c", "dd if=/dev/zero of=/dev/shm/much bs=64k count=136; exec sleep 1000"]);
+    spec.resources = kept(4, Some(8 * MIB));
+    let id = world.start(&spec).await.unwrap();
+    let (pod, own) = (coracle_runtime_oci::cgroup::of_pod(&sandbox.pod.uid, Qos::Guaranteed), coracle_runtime_oci::config::group(&spec, &sandbox));
+    let mib = |count: u64| (count * MIB).to_string();
+    assert_eq!([said(&own, "memory.min"), said(&own, "memory.high")], [mib(4), mib(8)]);
+    assert_eq!([said(&pod, "memory.min"), said(&pod, "memory.high")], [mib(8), "max".into()]);
+    // Those above have what those below are to keep.
+    assert!(said(Path::new(coracle_runtime_oci::cgroup::BASE), "memory.min").parse::<u64>().unwrap() >= 8 * MIB);
+    let slowed = || said(&own, "memory.events").lines().any(|line| line.strip_prefix("high ").is_some_and(|times| times != "0"));
+    until("it is slowed down", slowed).await;
+    let list = world.runtime.list().await.unwrap();
+    assert!(matches!(list[0].containers[0].state, coracle_runtime::State::Running { .. }), "and not killed");
+    world.runtime.resize(&sandbox.pod.uid, kept(6, None), vec![(id, kept(2, Some(32 * MIB)))]).await.unwrap();
+    assert_eq!([said(&own, "memory.min"), said(&own, "memory.high"), said(&pod, "memory.min")], [mib(2), mib(32), mib(6)]);
 }
 
 pub async fn a_program_has_as_many_descriptors_as_elsewhere() {
