@@ -322,8 +322,8 @@ impl Service {
         }
         let statics = match &options.manifests {
             Some(path) => {
-                let (path, node) = (path.clone(), options.node_name.clone());
-                tokio::task::spawn_blocking(move || statics::files::all(&path, &node)).await.unwrap_or_default()
+                let read = statics::files::first(path.clone(), options.node_name.clone());
+                cancel.run_until_cancelled(read).await.unwrap_or_default()
             }
             None => Vec::new(),
         };

@@ -20,13 +20,13 @@ struct Node {
 
 impl Node {
     fn start(dir: &Path, control: &Control, runtime: &MockRuntime) -> Self {
-        Self::start_with(dir, control, runtime, 2000)
+        Self::start_with(dir, control, runtime, |_| ())
     }
 
-    fn start_with(dir: &Path, control: &Control, runtime: &MockRuntime, max_pods: u32) -> Self {
+    fn start_with(dir: &Path, control: &Control, runtime: &MockRuntime, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::new(dir, "n1");
         options.pod_cidr = "127.77.0.0/16".into();
-        options.max_pods = max_pods;
+        change(&mut options);
         let (service, handle) = Agent::new(options, control.connector(), vec![Arc::new(runtime.clone())]).unwrap();
         let cancel = CancellationToken::new();
         let task = tokio::spawn(service.run(cancel.clone()));
@@ -137,6 +137,59 @@ async fn cut_off_and_restarted_the_agent_goes_on_with_what_it_knows() {
 }
 
 #[tokio::test]
+async fn a_name_is_one_pods_whether_of_a_file_or_of_the_api() {
+    let (dir, control, runtime) = setup();
+    let manifests = dir.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let write = |name: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, uid: file-{name}}}\nspec: {{containers: [{{name: c, image: 'hello:v1'}}]}}\n"
+        );
+        std::fs::write(manifests.join(name), text).unwrap();
+    };
+    let of_api = |name: &str| pod(name, json!({ "containers": [{ "name": "c", "image": "hello:v1" }] }));
+    let runs = |uid: &'static str, so: bool| {
+        let runtime = runtime.clone();
+        async move { wait(uid, || (runtime.running().iter().any(|spec| spec.sandbox == uid) == so).then_some(())).await }
+    };
+    write("a");
+    let start = || Node::start_with(dir.path(), &control, &runtime, |options| options.manifests = Some(manifests.clone()));
+    let node = start();
+    control.subscribed().await;
+    runs("file-a", true).await;
+    // The later one is turned away, and says so; it can be deleted.
+    control.put(of_api("a-n1"));
+    let status = control.status("a-n1", |status| status["phase"] == "Failed").await;
+    assert_eq!(
+        (&status["reason"], &status["message"]),
+        (&json!("NameConflict"), &json!("Pod was rejected: this node has a static pod of that name"))
+    );
+    control.events("a-n1", "NameConflict").await;
+    control.delete("a-n1", 30);
+    wait("the object to go", || control.object("pods", "default", "a-n1").is_none().then_some(())).await;
+    runs("file-a", true).await;
+    // A file's waits for the API's, over a restart, too.
+    control.put(of_api("b-n1"));
+    runs("uid-b-n1", true).await;
+    write("b");
+    node.kill().await;
+    let node = start();
+    node.handle.adopted().await;
+    assert_eq!(runtime.count("start_container"), 2, "both were taken over, and no other was begun");
+    control.delete("b-n1", 0);
+    runs("file-b", true).await;
+    // The same file again is the same pod, in the same directory, which is not removed under it.
+    for _ in 0..5 {
+        std::fs::remove_file(manifests.join("a")).unwrap();
+        runs("file-a", false).await;
+        write("a");
+        runs("file-a", true).await;
+        assert!(dir.path().join("pods/file-a/logs").is_dir());
+    }
+    node.kill().await;
+}
+
+#[tokio::test]
 async fn orphans_are_removed() {
     let (dir, control, runtime) = setup();
     let node = Node::start(dir.path(), &control, &runtime);
@@ -233,7 +286,7 @@ async fn what_a_wasm_pod_cannot_have_is_refused_once_with_the_remedy() {
 #[tokio::test]
 async fn pods_that_do_not_fit_are_rejected_and_those_that_run_stay() {
     let (dir, control, runtime) = setup();
-    let node = Node::start_with(dir.path(), &control, &runtime, 3);
+    let node = Node::start_with(dir.path(), &control, &runtime, |options| options.max_pods = 3);
     control.subscribed().await;
     control.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1", "labels": { "disk": "ssd" } } }));
     let container = |cpu: &str| json!([{ "name": "c", "image": "hello:v1", "resources": { "requests": { "cpu": cpu } } }]);
@@ -261,7 +314,7 @@ async fn pods_that_do_not_fit_are_rejected_and_those_that_run_stay() {
     control.status("e", ready).await;
     node.kill().await;
     // Fewer places than pods: nobody who runs is sent away.
-    let node = Node::start_with(dir.path(), &control, &runtime, 1);
+    let node = Node::start_with(dir.path(), &control, &runtime, |options| options.max_pods = 1);
     node.handle.adopted().await;
     control.put(pod("f", json!({ "containers": container("0") })));
     assert_eq!(control.status("f", |s| s["phase"] == "Failed").await["reason"], "OutOfpods");

@@ -88,6 +88,8 @@ enum Done {
     /// Which were asked for, and whether they could be had.
     Listening(Uid, Listeners, bool),
     ListenAgain(Uid),
+    /// Nothing is left on disk of the pod that had that namespace and name.
+    Removed((String, String)),
 }
 
 struct Stopping {
@@ -152,6 +154,7 @@ impl Set {
                         }
                         self.listen(&uid);
                     }
+                    Ok(Done::Removed(name)) => self.removed(&name),
                     Err(why) => tracing::error!(%why, "a pod's action ended without an answer"),
                 },
                 () = sleep(next), if next.is_some() => self.tick(),
@@ -344,12 +347,10 @@ impl Set {
         self.reports.forget(uid);
         self.work.views.remove(uid);
         self.work.counters.forget(uid);
-        self.work.remove_directory(uid);
+        self.remove_directory(uid, name);
         if entry.pod.from_file {
             self.publish();
         }
-        // A file's pod waits for the one before.
-        self.begin(&name);
         self.resize_those_who_wait();
     }
 

@@ -28,8 +28,17 @@ impl Set {
         let now = Time::now();
         self.ask(statics);
         let mut running: HashMap<String, SandboxStatus> = sandboxes.into_iter().map(|s| (s.spec.pod.uid.clone(), s)).collect();
-        let pods: Vec<Pod> = self.work.objects.list("pods", None).into_iter().filter_map(|(_, json)| self.ours(&json)).chain(self.asked()).collect();
+        let of_api = self.work.objects.list("pods", None).into_iter().filter_map(|(_, json)| self.ours(&json));
+        let mut pods: Vec<Pod> = self.asked().into_iter().chain(of_api).collect();
+        // Of two with one name the one that is there stays; a file's begins when the other has gone.
+        pods.sort_by_key(|pod| !running.contains_key(&pod.metadata.uid));
         for mut pod in pods {
+            if self.names.contains_key(&(pod.metadata.namespace.clone(), pod.metadata.name.clone())) {
+                if !pod.from_file {
+                    self.turn_away(&pod);
+                }
+                continue;
+            }
             if let Some(status) = self.work.ended(&pod.metadata.uid) {
                 pod.status = status;
             }
@@ -178,6 +187,9 @@ impl Set {
                 entry.mirror = hears;
                 entry.reported = None;
                 self.pump(&uid.clone());
+            }
+            if let Some(pod) = json.as_deref().and_then(|json| self.ours(json)) {
+                self.turn_away(&pod);
             }
             return;
         }

@@ -1,18 +1,19 @@
 //! Static pods among the others: they come and go with their files, whatever the API says.
 
-use super::{Set, Uid};
+use super::{Done, Set, Uid};
 use crate::{
     pods::{
-        machine::{Event, Machine},
+        machine::{Event, Machine, Note, Verdict},
         spec::Pod,
         statics::{Static, mirrored, mirrors::Wanted},
+        status,
         time::Time,
     },
     report,
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ pub(super) struct Files {
     asked: BTreeMap<(String, String), Static>,
     /// The objects of those that there are.
     objects: HashMap<Uid, Arc<Value>>,
+    /// Names of pods whose directories are being removed.
+    leaving: BTreeSet<(String, String)>,
     /// Which of them shall have mirrors.
     wanted: watch::Sender<Wanted>,
 }
@@ -70,9 +73,40 @@ impl Set {
         self.files.asked.values().map(known).collect()
     }
 
+    /// Removes what is left of a pod on disk. A file's pod of its name waits for that: with the same content it has the same directory.
+    pub(super) fn remove_directory(&mut self, uid: &Uid, name: (String, String)) {
+        self.files.leaving.insert(name.clone());
+        let (work, uid) = (self.work.clone(), uid.clone());
+        self.tasks.spawn(async move {
+            work.remove_directory(&uid).await;
+            Done::Removed(name)
+        });
+    }
+
+    pub(super) fn removed(&mut self, name: &(String, String)) {
+        self.files.leaving.remove(name);
+        self.begin(name);
+    }
+
+    /// The API has a pod of the name of a file's, which is here and stays: the other one cannot run, and says so.
+    pub(super) fn turn_away(&mut self, pod: &Pod) {
+        let about = super::report::about(pod, &pod.metadata.uid.as_str().into());
+        if pod.deletion_grace().is_some() {
+            return self.reports.delete(about);
+        }
+        if matches!(pod.status.phase.as_str(), "Failed" | "Succeeded") {
+            return;
+        }
+        let (reason, message) = ("NameConflict", "this node has a static pod of that name");
+        self.record(pod, &Note { container: None, warning: true, reason: reason.into(), message: message.into() });
+        let mut machine = Machine::new(pod, Time::now());
+        machine.verdict = Some(Verdict { reason: reason.into(), message: format!("Pod was rejected: {message}") });
+        self.reports.status(about, status::status(pod, &mut machine, self.work.options.node_ip, Time::now()));
+    }
+
     /// Begins the static pod of that name, unless one is there, or is still ending.
     pub(super) fn begin(&mut self, name: &(String, String)) {
-        if self.names.contains_key(name) {
+        if self.names.contains_key(name) || self.files.leaving.contains(name) {
             return;
         }
         let Some(asked) = self.files.asked.get(name) else { return };

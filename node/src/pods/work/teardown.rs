@@ -57,7 +57,7 @@ impl Work {
                 return tracing::warn!(%why, uid, "remove what is left of a pod that is gone");
             }
         }
-        self.remove_directory(uid);
+        self.remove_directory(uid).await;
     }
 
     /// Containers that others came after, and an agent that was killed then did not remove.
@@ -77,13 +77,13 @@ impl Work {
     }
 
     /// Everything that is left of a pod on disk.
-    pub fn remove_directory(&self, uid: &str) {
+    pub async fn remove_directory(&self, uid: &str) {
         let Ok(name) = volumes::paths::name(uid) else { return };
         let dir = self.directory(name);
-        // Small, and after the pod's end: nobody waits for it.
-        tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| remove_tree(&dir)) {
+        let removed = tokio::task::spawn_blocking(move || match volumes::unmount(&dir).and_then(|()| remove_tree(&dir)) {
             Err(why) if why.kind() != std::io::ErrorKind::NotFound => tracing::warn!(%why, dir = %dir.display(), "remove what is left of a pod"),
             _ => {}
         });
+        _ = removed.await;
     }
 }
