@@ -53,32 +53,37 @@ pub fn fits(pod: &Pod, asks: &Amounts, used: &Amounts, others: usize, room: &Roo
     if !matches!(pod.spec.os.name.as_str(), "" | "linux") {
         return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".into());
     }
-    let others = i64::try_from(others).unwrap_or(i64::MAX);
-    for (name, asked, used, capacity) in [
-        ("pods", 1, others, i64::from(room.pods)),
-        ("cpu", asks.cpu, used.cpu, room.amounts.cpu),
-        ("memory", asks.memory, used.memory, room.amounts.memory),
-        ("ephemeral-storage", asks.storage, used.storage, room.amounts.storage),
-    ] {
-        // What asks for nothing fits everywhere.
-        if asked > 0 && asked > capacity.saturating_sub(used) {
-            let message = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
-            return refuse(&format!("OutOf{name}"), message);
-        }
-    }
-    // Of other resources kubelet knows only what device plugins told it.
-    for (name, asked) in asks.others.iter().filter(|(name, asked)| name.starts_with("hugepages-") && **asked > 0) {
-        let of = |amounts: &Amounts| amounts.others.get(name).copied().unwrap_or(0);
-        let (used, capacity) = (of(used), of(&room.amounts));
-        if *asked > capacity.saturating_sub(used) {
-            let message = format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}");
-            return refuse(&format!("OutOf{name}"), message);
-        }
+    if let Some(verdict) = lacks(asks, used, others, room) {
+        return Err(verdict);
     }
     if node.is_some_and(|node| !wanted(pod, node)) {
         return refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
     }
     Ok(())
+}
+
+/// What there is not enough of for a pod that asks for so much, beside `others` pods that ask for `used` together.
+pub fn lacks(asks: &Amounts, used: &Amounts, others: usize, room: &Room) -> Option<Verdict> {
+    let others = i64::try_from(others).unwrap_or(i64::MAX);
+    let capacity = &room.amounts;
+    let of = |amounts: &Amounts, name: &str| amounts.others.get(name).copied().unwrap_or(0);
+    // Of other resources kubelet knows only what device plugins told it.
+    let pages =
+        asks.others.keys().filter(|name| name.starts_with("hugepages-")).map(|name| (&**name, of(asks, name), of(used, name), of(capacity, name)));
+    [
+        ("pods", 1, others, i64::from(room.pods)),
+        ("cpu", asks.cpu, used.cpu, capacity.cpu),
+        ("memory", asks.memory, used.memory, capacity.memory),
+        ("ephemeral-storage", asks.storage, used.storage, capacity.storage),
+    ]
+    .into_iter()
+    .chain(pages)
+    // What asks for nothing fits everywhere.
+    .find(|(_, asked, used, capacity)| *asked > 0 && *asked > capacity.saturating_sub(*used))
+    .map(|(name, asked, used, capacity)| Verdict {
+        reason: format!("OutOf{name}"),
+        message: format!("Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"),
+    })
 }
 
 /// `Err` refuses a pod that a node under pressure does not take (kubelet's eviction manager as an admission handler): all of them when disk or process ids are

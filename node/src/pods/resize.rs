@@ -101,6 +101,11 @@ impl Resize {
         }
     }
 
+    /// The pod as a whole has not yet what was granted, so that nothing is started with it. What could not be given holds nobody up.
+    pub fn comes_first(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| !progress.whole && progress.failed.is_none())
+    }
+
     /// When what failed is tried again.
     pub fn retry(&self) -> Option<Due> {
         self.progress.as_ref().filter(|progress| !progress.under_way)?.failed.as_ref().map(|(_, due)| *due)
@@ -126,7 +131,7 @@ pub fn need(container: &Container, state: &ContainerState) -> Need {
     need
 }
 
-/// What is to be given now. Containers that begin anew come first: what they do not use any more may be needed.
+/// What is to be given now. Containers that begin anew end first: what they do not use any more may be needed, and no part may have more than the whole.
 pub fn action(pod: &Pod, machine: &Machine, now: Time) -> Option<Action> {
     let progress = machine.resize.progress.as_ref()?;
     if progress.under_way || progress.failed.as_ref().is_some_and(|(_, due)| !due.reached(now)) {
@@ -134,6 +139,9 @@ pub fn action(pod: &Pod, machine: &Machine, now: Time) -> Option<Action> {
     }
     let mut containers = Vec::new();
     for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
+        if matches!(state.run, Run::Running { stopping: Some(_), .. }) && state.given != container.resources {
+            return None;
+        }
         match need(container, state) {
             Need::Restart => return None,
             Need::Update => containers.push((index, state.attempt)),

@@ -187,7 +187,7 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
         match &state.image {
             Image::Unknown => actions.push(Action::Pull { container: index }),
             Image::Failed { retry, .. } if retry.reached(now) => actions.push(Action::Pull { container: index }),
-            Image::Ready if machine.sandbox == Sandbox::Ready && order.contains(&index) => {
+            Image::Ready if machine.sandbox == Sandbox::Ready && order.contains(&index) && !machine.resize.comes_first() => {
                 actions.push(Action::Start { container: index, attempt: state.next_attempt() });
             }
             _ => {}

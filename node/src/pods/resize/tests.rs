@@ -109,12 +109,15 @@ fn a_policy_of_restarts_is_followed() {
     let mut notes = Vec::new();
     observe::begin(&after, &mut machine, stop, START, &mut notes);
     assert_eq!(notes[0].message, "Container a resize requires restart");
-    assert_eq!(step::step(&after, &machine, START), [Action::Resize(vec![(1, 0)])], "the other one meanwhile");
-    observe::begin(&after, &mut machine, &Action::Resize(vec![(1, 0)]), START, &mut notes);
-    assert_eq!(tell(&after, &mut machine, Event::Resized(Ok(vec![(1, 0, after.spec.containers[1].resources.clone())]))), [], "not over yet");
+    assert_eq!(step::step(&after, &machine, START), [], "it has its part of the whole until it has ended");
     let exit = Exit { code: 143, reason: "Error".into(), message: String::new(), started: None, finished: START };
     tell(&after, &mut machine, Event::Exited { container: 0, attempt: 0, exit });
     machine.containers[0].image = Image::Ready;
+    assert_eq!(step::step(&after, &machine, START), [Action::Resize(vec![(1, 0)])], "the pod and the other one, before it begins anew");
+    observe::begin(&after, &mut machine, &Action::Resize(vec![(1, 0)]), START, &mut notes);
+    assert_eq!(step::step(&after, &machine, START), []);
+    tell(&after, &mut machine, Event::Resized(Ok(vec![(1, 0, after.spec.containers[1].resources.clone())])));
+    assert_eq!(step::step(&after, &machine, START), [Action::Start { container: 0, attempt: 1 }]);
     observe::begin(&after, &mut machine, &Action::Start { container: 0, attempt: 1 }, START, &mut notes);
     tell(&after, &mut machine, Event::Started { container: 0, attempt: 1 });
     assert_eq!(machine.containers[0].given, after.spec.containers[0].resources);

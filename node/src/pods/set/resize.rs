@@ -23,8 +23,10 @@ impl Set {
                     used.add(&other.asks);
                     others += 1;
                 }
-                let fits = fit::fits(&pod, &asks, &used, others, &self.work.room(), self.work.node().as_ref());
-                fits.err().map(|verdict| (resize::DEFERRED, verdict.message))
+                let (room, node) = (self.work.room(), self.work.node());
+                let never = fit::lacks(&asks, &Amounts::default(), 0, &room).map(|verdict| (resize::INFEASIBLE, verdict.message));
+                let now = || fit::fits(&pod, &asks, &used, others, &room, node.as_ref()).err();
+                never.or_else(|| now().map(|verdict| (resize::DEFERRED, verdict.message)))
             }
         };
         let Some(entry) = self.pods.get_mut(uid) else { return };
