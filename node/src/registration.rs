@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const LEASE: Duration = Duration::from_secs(10);
 /// Validity of the lease, seconds, as kubelet's default.
 const LEASE_SECONDS: i64 = 40;
+/// The runtime of processes, which have users and groups.
+const PROCESSES: &str = "oci";
 /// Report of an unchanged status.
 const STATUS: Duration = Duration::from_secs(300);
 
@@ -120,8 +122,19 @@ pub fn status(
             // None is said of a machine without, and taken back from one that had some.
             "swap": (machine.swap > 0).then(|| json!({ "capacity": machine.swap })),
         },
-        "runtimeHandlers": handlers.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+        "runtimeHandlers": runtime_handlers(handlers),
+        "features": { "supplementalGroupsPolicy": handlers.contains(&PROCESSES) },
     })
+}
+
+/// The runtimes and what they can do (KEP-3857, KEP-127). The one without a name is who runs pods that name none; that is decided by their images, so it can do what processes can.
+fn runtime_handlers(handlers: &[&str]) -> Vec<Value> {
+    let processes = handlers.contains(&PROCESSES);
+    let one = |name: &str, processes: bool| {
+        let users = processes && std::path::Path::new("/proc/self/ns/user").exists();
+        json!({ "name": name, "features": { "recursiveReadOnlyMounts": true, "userNamespaces": users } })
+    };
+    std::iter::once(one("", processes)).chain(handlers.iter().map(|name| one(name, *name == PROCESSES))).collect()
 }
 
 /// What a report is made of.

@@ -3,7 +3,7 @@
 use super::{
     machine::{ContainerState, Exit, Image, Machine, Run, Sandbox},
     probes, resize,
-    spec::{Container, Pod},
+    spec::{Container, Pod, VolumeMount},
     step::{self, End},
     time::Time,
 };
@@ -167,12 +167,26 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     if state.created {
         status["containerID"] = json!(id);
     }
+    if !container.volume_mounts.is_empty() {
+        status["volumeMounts"] = container.volume_mounts.iter().map(volume_mount).collect();
+    }
     if pod.is_ephemeral(index) {
         // Nothing waits for it: it is neither ready nor started.
         (status["ready"], status["started"]) = (json!(false), Value::Null);
         return status;
     }
     resize::status(container, state, &mut status);
+    status
+}
+
+/// `VolumeMountStatus` (KEP-3857): what `IfPossible` came to is said, which is what can be had here.
+fn volume_mount(mount: &VolumeMount) -> Value {
+    let mut status = json!({ "name": mount.name, "mountPath": mount.mount_path });
+    if mount.read_only {
+        let all = matches!(&*mount.recursive_read_only, "Enabled" | "IfPossible");
+        status["readOnly"] = json!(true);
+        status["recursiveReadOnly"] = json!(if all { "Enabled" } else { "Disabled" });
+    }
     status
 }
 
