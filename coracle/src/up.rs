@@ -63,6 +63,9 @@ pub struct Options {
     /// The machine's name servers, which cluster DNS asks for every name that is none of the cluster's.
     #[arg(long, default_value = "/etc/resolv.conf")]
     resolv_conf: PathBuf,
+    /// The control plane alone, without a node: for measurements.
+    #[arg(long, hide = true)]
+    disable_agent: bool,
     #[command(flatten)]
     node: node::Flags,
     #[command(flatten)]
@@ -134,6 +137,15 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| data.path.join("kubeconfig"));
     kubeconfig::write(&kubeconfig, options.kubeconfig.is_none(), &authority, control.api_addr())?;
     stages.done("control plane");
+    if options.disable_agent {
+        say(format_args!("{stages}"));
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        control.stop().await.into_iter().for_each(|late| complain(format_args!("late: {late}")));
+        return Ok(());
+    }
 
     let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())).await?);
     let mut runtimes: Vec<Arc<dyn Runtime>> = vec![wasm.clone()];

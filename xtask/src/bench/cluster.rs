@@ -36,8 +36,19 @@ pub struct Cluster {
 impl Cluster {
     /// Builds (if need be) and starts one, with `hello:v1` imported.
     pub fn start() -> Result<Self> {
-        let binary = release()?;
         let components = guests::build(false)?;
+        let cluster = Self::with(&[])?;
+        cluster.import(&components.join("hello.wasm"), Some("hello:v1"))?;
+        Ok(cluster)
+    }
+
+    /// Starts a control plane without a node.
+    pub fn control_plane() -> Result<Self> {
+        Self::with(&["--disable-agent"])
+    }
+
+    fn with(flags: &[&str]) -> Result<Self> {
+        let binary = release()?;
         let dir = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir)?;
@@ -50,7 +61,7 @@ impl Cluster {
             "--node-name",
             "bench",
         ]);
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut child = command.args(flags).stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let mut cluster = Self { child, dir, api, ready_after: Duration::ZERO, ready_line: String::new() };
         loop {
@@ -63,7 +74,6 @@ impl Cluster {
         }
         // Nobody reads on; a full pipe must not stop it.
         std::thread::spawn(move || lines.for_each(drop));
-        cluster.import(&components.join("hello.wasm"), Some("hello:v1"))?;
         Ok(cluster)
     }
 
