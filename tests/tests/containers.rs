@@ -3,10 +3,16 @@
 use anyhow::{Context, ensure};
 use coracle_tests::{Case, Cluster, Mode, Registry, Result, busybox, eventually, has, is_root, main as suite};
 use serde_json::{Value, json};
-use std::{process::ExitCode, sync::Mutex};
+use std::{
+    fs,
+    path::Path,
+    process::ExitCode,
+    sync::{Mutex, MutexGuard},
+};
 
 const CASES: &[Case] = &[
     ("a_deployment_from_a_registry", a_deployment_from_a_registry),
+    ("a_real_server_from_its_example", a_real_server_from_its_example),
     ("jobs_come_to_their_end", jobs_come_to_their_end),
     ("probes_of_every_kind", probes_of_every_kind),
     ("hooks_run_in_the_container", hooks_run_in_the_container),
@@ -33,8 +39,8 @@ fn main() -> ExitCode {
     code
 }
 
-/// The image's name in the registry; pushed there once.
-fn image(cluster: &Cluster) -> Result<String> {
+/// The registry of all cases, with `busybox:v1`.
+fn registry(cluster: &Cluster) -> Result<MutexGuard<'static, Option<Registry>>> {
     let mut held = REGISTRY.lock().map_err(|_| anyhow::anyhow!("another case failed while it started the registry"))?;
     if held.is_none() {
         let registry = Registry::start(&cluster.host, 5000)?;
@@ -42,7 +48,12 @@ fn image(cluster: &Cluster) -> Result<String> {
         registry.push(&cluster.host, &archive, "busybox:v1")?;
         *held = Some(registry);
     }
-    Ok(format!("{}/busybox:v1", held.as_ref().context("no registry")?.address))
+    Ok(held)
+}
+
+/// The image's name in the registry.
+fn image(cluster: &Cluster) -> Result<String> {
+    Ok(format!("{}/busybox:v1", registry(cluster)?.as_ref().context("no registry")?.address))
 }
 
 /// A pod with one container `main` that runs a shell script; `container` and `spec` are YAML flow for more of either.
@@ -95,6 +106,36 @@ fn a_deployment_from_a_registry(cluster: &Cluster) -> Result {
         ensure!(pod["status"]["containerStatuses"][0]["imageID"].as_str().is_some_and(|id| id.contains("@sha256:")), "{pod}");
     }
     Ok(())
+}
+
+/// redis out of Debian's package, as `examples/redis` has it.
+fn a_real_server_from_its_example(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("redis")?;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/redis");
+    let archive = cluster.dir().join("redis.tar");
+    cluster.host.run(&example.join("build").to_string_lossy(), &[&archive.to_string_lossy()])?.ok()?;
+    let image = registry(cluster)?.as_ref().context("no registry")?.push(&cluster.host, &archive, "redis:v1")?;
+    let manifest = fs::read_to_string(example.join("redis.yaml"))?;
+    let ours = manifest.replace("image: redis:v1", &format!("image: {image}"));
+    ensure!(ours != manifest, "{manifest}");
+    cluster.kubectl_with(&["-n", &ns, "apply", "-f", "-"], &ours)?.ok()?;
+    cluster.kubectl(&["-n", &ns, "rollout", "status", "deploy/redis", "--timeout=120s"])?.ok()?;
+    let ask = |words: &[&str]| cluster.kubectl(&[&["-n", &ns, "exec", "deploy/redis", "--", "redis-cli"][..], words].concat());
+    ensure!(ask(&["set", "answer", "42"])?.ok()? == "OK\n");
+    // By its Service's name, out of its own pod and out of another one.
+    ensure!(ask(&["-h", "redis", "get", "answer"])?.ok()? == "42\n");
+    pod(cluster, &ns, "client", "(printf 'GET answer\\r\\n'; sleep 1) | nc -w 5 redis 6379", "", "  restartPolicy: Never\n")?;
+    finished(cluster, &ns, "client")?;
+    ensure!(logs(cluster, &ns, "client")?.contains("42"), "{}", logs(cluster, &ns, "client")?);
+    // It ends in good order, begins anew, and has what was written.
+    ask(&["shutdown"])?;
+    eventually("it has begun anew", 60, || {
+        let pod = &cluster.get(&["-n", &ns, "pods", "-l", "app=redis"])?["items"][0]["status"]["containerStatuses"][0];
+        ensure!(pod["restartCount"] == 1 && pod["ready"] == true && pod["lastState"]["terminated"]["exitCode"] == 0, "{pod}");
+        Ok(())
+    })?;
+    ensure!(ask(&["get", "answer"])?.ok()? == "42\n");
+    cluster.kubectl(&["-n", &ns, "delete", "deploy/redis", "--timeout=60s"])?.ok().map(drop)
 }
 
 fn jobs_come_to_their_end(cluster: &Cluster) -> Result {
@@ -184,6 +225,19 @@ fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
         ensure!(ended["reason"] == "StartError" && ended["exitCode"] == 128, "{ended}");
         let wanted = if name == "missing" { "no such file or directory" } else { "exec format error" };
         ensure!(ended["message"].as_str().is_some_and(|message| message.contains(wanted)), "{ended}");
+    }
+    let volume = "  volumes: [{name: v, emptyDir: {}}]\n";
+    for (name, expression, why) in
+        [("unset", "$(NO_SUCH)/x", "missing value for \"NO_SUCH\""), ("leads-out", "$(OUT)/etc", "must be relative, without '..'")]
+    {
+        let mount = format!("env: [{{name: OUT, value: ../../..}}], volumeMounts: [{{name: v, mountPath: /v, subPathExpr: '{expression}'}}]");
+        pod(cluster, &ns, name, "true", &mount, volume)?;
+        eventually("why it waits", 60, || {
+            let status = status(cluster, &ns, name)?;
+            let waiting = &status["containerStatuses"][0]["state"]["waiting"];
+            ensure!(waiting["reason"] == "CreateContainerConfigError", "{status}");
+            has(waiting["message"].as_str().unwrap_or_default(), &[why])
+        })?;
     }
     pod(cluster, &ns, "root", "true", "securityContext: {runAsNonRoot: true}", "")?;
     eventually("why it waits", 60, || {
@@ -417,5 +471,8 @@ fn resources_change_in_place(cluster: &Cluster) -> Result {
     })?;
     has(&events(cluster, &ns, "both")?, &["ResizeDeferred"])?;
     cluster.kubectl(&["-n", &ns, "delete", "pod", "filler", "--timeout=30s"])?.ok()?;
-    becomes("both", "64Mi", &more, 0)
+    becomes("both", "64Mi", &more, 0)?;
+    // What there will never be room for is refused at once.
+    let why = patch("both", resources(&format!("{}m", millis + 1), "64Mi")).err().context("it was taken")?.to_string();
+    has(&why, &["node didn't have enough allocatable resources: cpu"])
 }

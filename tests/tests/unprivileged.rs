@@ -8,6 +8,7 @@ const CASES: &[Case] = &[
     ("it_says_what_it_cannot_do", it_says_what_it_cannot_do),
     ("a_deployment_behind_a_service", a_deployment_behind_a_service),
     ("kill_and_restart_adopts_running_pods", kill_and_restart_adopts_running_pods),
+    ("cluster_dns_is_at_a_port_of_its_own", cluster_dns_is_at_a_port_of_its_own),
     ("a_port_below_1024_is_refused_with_a_remedy", a_port_below_1024_is_refused_with_a_remedy),
     ("the_readme_holds", the_readme_holds),
 ];
@@ -75,6 +76,32 @@ fn kill_and_restart_adopts_running_pods(_: &Cluster) -> Result {
         Ok(())
     })?;
     cluster.stop()
+}
+
+/// Port 53 is root's.
+fn cluster_dns_is_at_a_port_of_its_own(cluster: &Cluster) -> Result {
+    let mut command = cluster.as_user("cat");
+    command.arg("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let port = if Output::of(&mut command, "")?.ok()?.trim().parse::<u16>()? > 53 { 1053 } else { 53 };
+    let address =
+        |name: &str| cluster.kubectl(&["get", "svc", "-A", "-o", &format!("jsonpath={{.items[?(@.metadata.name=='{name}')].spec.clusterIP}}")])?.ok();
+    let (dns, api) = (address("kube-dns")?, address("kubernetes")?);
+    eventually("it knows the API's name", 30, || {
+        let said = cluster.host.run("busybox", &["nslookup", "kubernetes.default.svc.cluster.local", &format!("{dns}:{port}")])?.ok()?;
+        ensure!(said.contains(&format!("Address: {api}\n")), "{said}");
+        Ok(())
+    })?;
+    // Components ask there without knowing.
+    cluster.kubectl(&["run", "named", "--image=web:v1", "--port=8080"])?.ok()?;
+    cluster.kubectl(&["expose", "pod", "named", "--port=8000", "--target-port=8080"])?.ok()?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/named", "--timeout=60s"])?.ok()?;
+    let ip = cluster.kubectl(&["get", "pod", "named", "-o", "jsonpath={.status.podIP}"])?.ok()?;
+    eventually("a component asks by name", 30, || {
+        let text = cluster.host.get(&format!("http://{ip}:8080/fetch?named.default.svc.cluster.local:8000"))?;
+        ensure!(text.contains("fetched 200"), "{text}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["delete", "pod/named", "svc/named", "--timeout=30s"])?.ok().map(drop)
 }
 
 fn a_port_below_1024_is_refused_with_a_remedy(cluster: &Cluster) -> Result {

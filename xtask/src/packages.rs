@@ -24,6 +24,7 @@ pub const TESTS: &[Need] = &[
     Need { program: "docker-registry", package: "docker-registry" },
     Need { program: "skopeo", package: "skopeo" },
     Need { program: "busybox", package: "busybox-static" },
+    Need { program: "redis-check-rdb", package: "redis-tools" },
     Need { program: "setpriv", package: "util-linux" },
     Need { program: "update-ca-certificates", package: "ca-certificates" },
 ];
