@@ -198,12 +198,8 @@ impl Cluster {
         pod["spec"]["containers"] =
             serde_json::json!([{ "name": "main", "image": "busybox:v1", "imagePullPolicy": "Never", "command": ["sh", "-c", script] }]);
         self.apply(&pod.to_string())?;
-        eventually(&format!("pod {name} ends"), 60, || {
-            let pod = self.get(&["-n", namespace, "pod", name])?;
-            ensure!(matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")), "{}", pod["status"]);
-            Ok(())
-        })?;
-        self.kubectl(&["-n", namespace, "logs", name])?.ok()
+        self.finished(namespace, name)?;
+        self.logs(namespace, name)
     }
 
     /// Runs the binary with its data directory.

@@ -1,12 +1,14 @@
 //! Whole-system tests: the real binary and the real kubectl, one cluster a file, hosts as network namespaces.
 //!
 //! Every test file is a program of its own ([`main`]) that starts one [`Cluster`], runs its cases against it beside each other, and
-//! takes everything down again, also when a case fails. A case is a function of the cluster; it fails by an error.
+//! takes everything down again, also when a case fails. A case is a function of the cluster; it fails by an error. Tests of a runtime, whose program is
+//! every process it starts, are run by [`in_turn`].
 
 pub mod archive;
 pub mod busybox;
 mod cluster;
 mod host;
+mod pods;
 mod process;
 mod registry;
 mod suite;
@@ -16,7 +18,7 @@ pub use cluster::{Cluster, Mode};
 pub use host::{Host, is_root};
 pub use process::{Background, Output};
 pub use registry::Registry;
-pub use suite::{Alone, Case, alone, main};
+pub use suite::{Alone, Case, Promise, alone, in_turn, main};
 pub use wait::eventually;
 
 use std::path::PathBuf;

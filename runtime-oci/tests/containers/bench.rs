@@ -5,7 +5,7 @@ use crate::world::{World, shims};
 use coracle_runtime::Runtime;
 use std::{
     path::Path,
-    process::Command,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,14 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-pub async fn run() {
+/// Runs it.
+pub fn run() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a tokio runtime");
+    runtime.block_on(compare());
+    ExitCode::SUCCESS
+}
+
+async fn compare() {
     let world = World::new().await;
     let sandbox = world.pod(|_| ()).await;
     let shim = *shims(&sandbox).first().expect("a shim");

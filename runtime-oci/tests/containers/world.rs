@@ -2,11 +2,10 @@
 
 use coracle_runtime::{
     ContainerId, ContainerSpec, Dns, Error, Event, ImageConfig, ImageContent, LinuxSandbox, LocalImage, PodRef, Resources, Runtime, SandboxSpec,
-    Security, State,
+    State,
 };
 use coracle_runtime_oci::{OciRuntime, Options, cgroup};
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -20,6 +19,11 @@ use tempfile::TempDir;
 /// Nothing a test waits for takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// What these tests need and this machine has not.
+pub fn lacking() -> Option<&'static str> {
+    (!nix::unistd::geteuid().is_root()).then_some("containers need root, and this user is not; nothing about containers was tested")
+}
 
 /// The runtime and its folder.
 pub struct World {
@@ -65,42 +69,25 @@ impl World {
 
     pub fn sandbox(&self) -> SandboxSpec {
         let uid = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        let pod = PodRef { namespace: "default".into(), name: "pod".into(), uid: uid.clone() };
         SandboxSpec {
-            pod: PodRef { namespace: "default".into(), name: "pod".into(), uid: uid.clone() },
             hostname: "the-pod".into(),
-            domain: String::new(),
-            ip: "10.99.0.2".parse().unwrap(),
             dns: Dns { servers: vec!["10.96.0.10:53".parse().unwrap()], searches: vec!["svc.cluster.local".into()], options: vec!["ndots:5".into()] },
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            dir: self.path("pods").join(uid),
             linux: LinuxSandbox { pids_limit: Some(64), ..LinuxSandbox::default() },
+            ..SandboxSpec::new(pod, "10.99.0.2".parse().unwrap(), self.path("pods").join(uid))
         }
     }
 
     pub fn container(&self, sandbox: &SandboxSpec, command: &[&str]) -> ContainerSpec {
+        let name = format!("c{}", NEXT.fetch_add(1, Relaxed));
         ContainerSpec {
-            sandbox: sandbox.pod.uid.clone(),
-            name: format!("c{}", NEXT.fetch_add(1, Relaxed)),
-            attempt: 0,
-            image: self.image(),
             command: command.iter().map(ToString::to_string).collect(),
-            args: Vec::new(),
-            env: Vec::new(),
-            working_dir: None,
-            mounts: Vec::new(),
-            ports: Vec::new(),
             resources: Resources { oom_score_adj: 1000, ..Resources::default() },
-            log_path: sandbox.dir.join("logs/0.log").with_file_name(format!("{}.log", NEXT.fetch_add(1, Relaxed))),
+            log_path: sandbox.dir.join(format!("logs/{}.log", NEXT.fetch_add(1, Relaxed))),
             log_max_bytes: 1 << 20,
             log_max_files: 3,
             request_timeout: PATIENCE,
-            security: Security::default(),
-            stdin: false,
-            stdin_once: false,
-            tty: false,
-            termination: coracle_runtime::Termination::default(),
-            joins: None,
+            ..ContainerSpec::new(sandbox.pod.uid.clone(), name, self.image())
         }
     }
 

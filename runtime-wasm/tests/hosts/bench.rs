@@ -5,6 +5,7 @@ use coracle_runtime::Runtime;
 use http_body_util::{BodyExt, Empty};
 use std::{
     net::IpAddr,
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -16,7 +17,7 @@ const CONNECTIONS: usize = 64;
 const LENGTH: Duration = Duration::from_secs(4);
 
 /// Requests a second and CPU a request of the hello function, and memory of the processes, idle and with many pods.
-pub fn run() {
+pub fn run() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a tokio runtime");
     runtime.block_on(async {
         let world = World::new().await;
@@ -42,6 +43,7 @@ pub fn run() {
         }
         println!("and removed in {:?}", began.elapsed());
     });
+    ExitCode::SUCCESS
 }
 
 async fn load(world: &World, ip: IpAddr, length: Duration) {

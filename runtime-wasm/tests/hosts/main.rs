@@ -1,44 +1,20 @@
 //! The runtime with real processes: this very binary is supervisor, host and compiler, as the program is.
 //!
 //! No test harness of the usual kind, since `main` must look for the hidden subcommands before a thread exists. Tests run one after another; those that
-//! need guests want them built (`cargo xtask guests`). Arguments that are no options filter by name.
+//! need guests want them built (`cargo xtask guests`); `throughput` measures instead.
 
 mod bench;
 mod cases;
 mod world;
 
-use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if let Some(code) = coracle_runtime_wasm::hidden_command(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    if std::env::args().any(|arg| arg == "--list") {
-        for (name, _) in cases::all() {
-            println!("{name}: test");
-        }
-        return ExitCode::SUCCESS;
+    match std::env::args().nth(1).as_deref() {
+        Some("throughput") => bench::run(),
+        _ => coracle_tests::in_turn(cases::all(), None),
     }
-    if wanted.first().is_some_and(|name| name == "throughput") {
-        bench::run();
-        return ExitCode::SUCCESS;
-    }
-    let mut failed = Vec::new();
-    for (name, case) in cases::all().iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()))) {
-        let began = Instant::now();
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a tokio runtime");
-            runtime.block_on(case());
-        }));
-        println!("test {name} ... {} ({:?})", if result.is_ok() { "ok" } else { "FAILED" }, began.elapsed());
-        if result.is_err() {
-            failed.push(*name);
-        }
-    }
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
-    }
-    println!("failed: {}", failed.join(", "));
-    ExitCode::FAILURE
 }

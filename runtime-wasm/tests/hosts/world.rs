@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use sha2::{Digest, Sha256};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -37,16 +37,6 @@ pub fn address() -> IpAddr {
     let run = std::process::id() % 200 + 20;
     let [_, _, high, low] = number.to_be_bytes();
     Ipv4Addr::new(127, run as u8, high, low).into()
-}
-
-pub fn guest(name: &str) -> PathBuf {
-    let dir = std::env::var_os("CORACLE_GUESTS").map(PathBuf::from).or_else(|| {
-        let target = std::env::current_exe().ok()?.ancestors().find(|dir| dir.join("guests").is_dir())?.join("guests");
-        Some(target)
-    });
-    let path = dir.unwrap_or_default().join(format!("{name}.wasm"));
-    assert!(path.exists(), "{} is missing: run `cargo xtask guests`, or set CORACLE_GUESTS", path.display());
-    path
 }
 
 pub fn options(dir: &Path) -> Options {
@@ -97,7 +87,7 @@ impl World {
     }
 
     pub fn built(&self, name: &str) -> LocalImage {
-        self.image(name, &std::fs::read(guest(name)).expect("a guest"))
+        self.image(name, &std::fs::read(coracle_tests::guest(name).expect("a guest")).expect("a guest"))
     }
 
     pub fn sandbox(&self) -> SandboxSpec {

@@ -22,7 +22,7 @@ async fn refusal(world: &World, name: &str, wasm: &[u8]) -> String {
 async fn images_that_cannot_run_are_refused_with_a_reason() {
     let world = World::new().await;
     assert!(refusal(&world, "text", b"not wasm at all").await.contains("not WebAssembly"));
-    let hello = std::fs::read(guest("hello")).unwrap();
+    let hello = std::fs::read(coracle_tests::guest("hello").unwrap()).unwrap();
     assert!(refusal(&world, "cut", &hello[..hello.len() / 2]).await.contains("truncated"));
     let mut broken = hello.clone();
     let middle = broken.len() / 2;
