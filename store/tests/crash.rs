@@ -4,7 +4,7 @@
 
 mod support;
 
-use coracle_store::{Expect, Options, Scope, Seams, Store};
+use coracle_store::{Expect, Options, Seams, Store};
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{key, put, text};
+use support::{key, put, resume, text};
 
 const CHILD: &str = "CORACLE_STORE_CRASH_DIR";
 const CLIENTS: usize = 4;
@@ -99,13 +99,7 @@ async fn no_acknowledged_write_is_lost() {
         }
         // What can be resumed is complete: every revision once, ending now.
         let oldest = store.stats().oldest;
-        let mut watch = store.watch(Scope::default(), oldest).unwrap();
-        let mut revisions = Vec::new();
-        while let Some(batch) = watch.take().unwrap() {
-            revisions.extend(batch.iter().map(|c| c.revision));
-        }
-        assert_eq!(revisions, (oldest + 1..=now.revision()).collect::<Vec<_>>());
-        resumed += revisions.len();
+        resumed += resume(&store, oldest, now.revision());
         cut = cut.max(oldest);
         store.shutdown().await;
     }

@@ -2,12 +2,12 @@
 
 mod support;
 
-use coracle_store::{Expect, Options, Scope, Seams, Store};
+use coracle_store::{Expect, Options, Seams, Store};
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
-use support::{key, put, text};
+use support::{key, put, resume, text};
 
 const SECTOR: usize = 512;
 
@@ -147,13 +147,7 @@ async fn no_acknowledged_write_is_lost_with_the_power() {
             assert!(found >= *value, "{name}: {value} was acknowledged, {found} found");
             assert!(found != *value || object.revision == *revision, "the same write at the same revision");
         }
-        let oldest = store.stats().oldest;
-        let mut watch = store.watch(Scope::default(), oldest).unwrap();
-        let mut revisions = Vec::new();
-        while let Some(batch) = watch.take().unwrap() {
-            revisions.extend(batch.iter().map(|c| c.revision));
-        }
-        assert_eq!(revisions, (oldest + 1..=now.revision()).collect::<Vec<_>>());
+        resume(&store, store.stats().oldest, now.revision());
 
         let target = now.revision() + 1 + dice.roll(120) as u64;
         let writers: Vec<_> = (0..4)

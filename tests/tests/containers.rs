@@ -64,27 +64,6 @@ fn pod(cluster: &Cluster, ns: &str, name: &str, script: &str, container: &str, s
     ))
 }
 
-fn status(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
-    Ok(cluster.get(&["-n", ns, "pod", name])?["status"].clone())
-}
-
-fn ready(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
-    cluster.kubectl(&["-n", ns, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"])?.ok()?;
-    cluster.kubectl(&["-n", ns, "get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()
-}
-
-fn finished(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
-    eventually(&format!("{name} has finished"), 60, || {
-        let status = status(cluster, ns, name)?;
-        ensure!(status["phase"] == "Succeeded" || status["phase"] == "Failed", "{status}");
-        Ok(status)
-    })
-}
-
-fn logs(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
-    cluster.kubectl(&["-n", ns, "logs", name])?.ok()
-}
-
 fn events(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
     cluster.kubectl(&["-n", ns, "get", "events", "--field-selector", &format!("involvedObject.name={name}")])?.ok()
 }
@@ -102,7 +81,7 @@ fn a_deployment_from_a_registry(cluster: &Cluster) -> Result {
     for pod in pods {
         let (name, ip) = (pod["metadata"]["name"].as_str().unwrap_or_default(), pod["status"]["podIP"].as_str().unwrap_or_default());
         ensure!(cluster.host.get(&format!("http://{ip}:8080/"))?.trim() == name);
-        ensure!(logs(cluster, &ns, name)? == format!("serving as {name}\n"));
+        ensure!(cluster.logs(&ns, name)? == format!("serving as {name}\n"));
         ensure!(pod["status"]["containerStatuses"][0]["imageID"].as_str().is_some_and(|id| id.contains("@sha256:")), "{pod}");
     }
     Ok(())
@@ -157,7 +136,7 @@ fn probes_of_every_kind(cluster: &Cluster) -> Result {
         "startupProbe: {{exec: {{command: [test, -f, /tmp/well]}}, {often}}}, readinessProbe: {{httpGet: {{path: /here, port: 8080}}, {often}}}, livenessProbe: {{tcpSocket: {{port: 8080}}, {often}}}"
     );
     pod(cluster, &ns, "well", serve, &probes, "")?;
-    ready(cluster, &ns, "well")?;
+    cluster.ready(&ns, "well")?;
     let failing = "livenessProbe: {exec: {command: [sh, -c, 'echo feeling bad; exit 3']}, periodSeconds: 1, failureThreshold: 1}";
     pod(cluster, &ns, "dying", "sleep 1000", failing, "")?;
     let slow = "readinessProbe: {exec: {command: [sleep, '100']}, periodSeconds: 1, timeoutSeconds: 1}";
@@ -175,12 +154,12 @@ fn probes_of_every_kind(cluster: &Cluster) -> Result {
         eventually("events of the probe", 60, || has(&events(cluster, &ns, name)?, words))?;
     }
     eventually("the restart", 60, || {
-        let status = status(cluster, &ns, "dying")?;
+        let status = cluster.status(&ns, "dying")?;
         ensure!(status["containerStatuses"][0]["restartCount"].as_u64() >= Some(1), "{status}");
         Ok(())
     })?;
     for name in ["slow", "lost", "mute"] {
-        let status = status(cluster, &ns, name)?;
+        let status = cluster.status(&ns, name)?;
         ensure!(status["containerStatuses"][0]["ready"] == false && status["containerStatuses"][0]["restartCount"] == 0, "{status}");
     }
     Ok(())
@@ -199,13 +178,13 @@ fn hooks_run_in_the_container(cluster: &Cluster) -> Result {
         &format!("{mount}, {hook}"),
         &format!("  restartPolicy: Never\n{spec}"),
     )?;
-    ensure!(finished(cluster, &ns, "begun")?["phase"] == "Succeeded");
-    ensure!(logs(cluster, &ns, "begun")? == "begun\n");
+    ensure!(cluster.finished(&ns, "begun")?["phase"] == "Succeeded");
+    ensure!(cluster.logs(&ns, "begun")? == "begun\n");
     pod(cluster, &ns, "bad", "sleep 1000", "lifecycle: {postStart: {exec: {command: ['false']}}}", "")?;
     eventually("the failed hook", 60, || has(&events(cluster, &ns, "bad")?, &["FailedPostStartHook", "PostStartHook failed"]))?;
     let last = "lifecycle: {preStop: {exec: {command: [sh, -c, 'echo stopping > /proc/1/fd/1; exit 1']}}}";
     pod(cluster, &ns, "last", "trap 'exit 0' TERM; while :; do sleep 0.1; done", last, "")?;
-    ready(cluster, &ns, "last")?;
+    cluster.ready(&ns, "last")?;
     let following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "last"]).stdout(std::process::Stdio::piped()).spawn()?;
     cluster.kubectl(&["-n", &ns, "delete", "pod", "last", "--timeout=30s"])?.ok()?;
     let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
@@ -220,7 +199,7 @@ fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
         cluster.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec: {{restartPolicy: Never, containers: [{{name: main, image: '{image}', command: ['{command}']}}]}}\n"
         ))?;
-        let ended = finished(cluster, &ns, name)?;
+        let ended = cluster.finished(&ns, name)?;
         let ended = &ended["containerStatuses"][0]["state"]["terminated"];
         ensure!(ended["reason"] == "StartError" && ended["exitCode"] == 128, "{ended}");
         let wanted = if name == "missing" { "no such file or directory" } else { "exec format error" };
@@ -241,7 +220,7 @@ fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
     }
     pod(cluster, &ns, "root", "true", "securityContext: {runAsNonRoot: true}", "")?;
     eventually("why it waits", 60, || {
-        let status = status(cluster, &ns, "root")?;
+        let status = cluster.status(&ns, "root")?;
         let container = &status["containerStatuses"][0];
         ensure!(container["state"]["waiting"]["reason"] == "CreateContainerConfigError" && container["restartCount"] == 0, "{status}");
         has(container["state"]["waiting"]["message"].as_str().unwrap_or_default(), &["container has runAsNonRoot and image will run as root"])
@@ -261,7 +240,7 @@ fn ends_are_told(cluster: &Cluster) -> Result {
         ("noisy", 8, "Error", Some("to the log\n")),
         ("other", 0, "Completed", Some("there")),
     ] {
-        let status = finished(cluster, &ns, name)?;
+        let status = cluster.finished(&ns, name)?;
         let ended = &status["containerStatuses"][0]["state"]["terminated"];
         ensure!(ended["exitCode"] == code && ended["reason"] == reason && ended["message"].as_str() == message, "{name}: {ended}");
     }
@@ -274,10 +253,10 @@ fn configuration_is_updated_in_place(cluster: &Cluster) -> Result {
     let script = "last=; while :; do now=$(cat /settings/color); test \"$now\" = \"$last\" || echo $now; last=$now; sleep 0.1; done";
     let spec = "  volumes: [{name: settings, configMap: {name: settings}}]\n";
     pod(cluster, &ns, "watcher", script, "volumeMounts: [{name: settings, mountPath: /settings}]", spec)?;
-    ready(cluster, &ns, "watcher")?;
+    cluster.ready(&ns, "watcher")?;
     cluster.kubectl(&["-n", &ns, "patch", "cm", "settings", "-p", r#"{"data":{"color":"green"}}"#])?.ok()?;
     eventually("the update", 60, || {
-        let text = logs(cluster, &ns, "watcher")?;
+        let text = cluster.logs(&ns, "watcher")?;
         ensure!(text == "blue\ngreen\n", "{text:?}");
         Ok(())
     })
@@ -295,8 +274,8 @@ fn processes_and_files_are_a_containers_own(cluster: &Cluster) -> Result {
         "securityContext: {readOnlyRootFilesystem: true}",
         never,
     )?;
-    finished(cluster, &ns, "alone")?;
-    let text = logs(cluster, &ns, "alone")?;
+    cluster.finished(&ns, "alone")?;
+    let text = cluster.logs(&ns, "alone")?;
     // The shell, ps, wc and the title.
     ensure!(text.starts_with("pid 1\n4\n") && text.contains("refused"), "{text}");
     let image = image(cluster)?;
@@ -331,7 +310,7 @@ fn nothing_is_left_of_a_deleted_pod(cluster: &Cluster) -> Result {
     let spec = "  shareProcessNamespace: true\n  volumes: [{name: memory, emptyDir: {medium: Memory}}]\n";
     let devices = || cluster.host.run("ip", &["-br", "link"])?.ok();
     pod(cluster, &ns, "gone", "sleep 1000 & sleep 1000", "volumeMounts: [{name: memory, mountPath: /memory}]", spec)?;
-    let ip = ready(cluster, &ns, "gone")?;
+    let ip = cluster.ready(&ns, "gone")?;
     let uid = cluster.get(&["-n", &ns, "pod", "gone"])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     ensure!(!left(cluster, &uid).is_empty(), "while it runs there is something");
     ensure!(devices()?.contains("veth") || devices()?.contains('@'), "{}", devices()?);
@@ -347,7 +326,7 @@ fn nothing_is_left_of_a_deleted_pod(cluster: &Cluster) -> Result {
 fn a_killed_shim_is_a_failed_container(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("shims")?;
     pod(cluster, &ns, "lost", "sleep 1000", "", "")?;
-    ready(cluster, &ns, "lost")?;
+    cluster.ready(&ns, "lost")?;
     let uid = cluster.get(&["-n", &ns, "pod", "lost"])?["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let shim = std::fs::read_dir("/proc")?.flatten().find(|entry| {
         std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == "coracle-shim")
@@ -356,7 +335,7 @@ fn a_killed_shim_is_a_failed_container(cluster: &Cluster) -> Result {
     let shim = shim.context("no shim")?;
     cluster.host.run("kill", &["-KILL", &shim.file_name().to_string_lossy()])?.ok()?;
     eventually("it runs again in a new sandbox", 60, || {
-        let status = status(cluster, &ns, "lost")?;
+        let status = cluster.status(&ns, "lost")?;
         let container = &status["containerStatuses"][0];
         ensure!(container["restartCount"] == 1 && container["ready"] == true, "{status}");
         ensure!(container["lastState"]["terminated"]["exitCode"] == 137, "{status}");
@@ -369,7 +348,7 @@ fn a_killed_shim_is_a_failed_container(cluster: &Cluster) -> Result {
 fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("debug")?;
     pod(cluster, &ns, "web", "echo found > /marker; exec sleep 4321", "", "")?;
-    ready(cluster, &ns, "web")?;
+    cluster.ready(&ns, "web")?;
     let image = image(cluster)?;
     let debug = |name: &str, script: &str| {
         let flags = ["--image", &image, "--target=main", "--profile=general", "-q", "-i", "-c", name, "--", "sh", "-c", script];
@@ -380,7 +359,7 @@ fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
     let text = format!("{}{}", said.stdout, cluster.kubectl(&["-n", &ns, "logs", "web", "-c", "look"])?.ok()?);
     has(&text, &["sleep 4321", "found"])?;
     eventually("its end is told", 60, || {
-        let status = status(cluster, &ns, "web")?;
+        let status = cluster.status(&ns, "web")?;
         let own = &status["ephemeralContainerStatuses"][0];
         ensure!(own["name"] == "look" && own["state"]["terminated"]["exitCode"] == 3 && own["ready"] == false, "{status}");
         let main = &status["containerStatuses"][0];
@@ -389,7 +368,7 @@ fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
     })?;
     debug("again", "sleep 1")?;
     eventually("another one", 60, || {
-        let status = status(cluster, &ns, "web")?;
+        let status = cluster.status(&ns, "web")?;
         ensure!(status["ephemeralContainerStatuses"][1]["state"]["terminated"]["exitCode"] == 0, "{status}");
         ensure!(status["ephemeralContainerStatuses"][0]["restartCount"] == 0, "{status}");
         Ok(())
@@ -400,13 +379,13 @@ fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: component, namespace: {ns}}}\nspec: {{containers: [{{name: main, image: 'hello:v1', imagePullPolicy: Never}}]}}"
     ))?;
     eventually("it has begun", 60, || {
-        let status = status(cluster, &ns, "component")?;
+        let status = cluster.status(&ns, "component")?;
         ensure!(status["containerStatuses"][0]["containerID"].is_string(), "{status}");
         Ok(())
     })?;
     cluster.kubectl(&["-n", &ns, "debug", "component", "--image", &image, "--profile=general", "-q", "-c", "look", "--", "true"])?.ok()?;
     eventually("why it cannot be", 60, || {
-        let status = status(cluster, &ns, "component")?;
+        let status = cluster.status(&ns, "component")?;
         let waiting = &status["ephemeralContainerStatuses"][0]["state"]["waiting"];
         ensure!(waiting["message"].as_str().is_some_and(|text| text.contains("WebAssembly components")), "{status}");
         Ok(())
@@ -421,7 +400,7 @@ fn resources_change_in_place(cluster: &Cluster) -> Result {
     for (name, policy) in [("both", String::new()), ("restarts", format!(", {policy}"))] {
         let container = format!("resources: {}{policy}", resources("100m", "32Mi"));
         pod(cluster, &ns, name, "sleep 1000", &container, "")?;
-        ready(cluster, &ns, name)?;
+        cluster.ready(&ns, name)?;
     }
     let patch = |name: &str, resources: Value| {
         let patch = json!({ "spec": { "containers": [{ "name": "main", "resources": resources }] } }).to_string();
@@ -429,7 +408,7 @@ fn resources_change_in_place(cluster: &Cluster) -> Result {
     };
     let becomes = |name: &str, memory: &str, cpu: &str, restarts: u64| {
         eventually(&format!("{name} has {cpu} and {memory}"), 60, || {
-            let status = status(cluster, &ns, name)?;
+            let status = cluster.status(&ns, name)?;
             let main = &status["containerStatuses"][0];
             ensure!(main["resources"] == resources(cpu, memory) && main["allocatedResources"] == json!({ "cpu": cpu, "memory": memory }), "{status}");
             ensure!(main["restartCount"] == restarts && main["ready"] == true, "{status}");
@@ -459,10 +438,10 @@ fn resources_change_in_place(cluster: &Cluster) -> Result {
     let millis: u64 = node.strip_suffix('m').map_or_else(|| node.parse().map(|cores: u64| cores * 1000), str::parse)?;
     let (most, more) = (format!("{}m", millis * 6 / 10), format!("{}m", millis * 7 / 10));
     pod(cluster, &ns, "filler", "sleep 1000", &format!("resources: {{requests: {{cpu: {most}}}}}"), "")?;
-    ready(cluster, &ns, "filler")?;
+    cluster.ready(&ns, "filler")?;
     patch("both", resources(&more, "64Mi"))?;
     eventually("it is deferred", 60, || {
-        let status = status(cluster, &ns, "both")?;
+        let status = cluster.status(&ns, "both")?;
         let pending =
             status["conditions"].as_array().and_then(|list| list.iter().find(|one| one["type"] == "PodResizePending").cloned()).unwrap_or_default();
         ensure!(pending["reason"] == "Deferred" && pending["message"].as_str().is_some_and(|text| text.contains("cpu")), "{status}");

@@ -35,8 +35,7 @@ fn pod(name: &str, image: &str, container: &str) -> String {
 const HTTP: &str = "ports: [{containerPort: 8080}]";
 
 fn ready(cluster: &Cluster, name: &str) -> Result<String> {
-    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"])?.ok()?;
-    cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()
+    cluster.ready("default", name)
 }
 
 fn answers(cluster: &Cluster, ip: &str) -> Result {

@@ -393,11 +393,7 @@ fn chunked_lists(cluster: &Cluster) -> Result {
 
 fn top_autoscale_and_older_endpoints(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("top")?;
-    let kubectl = |arguments: &[&str]| {
-        let mut words = vec!["-n", &ns];
-        words.extend(arguments);
-        cluster.kubectl(&words)
-    };
+    let kubectl = |arguments: &[&str]| cluster.kubectl_in(&ns, arguments);
     cluster.apply(&deployment(&ns, "web", "hello:v1", 1))?;
     kubectl(&["set", "resources", "deployment/web", "--requests=cpu=100m,memory=8Mi"])?.ok()?;
     kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"])?.ok()?;

@@ -27,8 +27,7 @@ fn web(name: &str) -> String {
 }
 
 fn ready_ip(cluster: &Cluster, name: &str) -> Result<String> {
-    cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=40s"])?.ok()?;
-    cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"])?.ok()
+    cluster.ready("default", name)
 }
 
 fn kill_and_restart_adopts_running_pods() -> Result {

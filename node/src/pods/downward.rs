@@ -98,12 +98,10 @@ pub fn parse(value: &Value) -> Result<Quantity, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn facts() -> Facts {
-        Facts {
+impl Facts {
+    /// Those of a node that tests have.
+    pub fn sample() -> Self {
+        Self {
             node_name: "n1".into(),
             host_ip: [10, 0, 0, 1].into(),
             pod_ip: Some([10, 1, 0, 2].into()),
@@ -112,6 +110,12 @@ mod tests {
             host_paths: false,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
     fn pod() -> Pod {
         serde_json::from_value(json!({
@@ -137,9 +141,9 @@ mod tests {
             ("status.podIP", "10.1.0.2"),
             ("status.hostIP", "10.0.0.1"),
         ] {
-            assert_eq!(field(&pod(), &facts(), path).as_deref(), Ok(want), "{path}");
+            assert_eq!(field(&pod(), &Facts::sample(), path).as_deref(), Ok(want), "{path}");
         }
-        assert!(field(&pod(), &facts(), "spec.restartPolicy").is_err());
+        assert!(field(&pod(), &Facts::sample(), "spec.restartPolicy").is_err());
     }
 
     #[test]
@@ -155,7 +159,7 @@ mod tests {
         ] {
             let pod = pod();
             let reference = ResourceFieldRef { container_name: "c".into(), resource: name.into(), divisor: divisor.map(|d| json!(d)) };
-            assert_eq!(resource(&pod, None, &facts(), &reference).as_deref(), Ok(want), "{name} {divisor:?}");
+            assert_eq!(resource(&pod, None, &Facts::sample(), &reference).as_deref(), Ok(want), "{name} {divisor:?}");
         }
     }
 }

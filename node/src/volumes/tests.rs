@@ -42,17 +42,6 @@ impl Tokens for Issuer {
     }
 }
 
-fn facts() -> Facts {
-    Facts {
-        node_name: "n1".into(),
-        host_ip: [10, 0, 0, 1].into(),
-        pod_ip: Some([10, 1, 0, 2].into()),
-        cpu_millis: 2000,
-        memory: 1 << 30,
-        host_paths: false,
-    }
-}
-
 fn pod(volumes: Value) -> Pod {
     serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns", "labels": { "a": "b" } }, "spec": { "volumes": volumes } })).unwrap()
 }
@@ -74,7 +63,7 @@ async fn files_modes_and_items() {
         { "name": "fields", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
         { "name": "scratch", "emptyDir": {} },
     ]));
-    let mounted = mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    let mounted = mount(&pod, dir.path(), &Facts::sample(), &objects(), &Issuer::default()).await.unwrap();
     assert_eq!(mounted, Mounted::default());
     let at = |path: &str| directory(dir.path()).join(path);
     assert_eq!(fs::read(at("all/x")).unwrap(), b"1");
@@ -86,7 +75,7 @@ async fn files_modes_and_items() {
     assert!(at("gone").is_dir());
     fs::write(at("scratch/kept"), b"x").unwrap();
     leave(dir.path()).unwrap();
-    mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects(), &Issuer::default()).await.unwrap();
     assert_eq!(fs::read(at("scratch/kept")).unwrap(), b"x");
     unmount(dir.path()).unwrap();
     assert!(!directory(dir.path()).exists());
@@ -98,7 +87,7 @@ async fn memory_is_a_tmpfs_of_the_smallest_limit_or_said_to_be_on_disk() {
     let volume = |name: &str, limit: &str| json!({ "name": name, "emptyDir": { "medium": "Memory", "sizeLimit": limit } });
     let mut pod = pod(json!([volume("small", "1Mi"), volume("large", "1Pi"), { "name": "disk", "emptyDir": { "sizeLimit": "2Mi" } }]));
     pod.spec.containers = vec![serde_json::from_value(json!({ "resources": { "limits": { "memory": "8Mi" } } })).unwrap(); 2];
-    let mounted = mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    let mounted = mount(&pod, dir.path(), &Facts::sample(), &objects(), &Issuer::default()).await.unwrap();
     let named = |mounted: &Mounted| mounted.limits.iter().map(|limit| limit.name.clone()).collect::<Vec<_>>();
     if !rustix::process::geteuid().is_root() || !mounted.on_disk.is_empty() {
         // An ordinary user: on disk, and held to the limit there.
@@ -111,7 +100,7 @@ async fn memory_is_a_tmpfs_of_the_smallest_limit_or_said_to_be_on_disk() {
     assert_eq!((size("small"), size("large")), (1 << 20, 16 << 20));
     fs::write(directory(dir.path()).join("small/x"), b"x").unwrap();
     // Writing the volumes again finds them.
-    mount(&pod, dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects(), &Issuer::default()).await.unwrap();
     assert!(directory(dir.path()).join("small/x").exists());
     unmount(dir.path()).unwrap();
     assert!(!directory(dir.path()).exists());
@@ -122,17 +111,17 @@ async fn an_update_changes_everything_at_once_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let pod = pod(json!([{ "name": "v", "configMap": { "name": "c" } }]));
     let objects = objects();
-    mount(&pod, dir.path(), &facts(), &objects, &Issuer::default()).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects, &Issuer::default()).await.unwrap();
     let volume = directory(dir.path()).join("v");
     let before = fs::read_link(volume.join(atomic::DATA)).unwrap();
-    mount(&pod, dir.path(), &facts(), &objects, &Issuer::default()).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects, &Issuer::default()).await.unwrap();
     assert_eq!(fs::read_link(volume.join(atomic::DATA)).unwrap(), before, "nothing changed, nothing written");
 
     // A reader that holds the old directory goes on reading the old content until it looks again.
     let held = fs::canonicalize(volume.join(atomic::DATA)).unwrap();
     let held_file = fs::File::open(held.join("x")).unwrap();
     objects.0.lock()[0].1 = json!({ "data": { "x": "new", "w": "3" } });
-    mount(&pod, dir.path(), &facts(), &objects, &Issuer::default()).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects, &Issuer::default()).await.unwrap();
     assert_eq!(std::io::read_to_string(held_file).unwrap(), "1");
     assert_eq!(fs::read(volume.join("x")).unwrap(), b"new");
     let mut names: Vec<String> = fs::read_dir(&volume).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -153,7 +142,7 @@ async fn what_is_missing_unsupported_or_unsafe_is_refused_by_name() {
         (json!({ "name": "v", "configMap": { "name": "c", "items": [{ "key": "x", "path": "../../etc/x" }] } }), "must be relative"),
         (json!({ "name": "../v", "emptyDir": {} }), "is no name for a directory"),
     ] {
-        let error = mount(&pod(json!([volume])), dir.path(), &facts(), &objects(), &Issuer::default()).await.unwrap_err().to_string();
+        let error = mount(&pod(json!([volume])), dir.path(), &Facts::sample(), &objects(), &Issuer::default()).await.unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
 }
@@ -166,26 +155,26 @@ async fn tokens_are_renewed_at_four_fifths_of_their_life_and_kept_while_cut_off(
         { "serviceAccountToken": { "path": "token", "expirationSeconds": 3600 } }, { "configMap": { "name": "c", "items": [{ "key": "x", "path": "ca.crt" }] } }] } }]));
     let token = || fs::read_to_string(directory(dir.path()).join("t/token")).unwrap();
     let young = Issuer { life: 1000, issued: now - 100, ..Issuer::default() };
-    let due = mount(&pod, dir.path(), &facts(), &objects(), &young).await.unwrap().renewal.unwrap();
+    let due = mount(&pod, dir.path(), &Facts::sample(), &objects(), &young).await.unwrap().renewal.unwrap();
     assert_eq!(due.at, Time((now - 100 + 800) * 1000));
     let first = token();
-    mount(&pod, dir.path(), &facts(), &objects(), &young).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects(), &young).await.unwrap();
     assert_eq!((token(), young.asked.load(Ordering::SeqCst)), (first, 1), "a young token is kept");
 
     let dir = tempfile::tempdir().unwrap();
     let token = || fs::read_to_string(directory(dir.path()).join("t/token")).unwrap();
     let aged = Issuer { life: 1000, issued: now - 900, ..Issuer::default() };
-    mount(&pod, dir.path(), &facts(), &objects(), &aged).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects(), &aged).await.unwrap();
     let first = token();
     let cut_off = Issuer { down: true, ..Issuer::default() };
-    let due = mount(&pod, dir.path(), &facts(), &objects(), &cut_off).await.unwrap().renewal.unwrap();
+    let due = mount(&pod, dir.path(), &Facts::sample(), &objects(), &cut_off).await.unwrap().renewal.unwrap();
     assert!(!due.reached(Time::now()));
     assert_eq!(token(), first);
-    mount(&pod, dir.path(), &facts(), &objects(), &aged).await.unwrap();
+    mount(&pod, dir.path(), &Facts::sample(), &objects(), &aged).await.unwrap();
     assert_ne!(token(), first);
 
     let dir = tempfile::tempdir().unwrap();
-    let error = mount(&pod, dir.path(), &facts(), &objects(), &cut_off).await.unwrap_err().to_string();
+    let error = mount(&pod, dir.path(), &Facts::sample(), &objects(), &cut_off).await.unwrap_err().to_string();
     assert!(error.contains("failed to fetch token: the link is down"), "{error}");
 }
 

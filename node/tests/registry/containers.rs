@@ -443,7 +443,6 @@ async fn a_disk_that_fills_loses_the_images_that_nobody_uses() {
         if seed == 1 {
             images.hold(&node.dir.path().join("pods/uid-1"), &pulled.image).unwrap();
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let names = || images::list(node.dir.path()).unwrap().into_iter().map(|named| named.reference).collect::<Vec<_>>();
     let all = names();

@@ -2,7 +2,7 @@
 //! What the store's tests share.
 
 use bytes::Bytes;
-use coracle_store::{Draft, Expect, Key, Meta, Object, Op, Options, Store, Txn};
+use coracle_store::{Draft, Expect, Key, Meta, Object, Op, Options, Scope, Store, Txn};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,11 +41,22 @@ pub fn text(object: &Object) -> String {
     json.split_once(r#""v":""#).unwrap().1.trim_end_matches("\"}").to_owned()
 }
 
-/// Waits for a condition, ten seconds at most.
+/// What a watch that is resumed at `oldest` is told is complete: every revision once, up to `now`. How many they are.
+pub fn resume(store: &Store, oldest: u64, now: u64) -> usize {
+    let mut watch = store.watch(Scope::default(), oldest).unwrap();
+    let mut revisions = Vec::new();
+    while let Some(batch) = watch.take().unwrap() {
+        revisions.extend(batch.iter().map(|change| change.revision));
+    }
+    assert_eq!(revisions, (oldest + 1..=now).collect::<Vec<_>>());
+    revisions.len()
+}
+
+/// Waits for a condition, thirty seconds at most.
 pub async fn until(condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < end, "the condition did not come true in ten seconds");
+        assert!(Instant::now() < end, "the condition did not come true in thirty seconds");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -5,11 +5,7 @@ use coracle_tests::{Background, Cluster, Result, eventually, has};
 
 pub fn run_expose_and_logs(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("logs")?;
-    let kubectl = |arguments: &[&str]| {
-        let mut words = vec!["-n", &ns];
-        words.extend(arguments);
-        cluster.kubectl(&words)
-    };
+    let kubectl = |arguments: &[&str]| cluster.kubectl_in(&ns, arguments);
     has(
         &kubectl(&["run", "counter", "--image=probe:v1", "--restart=Never", "-l", "run=counter", "--", "count", "3", "10"])?.ok()?,
         &["pod/counter created"],

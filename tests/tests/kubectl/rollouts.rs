@@ -6,11 +6,7 @@ use coracle_tests::{Cluster, Result, eventually, has};
 
 pub fn deployment_life(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("rollouts")?;
-    let kubectl = |arguments: &[&str]| {
-        let mut words = vec!["-n", &ns];
-        words.extend(arguments);
-        cluster.kubectl(&words)
-    };
+    let kubectl = |arguments: &[&str]| cluster.kubectl_in(&ns, arguments);
     cluster.apply(&deployment(&ns, "shop", "hello:v1", 3))?;
     has(&kubectl(&["rollout", "status", "deploy/shop", "--timeout=60s"])?.ok()?, &["successfully rolled out"])?;
     has(

@@ -16,20 +16,9 @@ impl Objects for Fixed {
     }
 }
 
-fn facts() -> Facts {
-    Facts {
-        node_name: "n1".into(),
-        host_ip: [10, 0, 0, 1].into(),
-        pod_ip: Some([10, 1, 0, 2].into()),
-        cpu_millis: 2000,
-        memory: 1 << 30,
-        host_paths: false,
-    }
-}
-
 fn run(container: Value, objects: Vec<(Key, Value)>, services: Env) -> Result<Env, Error> {
     let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": { "containers": [container] } })).unwrap();
-    resolve(&pod, &pod.spec.containers[0], &facts(), &services, &Fixed(objects))
+    resolve(&pod, &pod.spec.containers[0], &Facts::sample(), &services, &Fixed(objects))
 }
 
 #[test]
