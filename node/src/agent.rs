@@ -270,7 +270,15 @@ impl Service {
         tracker.spawn(event_service.run(cancel.clone()));
         tracker.spawn(report_service.run(cancel.clone()));
         let handlers = runtimes.iter().map(|runtime| runtime.name()).collect();
-        let reporter = Reporter { options: options.clone(), machine, handlers, images: images.clone(), pressure: pressed, link: link.clone() };
+        let reporter = Reporter {
+            options: options.clone(),
+            machine,
+            handlers,
+            images: images.clone(),
+            pressure: pressed,
+            link: link.clone(),
+            recorder: recorder.clone(),
+        };
         tracker.spawn(reporter.run(cancel.clone()));
 
         if let Some(at) = options.api_listen {

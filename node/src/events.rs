@@ -34,6 +34,13 @@ pub struct About {
     pub field_path: String,
 }
 
+impl About {
+    /// A node. As in kubelet's own events, its name is in the uid's place.
+    pub fn node(name: &str) -> Self {
+        Self { kind: "Node", namespace: String::new(), name: name.into(), uid: name.into(), field_path: String::new() }
+    }
+}
+
 struct Record {
     about: About,
     warning: bool,

@@ -2,13 +2,14 @@
 
 use crate::{
     agent::Options,
+    events::{About, Recorder},
     images::Images,
     machine::{Machine, architecture, resources},
     pods::time::Time,
     session::{CallError, Link},
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,19 +33,31 @@ pub struct Pressure {
     pub pid: bool,
 }
 
-/// Condition types and how long each has had its value.
+/// Why each condition is as it is, and since when.
 #[derive(Clone, Debug, Default)]
 pub struct Since {
-    values: std::collections::BTreeMap<&'static str, (bool, Time)>,
+    reasons: BTreeMap<&'static str, (&'static str, Time)>,
+    /// Reasons that nobody was told of.
+    news: Vec<&'static str>,
 }
 
 impl Since {
-    fn of(&mut self, kind: &'static str, value: bool, now: Time) -> Time {
-        let entry = self.values.entry(kind).or_insert((value, now));
-        if entry.0 != value {
-            *entry = (value, now);
+    fn of(&mut self, kind: &'static str, reason: &'static str, now: Time) -> Time {
+        if let Some((_, since)) = self.reasons.get(kind).filter(|(known, _)| *known == reason) {
+            return *since;
         }
-        entry.1
+        self.reasons.insert(kind, (reason, now));
+        self.news.push(reason);
+        now
+    }
+
+    /// The events of what has changed, as kubelet names them: reason and message.
+    fn events(&mut self, node: &str) -> impl Iterator<Item = (String, String)> {
+        self.news.drain(..).map(move |reason| {
+            let reason = reason.replacen("Kubelet", "Node", 1);
+            let message = format!("Node {node} status is now: {reason}");
+            (reason, message)
+        })
     }
 }
 
@@ -100,8 +113,8 @@ pub fn status(
             "kubelet has sufficient PID available",
         ),
     ];
-    let mut add = |kind: &'static str, value: bool, reason: &str, message: &str| {
-        let changed = since.of(kind, value, now);
+    let mut add = |kind: &'static str, value: bool, reason: &'static str, message: &str| {
+        let changed = since.of(kind, reason, now);
         conditions.push(json!({
             "type": kind, "status": if value { "True" } else { "False" }, "reason": reason, "message": message,
             "lastHeartbeatTime": now.rfc3339(), "lastTransitionTime": changed.rfc3339(),
@@ -151,12 +164,15 @@ pub struct Reporter {
     pub pressure: watch::Receiver<Pressure>,
     /// The API.
     pub link: Link,
+    /// Where changes are told.
+    pub recorder: Recorder,
 }
 
 impl Reporter {
     /// Registers, then keeps status and lease fresh until cancelled. Everything is said again after a cut.
     pub async fn run(mut self, cancel: CancellationToken) {
         let (options, link) = (self.options.clone(), self.link.clone());
+        self.recorder.record(About::node(&options.node_name), false, "Starting", "Starting kubelet.");
         tokio::select! {
             () = cancel.cancelled() => {}
             () = self.report() => {}
@@ -175,6 +191,9 @@ impl Reporter {
             match register(&self.options, &self.link, status).await {
                 Ok(()) => {
                     wait = Duration::from_millis(100);
+                    for (reason, message) in since.events(&self.options.node_name) {
+                        self.recorder.record(About::node(&self.options.node_name), false, &reason, &message);
+                    }
                     self.due(stamp).await;
                 }
                 Err(why) => {
@@ -259,5 +278,23 @@ async fn lease(options: &Options, link: &Link) {
             }
         };
         tokio::time::sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_is_told_once() {
+        let mut since = Since::default();
+        let (first, later) = (Time(0), Time(5_000));
+        let told = |since: &mut Since| since.events("n").collect::<Vec<_>>();
+        assert_eq!(since.of("PIDPressure", "KubeletHasSufficientPID", first), first);
+        assert_eq!(told(&mut since), [("NodeHasSufficientPID".into(), "Node n status is now: NodeHasSufficientPID".into())]);
+        assert_eq!(since.of("PIDPressure", "KubeletHasSufficientPID", later), first);
+        assert_eq!(told(&mut since), []);
+        assert_eq!(since.of("PIDPressure", "KubeletHasInsufficientPID", later), later);
+        assert_eq!(told(&mut since)[0].0, "NodeHasInsufficientPID");
     }
 }

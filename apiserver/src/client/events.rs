@@ -21,6 +21,9 @@ const SERIES_SECONDS: i64 = 600;
 /// Longest message, as upstream.
 const MESSAGE: usize = 1024;
 
+/// What the scheduler's events come from.
+const SCHEDULER: &str = "default-scheduler";
+
 /// Something that happened to an object.
 #[derive(Clone, Debug)]
 pub struct Occurrence {
@@ -42,8 +45,18 @@ fn source(user: &User) -> (String, String) {
     if let Some(node) = user.node_name() {
         return ("kubelet".into(), node.into());
     }
-    let last = user.name.rsplit(':').next().unwrap_or_default();
-    let component = if last == "kube-scheduler" { "default-scheduler" } else { last };
+    // Most controllers sign with their account's name; these do not.
+    let component = match user.name.rsplit(':').next().unwrap_or_default() {
+        "kube-scheduler" => SCHEDULER,
+        "daemon-set-controller" => "daemonset-controller",
+        "disruption-controller" => "controllermanager",
+        "endpointslice-controller" => "endpoint-slice-controller",
+        "endpointslicemirroring-controller" => "endpoint-slice-mirroring-controller",
+        "generic-garbage-collector" => "garbage-collector-controller",
+        "resource-claim-controller" => "resource_claim",
+        "service-cidrs-controller" => "service-cidr-controller",
+        own => own,
+    };
     (component.into(), String::new())
 }
 
@@ -84,17 +97,44 @@ impl Occurrence {
         }
     }
 
-    fn event(&self, name: &str) -> Value {
-        let at = names::rfc3339(self.at);
-        let mut source = json!({"component": self.component});
-        if !self.host.is_empty() {
-            source["host"] = json!(self.host);
-        }
-        json!({
-            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": &*self.namespace}, "involvedObject": self.involved,
-            "type": self.kind, "reason": self.reason, "message": self.message, "source": source, "count": 1,
-            "firstTimestamp": at, "lastTimestamp": at, "reportingComponent": self.component, "reportingInstance": self.host,
+    /// What the scheduler was doing. As upstream, its events alone are in the manner of `events.k8s.io`: with an action, the exact time and a series.
+    fn action(&self) -> Option<&'static str> {
+        (self.component == SCHEDULER).then_some(match &*self.reason {
+            "Scheduled" => "Binding",
+            "Preempted" => "Preempting",
+            _ => "Scheduling",
         })
+    }
+
+    fn event(&self, name: &str) -> Value {
+        let mut event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": &*self.namespace}, "involvedObject": self.involved,
+            "type": self.kind, "reason": self.reason, "message": self.message, "source": {}, "reportingComponent": self.component,
+        });
+        if let Some(action) = self.action() {
+            event["action"] = json!(action);
+            event["eventTime"] = json!(names::rfc3339_micro(self.at));
+            event["reportingInstance"] = json!(self.component);
+            return event;
+        }
+        let at = names::rfc3339(self.at);
+        event["source"]["component"] = json!(self.component);
+        if !self.host.is_empty() {
+            event["source"]["host"] = json!(self.host);
+        }
+        event["count"] = json!(1);
+        event["firstTimestamp"] = json!(at);
+        event["lastTimestamp"] = json!(at);
+        event["reportingInstance"] = json!(self.host);
+        event
+    }
+
+    /// The change of an event that has happened `count` times by now.
+    fn again(&self, count: i64) -> Value {
+        match self.action() {
+            Some(_) => json!({"series": {"count": count, "lastObservedTime": names::rfc3339_micro(self.at)}}),
+            None => json!({"count": count, "lastTimestamp": names::rfc3339(self.at)}),
+        }
     }
 }
 
@@ -118,6 +158,7 @@ struct Seen {
 struct Memory {
     seen: HashMap<Series, Seen>,
     order: VecDeque<Series>,
+    named: i128,
 }
 
 /// What to write for an occurrence.
@@ -128,7 +169,7 @@ enum Write {
 }
 
 impl Memory {
-    fn note(&mut self, occurrence: &Occurrence, suffix: impl FnOnce() -> u64) -> Write {
+    fn note(&mut self, occurrence: &Occurrence) -> Write {
         let series = occurrence.series();
         if let Some(seen) = self.seen.get_mut(&series)
             && occurrence.at.duration_since(seen.last).as_secs() < SERIES_SECONDS
@@ -137,7 +178,9 @@ impl Memory {
             seen.last = occurrence.at;
             return Write::Count { name: seen.name.clone(), count: seen.count };
         }
-        let name = format!("{}.{:016x}", occurrence.name, suffix());
+        // Nanoseconds, never twice the same: a list of events, which is sorted by name, is in the order of what happened.
+        self.named = occurrence.at.as_nanosecond().max(self.named + 1);
+        let name = format!("{}.{:x}", occurrence.name, self.named);
         if self.seen.insert(series.clone(), Seen { name: name.clone(), count: 1, last: occurrence.at }).is_none() {
             self.order.push_back(series);
         }
@@ -181,14 +224,13 @@ impl Recorder {
 pub async fn run(client: Client, mut queue: mpsc::Receiver<Occurrence>) {
     let mut memory = Memory::default();
     while let Some(occurrence) = queue.recv().await {
-        let mut write = memory.note(&occurrence, rand::random);
+        let mut write = memory.note(&occurrence);
         let client = client.as_user(occurrence.user.clone());
         if let Write::Count { name, count } = &write {
-            let patch = json!({"count": count, "lastTimestamp": names::rfc3339(occurrence.at)});
-            match client.patch("events", &occurrence.namespace, name, "", PatchKind::Merge, patch).await {
+            match client.patch("events", &occurrence.namespace, name, "", PatchKind::Merge, occurrence.again(*count)).await {
                 Err(status) if status.is_not_found() => {
                     memory.forget(&occurrence);
-                    write = memory.note(&occurrence, rand::random);
+                    write = memory.note(&occurrence);
                 }
                 Err(error) => tracing::debug!(%error, name, "event not counted up"),
                 Ok(_) => {}
@@ -226,19 +268,36 @@ mod tests {
     #[test]
     fn what_repeats_is_counted_until_it_is_silent() {
         let mut memory = Memory::default();
-        assert_eq!(memory.note(&occurrence("m", 0), || 1), Write::Create { name: "a.0000000000000001".into() });
-        assert_eq!(memory.note(&occurrence("m", 5), || 2), Write::Count { name: "a.0000000000000001".into(), count: 2 });
-        assert_eq!(memory.note(&occurrence("other", 5), || 3), Write::Create { name: "a.0000000000000003".into() });
-        assert_eq!(memory.note(&occurrence("m", 1000), || 4), Write::Create { name: "a.0000000000000004".into() });
+        assert_eq!(memory.note(&occurrence("m", 1)), Write::Create { name: "a.3b9aca00".into() });
+        assert_eq!(memory.note(&occurrence("m", 5)), Write::Count { name: "a.3b9aca00".into(), count: 2 });
+        assert_eq!(memory.note(&occurrence("other", 1)), Write::Create { name: "a.3b9aca01".into() }, "after the first, though no later");
+        assert_eq!(memory.note(&occurrence("m", 1000)), Write::Create { name: "a.e8d4a51000".into() });
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut memory = Memory::default();
         for i in 0..SERIES + 10 {
-            memory.note(&occurrence(&i.to_string(), 0), || i as u64);
+            memory.note(&occurrence(&i.to_string(), 0));
         }
         assert_eq!((memory.seen.len(), memory.order.len()), (SERIES, SERIES));
+    }
+
+    #[test]
+    fn the_scheduler_tells_in_the_newer_manner() {
+        let mut placed = occurrence("m", 1);
+        let event = placed.event("a.1");
+        assert_eq!(
+            (&event["count"], &event["lastTimestamp"], &event["source"]["component"]),
+            (&json!(1), &json!("1970-01-01T00:00:01Z"), &json!("c"))
+        );
+        assert!(event["eventTime"].is_null() && event["action"].is_null());
+        assert_eq!(placed.again(2), json!({"count": 2, "lastTimestamp": "1970-01-01T00:00:01Z"}));
+        (placed.component, placed.reason) = (SCHEDULER.into(), "Scheduled".into());
+        let event = placed.event("a.1");
+        assert_eq!((&event["action"], &event["eventTime"]), (&json!("Binding"), &json!("1970-01-01T00:00:01.000000Z")));
+        assert!(event["count"].is_null() && event["lastTimestamp"].is_null() && event["source"] == json!({}));
+        assert_eq!(placed.again(2), json!({"series": {"count": 2, "lastObservedTime": "1970-01-01T00:00:01.000000Z"}}));
     }
 
     #[test]
@@ -246,6 +305,7 @@ mod tests {
         let named = |name: &str| source(&User { name: name.into(), ..User::default() }).0;
         assert_eq!(named("system:serviceaccount:kube-system:deployment-controller"), "deployment-controller");
         assert_eq!(named("system:kube-scheduler"), "default-scheduler");
+        assert_eq!(named("system:serviceaccount:kube-system:daemon-set-controller"), "daemonset-controller");
         assert_eq!(source(&User::node("n1")), ("kubelet".to_string(), "n1".to_string()));
     }
 }

@@ -226,7 +226,7 @@ fn a_tainted_node_loses_its_pods_and_a_waiting_pod_says_why() {
             .until("why it waits", |_| {
                 let conditions = cluster.all("pods")[0]["status"]["conditions"].as_array().cloned()?;
                 let told = conditions.iter().find(|c| c["type"] == "PodScheduled")?.clone();
-                let why = "0/1 nodes are available: 1 node(s) had untolerated taint(s). preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+                let why = "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
                 (told["reason"] == "Unschedulable" && told["message"] == why).then_some(())
             })
             .await;

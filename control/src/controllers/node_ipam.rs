@@ -50,7 +50,8 @@ impl Range {
     fn last(self) -> u32 {
         self.first | u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0)
     }
-    fn overlaps(self, other: Self) -> bool {
+    /// Whether an address is in both.
+    pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last() && other.first <= self.last()
     }
     /// The ranges of this length within it; itself, if it is not longer.

@@ -145,6 +145,9 @@ impl Controller for NodeLifecycle {
             Some(lease) => parse::<Lease<'_>>(lease)?.spec.renew_time.to_string(),
             None => String::new(),
         };
+        if !self.signs.lock().contains_key(&key.name) {
+            self.context.client.event(&object, "Normal", "RegisteredNode", &format!("Registered Node {} in Controller", key.name));
+        }
         let silence = self.silence(&key.name, format!("{renewed} {}", node.heartbeat()));
         let verdict = decide(key, &node, silence, GRACE, self.context.now());
         perform(&self.context.client, Some(&object), verdict.actions).await?;

@@ -65,7 +65,7 @@ fn filters_say_why_in_upstreams_words() {
     let nodes = [node("a", "1", json!({})), node("b", "1", json!({})), node("t", "9", tainted), node("u", "9", cordoned)];
     assert_eq!(
         Fixture::one(&nodes, &pod("p", "2", json!({}))),
-        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
+        "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling."
     );
     assert_eq!(Fixture::one(&[], &pod("p", "2", json!({}))), "no nodes available to schedule pods");
     let one = &nodes[..1];
@@ -76,7 +76,9 @@ fn filters_say_why_in_upstreams_words() {
     ] {
         assert_eq!(
             Fixture::one(one, &pod("p", "0", json!({ "spec": spec }))),
-            format!("0/1 nodes are available: {expected}. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+            format!(
+                "0/1 nodes are available: {expected}. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+            )
         );
     }
 }
@@ -113,7 +115,7 @@ fn decisions_count_before_their_bindings_come_back() {
         [
             "p → a",
             "q → a",
-            "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
         ]
     );
     // The first binding fails: its place is free again, and the waiting pod hears of it.
@@ -133,11 +135,13 @@ fn waiting_pods_hear_of_room() {
     fixture.add(&waiting);
     assert_eq!(
         fixture.decide(),
-        ["0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."]
+        [
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ]
     );
     // Its own condition comes back: no new attempt.
     let told = json!({ "status": { "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-        "message": "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod." }] } });
+        "message": "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod." }] } });
     let told = pod("p", "500m", told);
     fixture.engine.pod(Some(&waiting), Some(&told), fixture.now);
     fixture.now += Duration::from_secs(60);
@@ -180,7 +184,7 @@ fn host_ports_are_taken_once() {
     assert_eq!(try_second(port("10.0.0.1", "UDP")), "q → a");
     assert_eq!(
         try_second(port("", "TCP")),
-        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
     );
 }
 
@@ -203,7 +207,7 @@ fn pods_attract_and_repel_each_other() {
     assert_eq!(
         fixture.decide(),
         [
-            "0/3 nodes are available: 3 node(s) didn't match pod affinity rules. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+            "0/3 nodes are available: 3 node(s) didn't match pod affinity rules. no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
         ]
     );
     fixture.add(&pod("first", "1", rule("podAffinity", "first", "zone")));
@@ -243,7 +247,9 @@ fn a_gone_node_takes_no_pods_and_may_come_back() {
     fixture.engine.node(None, Some(&a), fixture.now);
     assert_eq!(
         fixture.decide(),
-        ["0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."],
+        [
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
         "its pod still counts"
     );
 }
@@ -321,7 +327,7 @@ fn who_may_not_or_cannot_make_room_says_so() {
     assert_eq!(
         fixture.decide(),
         [
-            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable. preemption: 0/2 nodes are available: 1 Insufficient cpu, 1 Preemption is not helpful for scheduling."
+            "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable. no new claims to deallocate, preemption: 0/2 nodes are available: 1 Insufficient cpu, 1 Preemption is not helpful for scheduling."
         ]
     );
 }
@@ -347,7 +353,9 @@ fn room_that_was_made_is_kept_until_it_is_there() {
     fixture.engine.node(None, Some(&node("tiny", "1m", json!({}))), fixture.now);
     assert_eq!(
         fixture.decide(),
-        ["0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to a terminating pod on the nominated node."]
+        [
+            "0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node."
+        ]
     );
     // It goes: those of less priority that came since do not take the place.
     fixture.add(&important("late", "500m", 5, json!({})));

@@ -156,8 +156,11 @@ pub fn preempt(
     snapshot: &Snapshot,
     turn: usize,
 ) -> Result<Room, Refused> {
-    let refused = |why: &str| Err(Refused { why: format!("preemption: {why}"), give_up: false });
     let pod = attempt.pod;
+    // What upstream's plugin for devices says before preemption has its turn: it has no claim that it could take back.
+    let devices = if pod.spec.resource_claims.is_empty() { "no new claims to deallocate" } else { "still not schedulable" };
+    let told = |why: &str| format!("{devices}, preemption: {why}");
+    let refused = |why: &str| Err(Refused { why: told(why), give_up: false });
     if pod.spec.preemption_policy == "Never" {
         return refused("not eligible due to preemptionPolicy=Never.");
     }
@@ -190,6 +193,6 @@ pub fn preempt(
     let best = rooms.into_iter().min_by(|a, b| a.cost().cmp(&b.cost()).then_with(|| a.node.cmp(&b.node)));
     best.ok_or_else(|| {
         reasons.add("Preemption is not helpful for scheduling", no.total() - tried);
-        Refused { why: format!("preemption: {}", reasons.message(no.total())), give_up: true }
+        Refused { why: told(&reasons.message(no.total())), give_up: true }
     })
 }

@@ -121,8 +121,7 @@ impl Manager {
     async fn relieve(&self, starved: &Starved, evict: &impl AsyncFn(Arc<str>, Eviction)) -> Option<Arc<str>> {
         let resource = starved.signal.resource();
         let disk = matches!(resource, Resource::Disk | Resource::Inodes);
-        let node = About { kind: "Node", namespace: String::new(), name: self.node.clone(), uid: self.node.clone(), field_path: String::new() };
-        self.recorder.record(node, true, "EvictionThresholdMet", &format!("Attempting to reclaim {}", resource.name()));
+        self.recorder.record(About::node(&self.node), true, "EvictionThresholdMet", &format!("Attempting to reclaim {}", resource.name()));
         if disk {
             let (images, age, wanted) = (self.images.clone(), self.image_age, crate::images::collect::wanted(&*self.objects));
             match tokio::task::spawn_blocking(move || images.remove_unused(age, &wanted)).await {

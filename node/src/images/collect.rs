@@ -183,7 +183,7 @@ pub async fn run(images: Images, policy: Policy, objects: Arc<dyn Objects>, reco
     if policy.high >= 100 {
         return;
     }
-    let about = About { kind: "Node", namespace: String::new(), name: node.clone(), uid: node, field_path: String::new() };
+    let about = About::node(&node);
     let mut failed = false;
     loop {
         let wanted = wanted(&*objects);

@@ -53,9 +53,7 @@ impl Sync {
     }
 
     fn tell(&self, why: &str) {
-        // As kubelet writes events of its node: the name in the uid's place.
-        let about =
-            events::About { kind: "Node", namespace: String::new(), name: self.node.clone(), uid: self.node.clone(), field_path: String::new() };
-        self.recorder.record(about, true, "ServiceRulesFailed", &format!("Services cannot be reached as they should from this node: {why}"));
+        let message = format!("Services cannot be reached as they should from this node: {why}");
+        self.recorder.record(events::About::node(&self.node), true, "ServiceRulesFailed", &message);
     }
 }

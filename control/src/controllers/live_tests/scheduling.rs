@@ -39,7 +39,7 @@ fn the_important_make_room_for_themselves() {
         let told = format!("Preempted by pod {} on node n1", high.meta.uid);
         cluster.until("the event", |_| cluster.all("events").into_iter().find(|event| event["message"] == *told)).await;
         cluster.create("pods", pod("late", "3", None)).await;
-        let why = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+        let why = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
         cluster
             .until("the reason", |client| {
                 let late = value(&*client.get("pods", "default", "late")?);
