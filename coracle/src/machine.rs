@@ -1,6 +1,6 @@
 //! What this machine and this user allow: privileges, limits, folders.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     fcntl::{Flock, FlockArg},
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -47,6 +47,24 @@ pub fn raise_file_limit() -> Result<()> {
         println!("the limit of open files is {soft}, which is enough for a few pods and clients only: {remedy}");
     }
     Ok(())
+}
+
+/// The right to give this machine's network (its network namespace) to the pods of one cluster, held until it is dropped.
+///
+/// A second cluster would take the first one's rules away, whatever its directory and its ports.
+pub struct NetworkLock(#[allow(dead_code, reason = "held")] Flock<File>);
+
+impl NetworkLock {
+    /// Takes it, or says who has it.
+    pub fn take() -> Result<Self> {
+        let namespace = File::open("/proc/self/ns/net").context("cannot look at this machine's network")?;
+        let held = |_| {
+            anyhow!(
+                "another cluster has this machine's network for its pods; stop that one, or run this one as an ordinary user or in a network namespace of its own (ip netns)"
+            )
+        };
+        Flock::lock(namespace, FlockArg::LockExclusiveNonblock).map(Self).map_err(held)
+    }
 }
 
 /// The longest path of a data directory in which a socket may be as deep as `/run/wasm/control.sock` (sun_path holds 107 bytes and an end).

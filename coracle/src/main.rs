@@ -22,6 +22,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 First steps:
   coracle up &                                        start a one-machine cluster; prints `ready` and where the kubeconfig is
+  export KUBECONFIG=/var/lib/coracle/kubeconfig       the place it printed
   coracle image import hello.wasm --name hello:v1     make a component known, with no registry
   kubectl run hello --image=hello:v1 --port=8080      run it as a pod";
 
@@ -53,16 +54,31 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// An error with its causes, each said once: many errors name theirs themselves.
+fn told(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") })
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Arguments;
+    use super::{Arguments, told};
     use clap::CommandFactory;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::anyhow!("no such file").context("cannot read a: no such file").context("cannot start");
+        assert_eq!(told(&error), "cannot start: cannot read a: no such file");
+    }
 
     #[test]
     fn flags_do_not_clash() {

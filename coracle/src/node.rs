@@ -35,7 +35,7 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", default_value = "5m")]
     eviction_pressure_transition_period: Transition,
     /// What pods cannot have because the machine's other programs need it, such as cpu=500m,memory=1Gi,ephemeral-storage=1Gi.
-    #[arg(long, value_name = "RESOURCE=QUANTITY", default_value_t)]
+    #[arg(long, value_name = "RESOURCE=QUANTITY", default_value_t, hide_default_value = true)]
     pub system_reserved: Reserve,
     /// What pods cannot have because coracle itself needs it.
     #[arg(long, value_name = "RESOURCE=QUANTITY", default_value_t = Reserve::of_agent())]

@@ -2,16 +2,18 @@
 
 use crate::{
     kubeconfig,
-    machine::{self, DataDir},
+    machine::{self, DataDir, NetworkLock},
     node,
     ready::Stages,
     settings,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
+use coracle_api::names;
 use coracle_control::{
     Control, Options as ControlOptions,
     control::{NODE_PREFIX, dns_address, first_address},
+    controllers::node_ipam::Range,
 };
 use coracle_link::{
     pki::{Authority, Identity},
@@ -24,7 +26,13 @@ use coracle_node::{
 use coracle_runtime::Runtime;
 use coracle_runtime_oci::OciRuntime;
 use coracle_runtime_wasm::WasmRuntime;
-use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +42,9 @@ const STOP_BOUND: Duration = Duration::from_secs(20);
 const READY_BOUND: Duration = Duration::from_secs(30);
 /// How long the agent may take to end after its pods have.
 const LATE: Duration = Duration::from_secs(5);
+
+/// Where machines have it; one without any knows the cluster's names alone.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Flags of `coracle up`.
 #[derive(Args)]
@@ -49,19 +60,19 @@ pub struct Options {
     #[arg(long, default_value = "127.0.0.1:0")]
     link_addr: SocketAddr,
     /// Name of this machine's node.
-    #[arg(long, default_value_t = hostname())]
+    #[arg(long, default_value_t = hostname(), value_parser = node_name)]
     node_name: String,
     /// Where to write the administrator's kubeconfig; by default `kubeconfig` in the data directory.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
     /// Range of the pods' addresses; by default 10.244.0.0/16, or 127.244.0.0/16 for an ordinary user.
     #[arg(long)]
-    pod_cidr: Option<String>,
+    pod_cidr: Option<Range>,
     /// Range of the Services' addresses; by default 10.96.0.0/16, or 127.96.0.0/16 for an ordinary user.
     #[arg(long)]
-    service_cidr: Option<String>,
+    service_cidr: Option<Range>,
     /// The machine's name servers, which cluster DNS asks for every name that is none of the cluster's.
-    #[arg(long, default_value = "/etc/resolv.conf")]
+    #[arg(long, default_value = RESOLV_CONF)]
     resolv_conf: PathBuf,
     /// The control plane alone, without a node: for measurements.
     #[arg(long, hide = true)]
@@ -70,6 +81,12 @@ pub struct Options {
     node: node::Flags,
     #[command(flatten)]
     flags: settings::Flags,
+}
+
+/// A name that an object may have.
+fn node_name(text: &str) -> Result<String, String> {
+    let wrong = names::dns_subdomain(text);
+    if wrong.is_empty() { Ok(text.into()) } else { Err(wrong.join("; ")) }
 }
 
 fn hostname() -> String {
@@ -83,6 +100,7 @@ pub fn run(options: Options) -> Result<()> {
         // openraft warns of what every election has.
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,openraft=error".into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     machine::raise_file_limit()?;
     let data = DataDir::lock(&options.data_dir)?;
@@ -121,8 +139,13 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
             "running as an ordinary user: wasm pods only, pods and Services on loopback addresses (127.x); as root, pods get addresses of their own"
         ));
     }
-    let pods = options.pod_cidr.clone().unwrap_or_else(|| if root { "10.244.0.0/16" } else { "127.244.0.0/16" }.into());
-    let services = options.service_cidr.clone().unwrap_or_else(|| if root { "10.96.0.0/16" } else { "127.96.0.0/16" }.into());
+    let pods: Range = options.pod_cidr.map_or_else(|| if root { "10.244.0.0/16" } else { "127.244.0.0/16" }.parse(), Ok)?;
+    let services: Range = options.service_cidr.map_or_else(|| if root { "10.96.0.0/16" } else { "127.96.0.0/16" }.parse(), Ok)?;
+    ensure!(!pods.overlaps(services), "--pod-cidr {pods} and --service-cidr {services} overlap; give ranges that have no address in common");
+    let (pods, services) = (pods.to_string(), services.to_string());
+    if options.resolv_conf != Path::new(RESOLV_CONF) {
+        std::fs::File::open(&options.resolv_conf).with_context(|| format!("cannot read --resolv-conf {}", options.resolv_conf.display()))?;
+    }
     let authority = Authority::open(&data.path.join("pki")).context("cannot use the cluster's certificate authority")?;
     let control = Control::start(ControlOptions {
         data_dir: data.path.clone(),
@@ -134,6 +157,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         settings: options.flags.settings()?,
     })
     .await?;
+    let _network = root.then(NetworkLock::take).transpose()?;
     let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| data.path.join("kubeconfig"));
     kubeconfig::write(&kubeconfig, options.kubeconfig.is_none(), &authority, control.api_addr())?;
     stages.done("control plane");
