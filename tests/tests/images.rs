@@ -87,10 +87,11 @@ fn images_that_cannot_be_had(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("unavailable")?;
     let registry = registry(cluster)?;
     run(cluster, &ns, "missing", &format!("{}/nobody/nothing:v1", registry.address), "IfNotPresent")?;
-    waiting(cluster, &ns, "missing", &["ErrImagePull", "ImagePullBackOff"], &["Failed to pull image"])?;
+    let words = ["Failed to pull image", "nobody/nothing:v1", "404 Not Found", "check the image's name and tag"];
+    waiting(cluster, &ns, "missing", &["ErrImagePull", "ImagePullBackOff"], &words)?;
     waiting(cluster, &ns, "missing", &["ImagePullBackOff"], &["Back-off pulling image"])?;
     run(cluster, &ns, "refused", "127.0.0.1:9/x/y:v1", "IfNotPresent")?;
-    waiting(cluster, &ns, "refused", &["ErrImagePull", "ImagePullBackOff"], &["127.0.0.1:9"])?;
+    waiting(cluster, &ns, "refused", &["ErrImagePull", "ImagePullBackOff"], &["127.0.0.1:9 cannot be reached", "coracle image import"])?;
     run(cluster, &ns, "misnamed", "UPPER/Case:v1", "IfNotPresent")?;
     waiting(cluster, &ns, "misnamed", &["InvalidImageName"], &["UPPER/Case:v1"])
 }
@@ -112,7 +113,7 @@ fn files_that_are_no_component(cluster: &Cluster) -> Result {
         // It begins as a component does: only who compiles it sees that it ends too early.
         imported.ok()?;
         run(cluster, &ns, name, &format!("{name}:v1"), "IfNotPresent")?;
-        waiting(cluster, &ns, name, &["InvalidImage"], &["Warning", "Failed", "truncated"])?;
+        waiting(cluster, &ns, name, &["InvalidImage"], &["Warning", "Failed", "truncated", "push the image again"])?;
     }
     Ok(())
 }

@@ -206,14 +206,17 @@ impl<'a> Registry<'a> {
     async fn answer(&self, what: &str, request: reqwest::RequestBuilder) -> Result<Response, Error> {
         match tokio::time::timeout(self.silence, request.send()).await {
             Ok(response) => response.map_err(|why| {
+                let unreachable = why.is_connect();
                 let why = chain(&why);
                 // rustls' word for it.
-                let private = if why.contains("UnknownIssuer") {
+                let remedy = if why.contains("UnknownIssuer") {
                     format!("; if its CA is a private one, put that at {}", self.own_ca.display())
+                } else if unreachable {
+                    format!("; registry {} cannot be reached: an image that is in none is made known by coracle image import", self.registry)
                 } else {
                     String::new()
                 };
-                failed(format!("{what}: {why}{private}"))
+                failed(format!("{what}: {why}{remedy}"))
             }),
             Err(_) => Err(failed(format!("{what}: registry {} did not answer within {} s", self.registry, self.silence.as_secs()))),
         }
@@ -273,7 +276,7 @@ impl<'a> Registry<'a> {
     /// Why a request was not answered with success, in the registry's own words as far as they are short and plain.
     async fn complaint(&self, what: &str, response: Response) -> Error {
         let status = response.status();
-        let mut remedy = "";
+        let mut remedy = if status == StatusCode::NOT_FOUND { "; check the image's name and tag" } else { "" };
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             self.denied.store(true, Relaxed);
             remedy = if self.login.is_some() { "; these credentials do not open it" } else { "; give credentials in the pod's imagePullSecrets" };

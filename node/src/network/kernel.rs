@@ -123,7 +123,12 @@ impl Routes {
     }
 
     async fn remove(&self) -> Result<(), Error> {
-        self.each("remove", async |handle, route| handle.route().del(route).execute().await).await
+        let gone = -rustix::io::Errno::SRCH.raw_os_error();
+        let remove = async |handle: &Handle, route| match handle.route().del(route).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == gone => Ok(()),
+            done => done,
+        };
+        self.each("remove", remove).await
     }
 
     async fn each(&self, verb: &str, act: impl AsyncFn(&Handle, RouteMessage) -> Result<(), rtnetlink::Error>) -> Result<(), Error> {
