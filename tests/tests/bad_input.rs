@@ -1,12 +1,13 @@
 //! Bad input gets a clear error and disturbs nothing.
 
-use anyhow::ensure;
-use coracle_tests::{Case, Cluster, Mode, Output, Result, binary, main as suite};
+use anyhow::{Context, ensure};
+use coracle_tests::{Case, Cluster, Mode, Output, Result, binary, is_root, main as suite};
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
     ("bodies_malformed_and_oversized", bodies_malformed_and_oversized),
     ("absurd_selectors_and_patches", absurd_selectors_and_patches),
+    ("a_huge_patch_costs_little", a_huge_patch_costs_little),
     ("unknown_things", unknown_things),
     ("flags_that_cannot_work", flags_that_cannot_work),
 ];
@@ -48,28 +49,43 @@ fn bodies_malformed_and_oversized(cluster: &Cluster) -> Result {
         );
         Ok(())
     };
-    expect(b"{\"kind\":", json, 400, &["BadRequest"])?;
-    expect(b"", json, 400, &[])?;
-    expect(b"[]", json, 400, &[])?;
-    expect(br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":7}}"#, json, 400, &["cannot unmarshal"])?;
-    expect(br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}"#, json, 400, &[])?;
-    expect(br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"../etc"}}"#, json, 422, &["metadata.name"])?;
+    expect(b"{\"kind\":", json, 400, &["BadRequest", "must be of type ConfigMap", "json parse error: unexpected end of JSON input"])?;
+    expect(b"", json, 400, &["must be of type ConfigMap", "unexpected end of JSON input (<empty>)"])?;
+    expect(b"[]", json, 400, &["cannot unmarshal array into Go value"])?;
+    expect(
+        br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":7}}"#,
+        json,
+        400,
+        &["cannot unmarshal number", "metadata.name of type string"],
+    )?;
+    expect(br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}"#, json, 400, &["Secret in version", "cannot be handled as a ConfigMap"])?;
+    expect(
+        br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"../etc"}}"#,
+        json,
+        422,
+        &["metadata.name", "../etc", "lowercase RFC 1123 subdomain"],
+    )?;
     expect(br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#, json, 422, &["name or generateName is required"])?;
-    expect(&[b'['; 100_000], json, 400, &[])?;
-    expect(&vec![b' '; (3 << 20) + 1], json, 413, &["RequestEntityTooLarge"])?;
+    expect(&[b'['; 100_000], json, 400, &["json parse error"])?;
+    expect(&vec![b' '; (3 << 20) + 1], json, 413, &["RequestEntityTooLarge", "limit is 3145728"])?;
     let large = format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"large"}},"data":{{"k":"{}"}}}}"#, "x".repeat(1_100_000));
-    expect(large.as_bytes(), json, 422, &["Too long"])?;
-    expect(b"\xff\xfe", "application/xml", 415, &["UnsupportedMediaType"])?;
+    expect(large.as_bytes(), json, 422, &["Too long", "1048576"])?;
+    expect(b"\xff\xfe", "application/xml", 415, &["UnsupportedMediaType", "application/json"])?;
     cluster.get(&["ns", "default"]).map(drop)
 }
 
 fn absurd_selectors_and_patches(cluster: &Cluster) -> Result {
     let list = |query: &str| request(cluster, "GET", &format!("/api/v1/pods?{query}"), "application/json", b"");
-    for query in
-        ["labelSelector=a%20in", "labelSelector=%21%21a", "fieldSelector=spec.containers%3Dx", "limit=-1x", "continue=zzz", "resourceVersion=abc"]
-    {
+    for (query, words) in [
+        ("labelSelector=a%20in", "found '', expected: '('"),
+        ("labelSelector=%21%21a", "found '!', expected: identifier"),
+        ("fieldSelector=spec.containers%3Dx", "field label not supported: spec.containers"),
+        ("limit=-1x", "-1x"),
+        ("continue=zzz", "continue key is not valid"),
+        ("resourceVersion=abc", "abc"),
+    ] {
         let (code, text) = list(query)?;
-        ensure!(code == 400 && text.contains("\"kind\":\"Status\""), "{query}: {code} {text}");
+        ensure!(code == 400 && text.contains("\"kind\":\"Status\"") && text.contains(words), "{query}: {code} {text}");
     }
     // A long one is a selector like others, up to a bound; one that cannot be read is not guessed at.
     let long = |count: usize| (0..count).map(|index| format!("k{index}")).collect::<Vec<_>>().join(",");
@@ -94,6 +110,42 @@ fn absurd_selectors_and_patches(cluster: &Cluster) -> Result {
     let (code, text) = request(cluster, "PATCH", "/api/v1/namespaces/default/configmaps/patched", "application/merge-patch+json", b"{\"data\":7}")?;
     ensure!(code == 422 && text.contains("cannot unmarshal number into"), "{code} {text}");
     ensure!(cluster.get(&["cm", "patched"])?["data"]["a"] == "b");
+    Ok(())
+}
+
+/// Ten thousand operations, as many as there may be, in the shapes that cost most: the process grows by no more than a few times the bytes it was sent.
+fn a_huge_patch_costs_little(cluster: &Cluster) -> Result {
+    cluster.kubectl(&["create", "cm", "grown", "--from-literal=a=b"])?.ok()?;
+    let patch = |count: usize, operation: &dyn Fn(usize) -> String| {
+        let operations: Vec<String> = (0..count).map(operation).collect();
+        let path = "/api/v1/namespaces/default/configmaps/grown";
+        request(cluster, "PATCH", path, "application/json-patch+json", format!("[{}]", operations.join(",")).as_bytes())
+    };
+    let filling = "x".repeat(200);
+    let add = |index: usize| format!(r#"{{"op":"add","path":"/data/k{}","value":"{filling}"}}"#, index % 500);
+    let status = |field: &str| -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid()?))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).context("no such field")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    // What a first request makes for good is none of the patches'.
+    ensure!(patch(1, &add)?.0 == 200);
+    // From here on the kernel keeps the peak anew.
+    std::fs::write(format!("/proc/{}/clear_refs", cluster.pid()?), "5")?;
+    let before = status("VmRSS")?;
+    ensure!(patch(10_000, &add)?.0 == 200);
+    ensure!(patch(10_000, &|index| format!(r#"{{"op":"add","path":"/data/n{index}","value":""}}"#))?.0 == 200);
+    for (count, operation, wanted) in [
+        (10_001, &add as &dyn Fn(usize) -> String, "The allowed maximum operations in a JSON patch is 10000"),
+        (10_000, &|index| format!(r#"{{"op":"copy","from":"/data","path":"/metadata/x{index}"}}"#), "the accumulated size increase of copy"),
+        (10_000, &|_| r#"{"op":"copy","from":"","path":"/data/self"}"#.to_string(), "the accumulated size increase of copy"),
+    ] {
+        let (code, text) = patch(count, operation)?;
+        ensure!(code == 413 && text.contains(wanted), "{code} {text}");
+    }
+    let grown = status("VmHWM")?.saturating_sub(before);
+    ensure!(grown < 96 << 10, "{grown} KiB more than {before} at the peak");
+    ensure!(cluster.get(&["cm", "grown"])?["data"].as_object().is_some_and(|data| data.len() == 10_501));
     Ok(())
 }
 
@@ -128,5 +180,22 @@ fn flags_that_cannot_work(cluster: &Cluster) -> Result {
     ensure!(said.contains("nonsense"), "{said}");
     let said = up(&["--data-dir", &dir.join("d2").to_string_lossy(), "--api-addr", "192.0.2.1:7443"])?;
     ensure!(said.contains("192.0.2.1:7443"), "{said}");
-    Ok(())
+    let data = dir.join("d3");
+    let rest = ["--data-dir", &*data.to_string_lossy(), "--api-addr", "127.0.0.1:7443"];
+    for (flags, words) in [
+        (&["--pod-cidr", "10.0.0.1/8"][..], &["--pod-cidr", "no IPv4 range such as"][..]),
+        (&["--service-cidr", "10.244.1.0/24"], &["--pod-cidr 10.244.0.0/16 and --service-cidr 10.244.1.0/24 overlap"]),
+        (&["--node-name", "Bad_Name"], &["--node-name", "lowercase RFC 1123 subdomain"]),
+        (&["--resolv-conf", "/nowhere"], &["--resolv-conf /nowhere"]),
+        (&["--scheduler-config", "/nowhere"], &["--scheduler-config /nowhere"]),
+    ] {
+        let said = up(&[&rest[..], flags].concat())?;
+        ensure!(words.iter().all(|word| said.contains(word)), "{flags:?}: {said}");
+    }
+    // Nothing of it has touched the cluster that runs; a second one, with all of its own but the machine's network, is refused as well.
+    if is_root() {
+        let said = up(&rest)?;
+        ensure!(said.contains("another cluster has this machine's network") && said.contains("ip netns"), "{said}");
+    }
+    cluster.get(&["ns", "default"]).map(drop)
 }
