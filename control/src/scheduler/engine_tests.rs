@@ -318,7 +318,7 @@ fn who_may_not_or_cannot_make_room_says_so() {
         fixture.add(&important("p", "1", 10, extra));
         fixture.decide().pop().unwrap_or_default()
     };
-    let head = "0/1 nodes are available: 1 Insufficient cpu. preemption:";
+    let head = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption:";
     assert_eq!(full(json!({ "spec": { "preemptionPolicy": "Never" } })), format!("{head} not eligible due to preemptionPolicy=Never."));
     let mut fixture = Fixture::new(&[node("a", "1", json!({})), node("c", "1", json!({ "spec": { "unschedulable": true } }))]);
     fixture.add(&important("big", "800m", 20, at("a")));
