@@ -192,31 +192,27 @@ pub fn client<T: AsyncRead + AsyncWrite>(io: T) -> (Connection<T>, Opener) {
     (connection, Opener(shared))
 }
 
-impl<T: AsyncRead + AsyncWrite> Connection<T> {
-    /// Serves until either side ends it.
+impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
+    /// Serves until either side ends it. What it ran on comes back: where this side ended it, its writing half is shut down, and the other side may be in the middle of a word.
     ///
     /// # Errors
     /// The other side does not speak SPDY/3.1, or is gone.
-    pub async fn run(self) -> Result<(), Error> {
+    pub async fn run(self) -> Result<T, Error> {
         let Self { io, shared, answers, data, reader, alive } = self;
-        let (read, write) = tokio::io::split(io);
-        let done = {
-            let (reading, writing) = (reader.run(read), written(write, &shared, answers, data, alive));
-            tokio::pin!(writing);
-            tokio::select! {
-                done = reading => done,
-                done = &mut writing => done,
-            }
+        let (mut read, mut write) = tokio::io::split(io);
+        let done = tokio::select! {
+            done = reader.run(&mut read) => done,
+            done = written(&mut write, &shared, answers, data, alive) => done,
         };
         // Everybody who waits for something learns that it will not come.
         let streams = std::mem::take(&mut shared.table.lock().streams);
         streams.values().for_each(|entry| entry.cell.reset());
-        done
+        done.map(|()| read.unsplit(write))
     }
 }
 
 async fn written<T: AsyncWrite>(
-    mut io: WriteHalf<T>,
+    io: &mut WriteHalf<T>,
     shared: &Shared,
     mut answers: mpsc::Receiver<Frame>,
     mut data: mpsc::Receiver<Frame>,
@@ -264,7 +260,7 @@ async fn written<T: AsyncWrite>(
 }
 
 impl Reader {
-    async fn run<T: AsyncRead>(mut self, mut io: ReadHalf<T>) -> Result<(), Error> {
+    async fn run<T: AsyncRead>(mut self, io: &mut ReadHalf<T>) -> Result<(), Error> {
         let (mut decoder, mut buffer) = (Decoder::default(), BytesMut::new());
         loop {
             while let Some(frame) = decoder.decode(&mut buffer)? {

@@ -1,7 +1,7 @@
 //! Pods of both kinds: a component beside a real server, in one pod, as users of Kubernetes see it.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Case, Cluster, Mode, Result, eventually, is_root, main as suite};
+use coracle_tests::{Case, Cluster, Mode, Output, Result, eventually, is_root, main as suite};
 use serde_json::Value;
 use std::{fs, process::ExitCode};
 
@@ -146,6 +146,14 @@ fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
             (run(&["sh", "-c", "ls"])?.err()?, "nothing can be run in a wasm container"),
         ] {
             ensure!(refused.contains(why), "{refused}");
+        }
+        // The reason comes though most of the file was not read.
+        for (speech, on) in [("websocket", "true"), ("spdy", "false")] {
+            for (there, why) in [("/etc/fixed/new", "read-only"), ("/nowhere/new", "nothing is mounted")] {
+                let words = ["-n", &ns, "cp", "-c", "web", &local.join("large").to_string_lossy(), &format!("{name}:{there}")];
+                let refused = Output::of(cluster.kubectl_command(&words).env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", on), "")?.err()?;
+                ensure!(refused.contains(why), "{speech}: {there}: {refused}");
+            }
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::{fs, process::ExitCode};
 
 const CASES: &[Case] = &[
     ("programs_have_streams_and_exit_codes", programs_have_streams_and_exit_codes),
+    ("a_program_that_ends_early_is_heard", a_program_that_ends_early_is_heard),
     ("files_are_copied_both_ways", files_are_copied_both_ways),
     ("terminals_are_terminals", terminals_are_terminals),
     ("attached_clients_see_the_programs_output", attached_clients_see_the_programs_output),
@@ -56,6 +57,29 @@ fn programs_have_streams_and_exit_codes(cluster: &Cluster) -> Result {
         let script = format!("head -c {MUCH} /dev/zero | tr '\\0' x; echo end");
         let much = speaking(cluster, on, &["-n", &ns, "exec", "box", "--", "sh", "-c", &script], "")?.ok()?;
         ensure!(much.len() == MUCH + 4 && much.ends_with("xend\n"), "{speech}: {} of {MUCH} bytes came", much.len());
+    }
+    Ok(())
+}
+
+/// Its output, exit code and reason come to a client that is in the middle of sending.
+fn a_program_that_ends_early_is_heard(cluster: &Cluster) -> Result {
+    let ns = running(cluster, "early")?;
+    let input = "a line\n".repeat(MUCH / 7);
+    let early = "head -c 1 > /dev/null; echo over; echo sorry >&2; exit 3";
+    let file = cluster.dir().join("early");
+    fs::write(&file, &input)?;
+    for (speech, on) in SPEECHES {
+        // As if by chance it is not lost: more than once.
+        for _ in 0..5 {
+            let ended = speaking(cluster, on, &["-n", &ns, "exec", "-i", "box", "--", "sh", "-c", early], &input)?;
+            ensure!(ended.code == 3 && ended.stdout == "over\n" && ended.stderr.contains("sorry"), "{speech}: {ended:?}");
+        }
+        let name = format!("early-{speech}");
+        let run = ["-n", &ns, "run", &name, "-i", "--rm", "--restart=Never", "--image=busybox:v1", "--", "sh", "-c", early];
+        let ended = speaking(cluster, on, &run, &input)?;
+        ensure!(ended.code == 3 && ended.stdout.contains("over\n"), "{speech}: {ended:?}");
+        let refused = speaking(cluster, on, &["cp", &file.to_string_lossy(), &format!("{ns}/box:/none/there")], "")?.err()?;
+        has(&refused, &["/none"]).map_err(|why| why.context(speech))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! port-forward: connections to a pod's ports, over SPDY, SPDY in a WebSocket, or a WebSocket with two channels for each port.
 
 use super::{
-    ALIVE, CREATION, Core, HttpParts, LINGER, Place, Upgrade, connect,
+    ALIVE, CREATION, Core, HttpParts, Place, Upgrade, connect, hung_up,
     negotiate::{self, FORWARD, Messages, Speech},
     tunnel::Tunnel,
     websocket::{self, Said},
@@ -91,7 +91,7 @@ impl Pod {
         format!("error forwarding port {port} to pod {}, uid {}: {why}", self.place.pod, self.place.uid)
     }
 
-    async fn over_spdy(&self, io: impl AsyncRead + AsyncWrite + Send) -> Result<(), Broken> {
+    async fn over_spdy(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send) -> Result<(), Broken> {
         let (connection, mut accept) = coracle_spdy::server(io, STREAMS, ALIVE);
         let work = async {
             let mut halves: HashMap<String, Half> = HashMap::new();
@@ -130,7 +130,7 @@ impl Pod {
         };
         tokio::select! {
             () = work => Ok(()),
-            ended = connection.run() => Ok(ended?),
+            ended = connection.run() => Ok(ended.map(drop)?),
         }
     }
 
@@ -186,12 +186,13 @@ impl Pod {
             }
         };
         let serving = async { while running.next().await.is_some() {} };
-        tokio::pin!(inward);
         tokio::select! {
-            gone = &mut inward => return gone,
+            gone = inward => return gone,
             done = async { tokio::join!(serving, outward).1 } => done?,
         }
-        _ = timeout(LINGER, inward).await;
+        if let Ok(mut socket) = client.reunite(from_client) {
+            hung_up(socket.get_mut()).await;
+        }
         Ok(())
     }
 

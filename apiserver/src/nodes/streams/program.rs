@@ -1,7 +1,7 @@
 //! exec and attach: the streams of a program, over either protocol.
 
 use super::{
-    ALIVE, CREATION, HttpParts, LINGER, NodeLink, Upgrade,
+    ALIVE, CREATION, HttpParts, LINGER, NodeLink, Upgrade, hung_up,
     negotiate::{self, Messages, PROGRAM, Speech},
     websocket::{self, Said},
 };
@@ -16,6 +16,7 @@ use coracle_link::{
 use coracle_spdy::{Accept, Stream as SpdyStream};
 use futures::{SinkExt, StreamExt};
 use http::Response;
+use std::convert::Infallible;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     time::timeout,
@@ -24,6 +25,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// Streams that a SPDY client may have open; five have a meaning.
 const STREAMS: usize = 8;
+
+/// What a session that breaks off without a Status is: without one, clients take it for a success.
+const SILENT: &str = "the node ended the session without a word";
 
 /// A sentence about why a session broke off, for the log alone.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -78,6 +82,7 @@ async fn over_websocket(
     };
     client.send(messages.write(first as u8, b"")).await?;
     let inward = async {
+        let mut taken = true;
         while let Some(message) = from_client.next().await {
             let piece = match messages.read(message?)? {
                 Said::Data(0, data) if session.stdin && !data.is_empty() => Piece::Data(Channel::Stdin, data),
@@ -85,12 +90,14 @@ async fn over_websocket(
                 Said::End(0) if session.stdin => Piece::End(Channel::Stdin),
                 _ => continue,
             };
-            send.send(piece.encode()).await?;
+            // A node that takes no more has a Status to tell.
+            taken = taken && send.send(piece.encode()).await.is_ok();
         }
         Ok::<_, Broken>(())
     };
     let outward = async {
-        while let Some(frame) = recv.recv().await? {
+        loop {
+            let Some(frame) = recv.recv().await? else { return Err(SILENT.into()) };
             let message = match Piece::decode(&frame)? {
                 Piece::Data(Channel::Status, status) => {
                     let status = told(&status, messages.status);
@@ -110,14 +117,14 @@ async fn over_websocket(
         client.send(websocket::goodbye()).await?;
         Ok::<_, Broken>(())
     };
-    tokio::pin!(inward);
     tokio::select! {
         // The client is gone: what is dropped now tells the node.
-        gone = &mut inward => return gone,
+        gone = inward => return gone,
         done = outward => done?,
     }
-    // Its close answers ours. Closed before that, the connection might lose what is on its way.
-    _ = timeout(LINGER, inward).await;
+    if let Ok(mut socket) = client.reunite(from_client) {
+        hung_up(socket.get_mut()).await;
+    }
     Ok(())
 }
 
@@ -162,7 +169,7 @@ async fn next(stream: &mut Option<SpdyStream>) -> Option<Bytes> {
     }
 }
 
-async fn over_spdy(io: impl AsyncRead + AsyncWrite + Send, version: u8, session: &Session, stream: Box<dyn Stream>) -> Result<(), Broken> {
+async fn over_spdy(io: impl AsyncRead + AsyncWrite + Unpin + Send, version: u8, session: &Session, stream: Box<dyn Stream>) -> Result<(), Broken> {
     let (connection, mut accept) = coracle_spdy::server(io, STREAMS, ALIVE);
     let (send, recv) = stream.split();
     let resizes = session.tty && version >= 3;
@@ -182,7 +189,7 @@ async fn over_spdy(io: impl AsyncRead + AsyncWrite + Send, version: u8, session:
         };
         tokio::select! {
             done = outward => done?,
-            gone = read(send, stdin, resize) => gone?,
+            never = read(send, stdin, resize) => match never {},
         }
         accept.close().await;
         // Kept to the end, since a stream that is dropped is reset.
@@ -193,15 +200,18 @@ async fn over_spdy(io: impl AsyncRead + AsyncWrite + Send, version: u8, session:
     tokio::select! {
         done = work => {
             let _streams = done?;
-            _ = timeout(LINGER, connection).await;
+            if let Ok(Ok(io)) = timeout(LINGER, connection).await {
+                hung_up(io).await;
+            }
             Ok(())
         }
-        ended = &mut connection => Ok(ended?),
+        ended = &mut connection => Ok(ended.map(drop)?),
     }
 }
 
-/// Passes on what the client types. Ends only with an error.
-async fn read(mut send: Box<dyn SendHalf>, mut stdin: Option<SpdyStream>, mut resize: Option<SpdyStream>) -> Result<(), Broken> {
+/// Passes on what the client types, for as long as the node takes it: when it does not any more, it has a Status to tell.
+async fn read(mut send: Box<dyn SendHalf>, mut stdin: Option<SpdyStream>, mut resize: Option<SpdyStream>) -> Infallible {
+    let mut taken = true;
     loop {
         let piece = tokio::select! {
             data = next(&mut stdin) => match data {
@@ -219,7 +229,7 @@ async fn read(mut send: Box<dyn SendHalf>, mut stdin: Option<SpdyStream>, mut re
                 }
             },
         };
-        send.send(piece.encode()).await?;
+        taken = taken && send.send(piece.encode()).await.is_ok();
     }
 }
 
@@ -241,5 +251,5 @@ async fn written(mut recv: Box<dyn RecvHalf>, stdout: &mut Option<SpdyStream>, s
             _ => {}
         }
     }
-    Err("the node ended the session without a word".into())
+    Err(SILENT.into())
 }
