@@ -126,6 +126,7 @@ fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
     fs::write(local.join("below/page"), "from outside\n")?;
     // More than a pipe holds at once.
     fs::write(local.join("large"), vec![b'x'; 3 << 20])?;
+    let large = local.join("large").to_string_lossy().into_owned();
     for (name, more) in [("alone", ""), ("beside", beside)] {
         cluster.apply(&(FILES.replace("NS", &ns).replace("NAME", name) + more))?;
         cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"])?.ok()?;
@@ -150,7 +151,7 @@ fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
         // The reason comes though most of the file was not read.
         for (speech, on) in [("websocket", "true"), ("spdy", "false")] {
             for (there, why) in [("/etc/fixed/new", "read-only"), ("/nowhere/new", "nothing is mounted")] {
-                let words = ["-n", &ns, "cp", "-c", "web", &local.join("large").to_string_lossy(), &format!("{name}:{there}")];
+                let words = ["-n", &ns, "cp", "-c", "web", &large, &format!("{name}:{there}")];
                 let refused = Output::of(cluster.kubectl_command(&words).env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", on), "")?.err()?;
                 ensure!(refused.contains(why), "{speech}: {there}: {refused}");
             }
