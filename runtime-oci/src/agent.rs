@@ -21,8 +21,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime, SandboxId,
-    SandboxSpec, SandboxStatus, Session, Standard, State, Stats, stats,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, Identity, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime,
+    SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats, exec, stats,
     wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;
@@ -276,15 +276,18 @@ impl Runtime for OciRuntime {
         stopped.map(|_| ()).map_err(|why| Error::again("KillContainerError", why.message))
     }
 
+    fn resizable(&self, id: &str) -> Result<(), Error> {
+        match self.shared.shim_of(id) {
+            Ok(shim) if shim.known.lock().values().any(programs::hosted) => Err(exec::not_resizable()),
+            _ => Ok(()),
+        }
+    }
+
     async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
+        self.resizable(id)?;
         let shim = self.shared.shim_of(id)?;
         let groups: Vec<(PathBuf, Resources)> = {
             let known = shim.known.lock();
-            // Their hosts' memory comes on top, and components do not learn of another limit while they run.
-            if known.values().any(|spec| matches!(spec.image.content, ImageContent::Wasm { .. })) {
-                let message = "a pod with WebAssembly components cannot be given other resources while it runs; replace the pod";
-                return Err(Error::again("ResizeError", message.to_owned()));
-            }
             containers.into_iter().filter_map(|(id, resources)| Some((config::group(known.get(&id)?, &shim.spec), resources))).collect()
         };
         let trees = self.shared.trees.clone();
@@ -365,7 +368,7 @@ impl Runtime for OciRuntime {
         let shim = self.shared.shim_of(&spec.container)?;
         let component = shim.known.lock().get(&spec.container).filter(|known| programs::hosted(known)).cloned();
         if let Some(component) = component {
-            return coracle_runtime::files::run(spec, component.mounts);
+            return coracle_runtime::files::run(spec, component.mounts, Some(Identity::of(&component.security)));
         }
         sessions::exec(&shim, spec).await
     }

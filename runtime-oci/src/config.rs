@@ -15,7 +15,7 @@ use std::{
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Of the kernel, not of the pod: hidden.
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -53,7 +53,7 @@ const CONTROLLERS: [&str; 20] = [
     "unified",
 ];
 /// Of the kernel, not of the pod: not for writing.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A path of this machine that the container sees.
 #[derive(Clone, Debug, PartialEq, Eq)]

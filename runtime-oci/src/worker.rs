@@ -41,6 +41,20 @@ use std::{
 /// How long an error message may be that crosses from a container's first process.
 const MESSAGE: u64 = 4096;
 
+/// What may be told otherwise to a container, by a volume (lxcfs), as runc and libcontainer have it.
+const TOLD: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
 /// Descriptors that a program may have at first.
 const OPEN_FILES: u64 = 1024;
 
@@ -254,6 +268,23 @@ fn not_in_proc(root: &Path, config: &serde_json::Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Where something is mounted at or below a container's /proc that is neither the kernel's nor there to hide something, by the container's own mounts (proc_pid_mountinfo(5)).
+///
+/// Asked when they are all made and nothing of the container runs: a target's path may lead through a link in another volume, which can be put there at any time before.
+fn over_proc(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let (mount, system) = line.split_once(" - ")?;
+        let (place, kind) = (mount.split(' ').nth(4)?, system.split(' ').next()?);
+        let fine = match place {
+            "/proc" => kind == "proc",
+            _ if !Path::new(place).starts_with("/proc") => true,
+            _ if config::READ_ONLY.contains(&place) => kind == "proc",
+            _ => config::MASKED.contains(&place) || TOLD.contains(&place),
+        };
+        (!fine).then_some(place)
+    })
+}
+
 /// As for any program that has just been started: the container inherits this.
 #[allow(unsafe_code, reason = "sigaction")]
 fn reset() {
@@ -346,7 +377,11 @@ fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> R
     // The builder is gone, and our end of the word's pipe with it.
     let mut container = made.map_err(|error| start_error(&chain(&error)))?;
     let pid = container.pid().ok_or_else(|| start_error("libcontainer gave no process id"))?.as_raw();
-    let started = container.start().map_err(|error| chain(&error)).and_then(|()| {
+    let whole = fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_err(|error| error.to_string()).and_then(|mounts| match over_proc(&mounts) {
+        Some(place) => Err(format!("a volume would be mounted at {place}; nothing is mounted over /proc")),
+        None => Ok(()),
+    });
+    let started = whole.and_then(|()| container.start().map_err(|error| chain(&error))).and_then(|()| {
         // Ends when the program is executed, since the pipe closes then.
         let mut text = String::new();
         match (&error).take(MESSAGE).read_to_string(&mut text) {
@@ -360,4 +395,27 @@ fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> R
         _ = waitpid(Pid::from_raw(pid), None);
         start_error(&why)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_covers_proc_is_found_among_a_containers_mounts() {
+        let line = |place: &str, kind: &str| format!("36 35 98:0 /root {place} rw,noatime master:1 - {kind} source rw\n");
+        let good = [
+            ("/", "overlay"),
+            ("/proc", "proc"),
+            ("/proc/sys", "proc"),
+            ("/proc/keys", "tmpfs"),
+            ("/processes", "ext4"),
+            ("/proc/cpuinfo", "fuse.lxcfs"),
+        ];
+        let all = |list: &[(&str, &str)]| list.iter().map(|(place, kind)| line(place, kind)).collect::<String>();
+        assert_eq!(over_proc(&all(&good)), None);
+        for bad in [("/proc", "ext4"), ("/proc/sys", "tmpfs"), ("/proc/1/attr", "ext4"), ("/proc/sys/kernel", "proc"), ("/proc/self", "tmpfs")] {
+            assert_eq!(over_proc(&all(&[&good[..], &[bad]].concat())), Some(bad.0));
+        }
+    }
 }

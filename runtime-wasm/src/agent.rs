@@ -20,8 +20,8 @@ use crate::{
 use async_trait::async_trait;
 use contact::Contact;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec, SandboxStatus,
-    Session, State, Stats, files, log, program::NOBODY,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, Identity, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec,
+    SandboxStatus, Session, State, Stats, files, log, program::NOBODY,
 };
 use group::Group;
 use parking_lot::Mutex;
@@ -412,7 +412,7 @@ impl Runtime for WasmRuntime {
     async fn exec(&self, spec: ExecSpec) -> Result<Session, Error> {
         let mounts = self.shared.known.lock().get(&spec.container).map(|known| known.mounts.clone());
         let mounts = mounts.ok_or_else(|| Error::again("ExecError", format!("container {} does not run", spec.container)))?;
-        files::run(spec, mounts)
+        files::run(spec, mounts, self.shared.options.drop_to.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() }))
     }
 
     async fn connect(&self, id: &SandboxId, port: u16) -> Result<Box<dyn Duplex>, Error> {

@@ -10,6 +10,9 @@
 //! would still share one.
 #![allow(unsafe_code, reason = "system calls that no crate wraps")]
 
+mod root;
+
+use coracle_runtime::Identity;
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
@@ -87,9 +90,15 @@ pub fn host<T, E: From<io::Error>>(prepare: impl FnOnce() -> Result<T, E>) -> Re
     prepared
 }
 
-/// All of the confinement of a host that was started as root, alone in a pod of processes: it becomes `uid`, which is not 0.
-pub fn container<T, E: From<io::Error>>(uid: u32, gid: u32, groups: &[u32], prepare: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    assume(uid, gid, groups)?;
+/// All of the confinement of a host that was started as root, alone in a pod of processes: nothing of the machine's files is left, and it becomes somebody who is not root.
+pub fn container<T, E: From<io::Error>>(whom: &Identity, prepare: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    root::leave()?;
+    for capability in 0..64 {
+        // Those that this kernel does not know cannot be removed, nor had.
+        // SAFETY: prctl with integer arguments only.
+        _ = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    assume(whom.uid, whom.gid, &whom.groups)?;
     host(prepare)
 }
 

@@ -1,7 +1,7 @@
 //! A host for one container, in a pod of processes: the [`Program`](coracle_runtime::Program) that the pod's shim runs for a component.
 //!
-//! It is in the pod's network, IPC and host-name namespaces and in the container's control group when it starts, and does the rest itself: it listens where the container has
-//! ports, gives up root, and confines itself as every host does. What the shim is to a process it is to this one: standard output and error are the log, SIGTERM stops it, the exit code
+//! It is in the pod's network, IPC and host-name namespaces and in the container's control group when it starts, the first of a PID namespace of its own, and does the rest itself: it listens
+//! where the container has ports, leaves the machine's files for an empty root, gives up being root, and confines itself as every host does. What the shim is to a process it is to this one: standard output and error are the log, SIGTERM stops it, the exit code
 //! is the container's.
 //!
 //! A start of the binary rather than a fork of the shim: a shim has the environments of all containers of its pod in its memory, and a guest's host should not.
@@ -15,8 +15,8 @@ use crate::{
     wire::{Refusal, Said, Start},
 };
 use coracle_runtime::{
-    ContainerSpec, SandboxSpec, Security,
-    program::{GIVEN, NOBODY, ORDER, WORDS, Word},
+    ContainerSpec, Identity, SandboxSpec,
+    program::{GIVEN, ORDER, WORDS, Word},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -79,13 +79,6 @@ fn given() -> Result<Given, Refusal> {
     Ok(Given { order, artifact: take(GIVEN), volumes })
 }
 
-/// Who the host becomes: the container's user and groups, who share its volumes, but never root.
-pub fn identity(security: &Security) -> (u32, u32, &[u32]) {
-    let uid = security.run_as_user.filter(|uid| *uid != 0);
-    let gid = security.run_as_group.filter(|gid| *gid != 0);
-    (uid.unwrap_or(NOBODY), gid.unwrap_or(NOBODY), &security.supplemental_groups)
-}
-
 /// Where a component listens: everywhere in the pod's own network (containers beside it know it as localhost), and at the pod's address on the machine's.
 fn listening_ip(sandbox: &SandboxSpec) -> IpAddr {
     if sandbox.linux.host_network { sandbox.ip } else { Ipv4Addr::UNSPECIFIED.into() }
@@ -99,9 +92,8 @@ fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
         let socket = listen::alone(SocketAddr::new(listening_ip(&sandbox), *port));
         listeners.push(socket.map_err(|why| trouble("RunContainerError", why))?);
     }
-    let (uid, gid, groups) = identity(&spec.security);
-    let engine =
-        confine::container(uid, gid, groups, engine::host).map_err(|error: wasmtime::Error| failed("give up its power")(&format!("{error:#}")))?;
+    let engine = confine::container(&Identity::of(&spec.security), engine::host);
+    let engine = engine.map_err(|error: wasmtime::Error| failed("give up its power")(&format!("{error:#}")))?;
     epoch::start(&engine).map_err(|error| failed("start its timer")(&error))?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(1).map_err(|error| failed("make its ledger")(&error))?));
     let preopens = spec.mounts.iter().zip(volumes).map(|(mount, dir)| Preopen {
@@ -141,18 +133,5 @@ async fn serve(engine: &wasmtime::Engine, ordered: Ordered, say: &mut impl FnMut
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_the_pods_user_and_never_root() {
-        let security = |user, group| Security { run_as_user: user, run_as_group: group, supplemental_groups: vec![7], ..Security::default() };
-        assert_eq!(identity(&security(None, None)), (NOBODY, NOBODY, &[7][..]));
-        assert_eq!(identity(&security(Some(1000), Some(0))), (1000, NOBODY, &[7][..]));
-        assert_eq!(identity(&security(Some(0), Some(100))).0, NOBODY);
     }
 }

@@ -2,20 +2,24 @@
 //!
 //! A component has no shell, and `kubectl cp` is `tar` run in the container. So these few are answered by the agent itself, with the forms that kubectl uses and what one looks around with;
 //! there is nothing else of a component's that a program could work on. They see the mounts at their paths and nothing besides. Every name is opened beneath its mount (openat2),
-//! so no link, the guest's own included, leads out; what is mounted read-only is not written.
+//! so no link, the guest's own included, leads out; what is mounted read-only is not written. They are the component's user, so that its files are opened and made by whom it is.
 
 mod archive;
 mod tree;
 
-use crate::{Error, ExecSpec, Mount, Session, exec};
+use crate::{ContainerId, Error, ExecSpec, Identity, Mount, Session, exec};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use parking_lot::Mutex;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pipe::PIPE_BUF,
+    thread::set_thread_groups,
 };
 use std::{
+    collections::BTreeMap,
     io::{self, PipeReader, PipeWriter, Read, Write, pipe},
     os::fd::{AsFd, OwnedFd},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -24,27 +28,45 @@ use tokio::{
 };
 use tree::Tree;
 
-/// At once on this node; more are refused.
-const MOST: usize = 8;
+/// At once on this node, and in one container, so that one does not keep the others from theirs; more are refused.
+const MOST: usize = 32;
+const EACH: usize = 4;
 /// Whatever it does, it is over by then.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// It is over when nothing came, or nothing was taken, for so long.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes in, and bytes out.
 const BYTES: u64 = 4 << 30;
 
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// How many run in each container.
+static RUNNING: Mutex<BTreeMap<ContainerId, usize>> = Mutex::new(BTreeMap::new());
 
-/// One that runs.
-struct Place;
+/// One that runs, in that container.
+struct Place(ContainerId);
 
 impl Place {
-    fn take() -> Option<Self> {
-        RUNNING.fetch_update(Relaxed, Relaxed, |count| (count < MOST).then_some(count + 1)).ok().map(|_| Self)
+    fn take(container: &ContainerId) -> Result<Self, Error> {
+        let mut running = RUNNING.lock();
+        let busy =
+            |most: usize, whose: &str| Err(Error::again("ExecError", format!("{most} programs are at work on files of {whose} already; try again")));
+        if running.get(container).is_some_and(|count| *count >= EACH) {
+            return busy(EACH, &format!("container {container}"));
+        }
+        if running.values().sum::<usize>() >= MOST {
+            return busy(MOST, "components");
+        }
+        *running.entry(container.clone()).or_default() += 1;
+        Ok(Self(container.clone()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        RUNNING.fetch_sub(1, Relaxed);
+        let mut running = RUNNING.lock();
+        if let Some(count) = running.get_mut(&self.0) {
+            *count -= 1;
+        }
+        running.retain(|_, count| *count > 0);
     }
 }
 
@@ -94,22 +116,23 @@ fn parse(command: &[String]) -> Option<Program> {
     }
 }
 
-/// Runs it over a container's mounts.
+/// Runs it over a container's mounts, as `whom` (none: as whoever runs this).
 ///
 /// # Errors
 /// It is none of these programs, or too many run.
-pub fn run(spec: ExecSpec, mounts: Vec<Mount>) -> Result<Session, Error> {
+pub fn run(spec: ExecSpec, mounts: Vec<Mount>, whom: Option<Identity>) -> Result<Session, Error> {
     let Some(program) = parse(&spec.command) else { return Err(exec::no_programs(&spec.container)) };
-    let busy = || Error::again("ExecError", format!("{MOST} programs are at work on files of components already; try again"));
-    let place = Place::take().ok_or_else(busy)?;
+    let place = Place::take(&spec.container)?;
     let wrong = |error: io::Error| Error::again("ExecError", format!("container {}: {error}", spec.container));
     let ((input, stdin), (stdout, output), (stderr, errors)) = (pipe().map_err(wrong)?, pipe().map_err(wrong)?, pipe().map_err(wrong)?);
     let (ended, exit) = oneshot::channel();
-    tokio::task::spawn_blocking(move || {
-        let _place = place;
-        let code = perform(&program, &mounts, input, output, errors);
+    // A thread of its own, which ends as whom it has become.
+    let work = thread::Builder::new().name("files".into()).spawn(move || {
+        let code = perform(&program, &mounts, whom.as_ref(), input, output, errors);
+        drop(place);
         _ = ended.send(code);
     });
+    work.map_err(wrong)?;
     let reader = |held: bool, pipe: PipeReader| held.then(|| Receiver::from_owned_fd(OwnedFd::from(pipe))).transpose();
     let (stdout, stderr) = (reader(spec.streams.stdout, stdout).map_err(wrong)?, reader(spec.streams.stderr, stderr).map_err(wrong)?);
     let stdin = spec.streams.stdin.then(|| Sender::from_owned_fd(OwnedFd::from(stdin))).transpose().map_err(wrong)?;
@@ -123,10 +146,26 @@ pub fn run(spec: ExecSpec, mounts: Vec<Mount>) -> Result<Session, Error> {
     })
 }
 
-fn perform(program: &Program, mounts: &[Mount], input: PipeReader, output: PipeWriter, mut errors: PipeWriter) -> i32 {
+/// From here on this thread is somebody else to every file it opens or makes, and has root's power over none. It stays itself to other processes, so that no other of that user gets at it.
+fn become_of_files(whom: &Identity) -> io::Result<()> {
+    let groups: Vec<_> = whom.groups.iter().copied().map(rustix::fs::Gid::from_raw).collect();
+    set_thread_groups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(whom.uid), Gid::from_raw(whom.gid));
+    // They tell who one was before, and nothing else.
+    for _ in 0..2 {
+        if (setfsgid(gid), setfsuid(uid)) == (gid, uid) {
+            return Ok(());
+        }
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+fn perform(program: &Program, mounts: &[Mount], whom: Option<&Identity>, input: PipeReader, output: PipeWriter, mut errors: PipeWriter) -> i32 {
     let until = Instant::now() + PATIENCE;
-    let (mut input, mut output) = (Bounded { inner: input, left: BYTES, until }, Bounded { inner: output, left: BYTES, until });
-    let done = Tree::new(mounts).and_then(|tree| match program {
+    let (mut input, mut output) = (Bounded::new(input, until), Bounded::new(output, until));
+    // The volumes themselves are where only the node gets to.
+    let tree = Tree::new(mounts).and_then(|tree| whom.map_or(Ok(()), become_of_files).map(|()| tree));
+    let done = tree.and_then(|tree| match program {
         Program::Pack(paths) => archive::pack(&tree, paths, &mut output),
         Program::Unpack(dir) => archive::unpack(&tree, dir, &mut input),
         Program::Cat(paths) => paths.iter().try_for_each(|path| io::copy(&mut tree.read(path)?, &mut output).map(drop)),
@@ -182,17 +221,22 @@ struct Bounded<T> {
     inner: T,
     left: u64,
     until: Instant,
+    silence: Duration,
 }
 
 impl<T: AsFd> Bounded<T> {
+    fn new(inner: T, until: Instant) -> Self {
+        Self { inner, left: BYTES, until, silence: SILENCE }
+    }
+
     /// Waits until it can be read or written.
     fn ready(&self, flags: PollFlags) -> io::Result<()> {
         let left = self.until.saturating_duration_since(Instant::now());
-        let late = || Err(io::Error::other(format!("not done after {} s", PATIENCE.as_secs())));
-        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.inner, flags)], Some(&left)))? {
-            0 => late(),
-            _ if Instant::now() > self.until => late(),
+        let wait = left.min(self.silence);
+        let time = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
+        match rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&self.inner, flags)], Some(&time)))? {
+            0 if wait < left => Err(io::Error::other(format!("nothing came, or was taken, for {} s", SILENCE.as_secs()))),
+            _ if Instant::now() >= self.until => Err(io::Error::other(format!("not done after {} s", PATIENCE.as_secs()))),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 //! This is how a component runs in a pod of processes. One runtime knows what to run ([`Programs`]), the other how a pod's process is run; neither knows the other.
 //! What they agree on is here: a [`Program`] as plain data, the numbers of its descriptors, and the [`Word`]s it says.
 
-use crate::{ContainerSpec, Error, LocalImage, SandboxSpec, wire::Refusal};
+use crate::{ContainerSpec, Error, LocalImage, SandboxSpec, Security, wire::Refusal};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, sync::Arc};
@@ -17,6 +17,32 @@ pub const GIVEN: i32 = 4;
 
 /// The user and group that hosts of components are, unless a pod says otherwise: nobody's.
 pub const NOBODY: u32 = 65_533;
+
+/// Who a component is on this machine: its host, and whoever works on its files for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Groups besides.
+    pub groups: Vec<u32>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { uid: NOBODY, gid: NOBODY, groups: Vec::new() }
+    }
+}
+
+impl Identity {
+    /// The container's user and groups (`runAsUser`, `runAsGroup`, `fsGroup`, …), who share its volumes, but never root.
+    pub fn of(security: &Security) -> Self {
+        let uid = security.run_as_user.filter(|uid| *uid != 0);
+        let gid = security.run_as_group.filter(|gid| *gid != 0);
+        Self { uid: uid.unwrap_or(NOBODY), gid: gid.unwrap_or(NOBODY), groups: security.supplemental_groups.clone() }
+    }
+}
 
 /// Memory that the program itself may take, beside what the container may.
 pub const OWN_MEMORY: u64 = 32 << 20;
@@ -112,6 +138,19 @@ impl Words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_component_is_the_pods_user_and_never_root() {
+        let of = |user, group| {
+            let security = Security { run_as_user: user, run_as_group: group, supplemental_groups: vec![7], ..Security::default() };
+            let Identity { uid, gid, groups } = Identity::of(&security);
+            assert_eq!(groups, [7]);
+            (uid, gid)
+        };
+        assert_eq!(of(None, None), (NOBODY, NOBODY));
+        assert_eq!(of(Some(1000), Some(0)), (1000, NOBODY));
+        assert_eq!(of(Some(0), Some(100)), (NOBODY, 100));
+    }
 
     #[test]
     fn words_come_back_from_a_pipe_in_any_pieces() {

@@ -1,11 +1,12 @@
 //! Pods of both kinds: a component beside a real server, in one pod, as users of Kubernetes see it.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Case, Cluster, Mode, Output, Result, eventually, is_root, main as suite};
+use coracle_tests::{Alone, Cluster, Mode, Output, Result, alone, eventually, is_root};
 use serde_json::Value;
 use std::{fs, process::ExitCode};
 
-const CASES: &[Case] =
+/// Each with a cluster of its own: one of them kills its agent.
+const CASES: &[Alone] =
     &[("a_sidecar_and_a_server", a_sidecar_and_a_server), ("files_go_in_and_out_of_components", files_go_in_and_out_of_components)];
 
 fn main() -> ExitCode {
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
         println!("SKIPPED, ALL OF THEM: containers need root, and this user is not.");
         return ExitCode::SUCCESS;
     }
-    suite(Mode::Whole, CASES)
+    alone(CASES)
 }
 
 /// A server that only its own pod can reach, a component before it, and one that works and ends.
@@ -41,7 +42,8 @@ spec:
     args: [write, /dev/termination-log, its, last, words, --, hello, --, sleep, '300', --, exit, '3']
 "#;
 
-fn a_sidecar_and_a_server(cluster: &Cluster) -> Result {
+fn a_sidecar_and_a_server() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
     cluster.import_busybox()?;
     let ns = cluster.namespace("mixed")?;
     cluster.apply(&POD.replace("NS", &ns))?;
@@ -76,6 +78,24 @@ fn a_sidecar_and_a_server(cluster: &Cluster) -> Result {
             Ok(())
         })?;
     }
+    eventually("all of their logs", 30, || {
+        let all = cluster.kubectl(&["-n", &ns, "logs", "both", "--all-containers", "--prefix", "--since-time=2020-01-01T00:00:00Z"])?.ok()?;
+        for line in ["[pod/both/server] serving\n", "[pod/both/front] asked\n", "[pod/both/worker] hello from probe\n"] {
+            ensure!(all.contains(line), "{line}: {all}");
+        }
+        Ok(())
+    })?;
+    ensure!(cluster.kubectl(&["-n", &ns, "logs", "both", "-c", "server", "--limit-bytes=5"])?.ok()? == "servi");
+    // Other resources are refused in one sentence, and not tried for ever.
+    let more = r#"{"spec":{"containers":[{"name":"front","resources":{"limits":{"memory":"80Mi"}}}]}}"#;
+    cluster.kubectl(&["-n", &ns, "patch", "pod", "both", "--subresource", "resize", "-p", more])?.ok()?;
+    eventually("the refusal", 30, || {
+        let pod = cluster.get(&["-n", &ns, "pod", "both"])?;
+        let conditions = pod["status"]["conditions"].as_array().context("no conditions")?;
+        let pending = conditions.iter().find(|condition| condition["type"] == "PodResizePending").context("nothing is pending")?;
+        ensure!(pending["reason"] == "Infeasible" && pending["message"].as_str().is_some_and(|why| why.contains("create the pod anew")), "{pending}");
+        Ok(())
+    })?;
     let refused = cluster.kubectl(&["-n", &ns, "exec", "both", "-c", "front", "--", "sh"])?.err()?;
     ensure!(refused.contains("nothing can be run in a wasm container"), "{refused}");
     // The agent is killed: both go on, and the next one knows them.
@@ -93,7 +113,7 @@ fn a_sidecar_and_a_server(cluster: &Cluster) -> Result {
     ensure!(get("/fetch?localhost:9000")?.trim() == "fetched 200", "with another agent");
     ensure!(cluster.kubectl(&["-n", &ns, "logs", "both", "-c", "front"])?.ok()?.contains("asked"));
     cluster.kubectl(&["-n", &ns, "delete", "pod", "both", "--timeout=60s"])?.ok()?;
-    Ok(())
+    cluster.stop()
 }
 
 /// A component with a volume of its own and a fixed one, alone and beside a process.
@@ -117,10 +137,11 @@ spec:
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, failureThreshold: 60}
 "#;
 
-fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
+fn files_go_in_and_out_of_components() -> Result {
+    let cluster = Cluster::start(Mode::Whole)?;
     cluster.import_busybox()?;
     let ns = cluster.namespace("files")?;
-    let beside = "  - {name: beside, image: 'busybox:v1', command: [sleep, '1000']}\n";
+    let beside = "    securityContext: {runAsUser: 1234, runAsGroup: 1235}\n  - {name: beside, image: 'busybox:v1', command: [sleep, '1000'], volumeMounts: [{name: data, mountPath: /data}]}\n";
     let local = cluster.dir().join("copied");
     fs::create_dir_all(local.join("below"))?;
     fs::write(local.join("below/page"), "from outside\n")?;
@@ -140,6 +161,11 @@ fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
         ensure!(fs::read_to_string(back.join("below/page"))? == "from outside\n");
         ensure!(fs::read(back.join("large"))? == fs::read(local.join("large"))?);
         let run = |words: &[&str]| cluster.kubectl(&[&["-n", &ns, "exec", name, "-c", "web", "--"], words].concat());
+        if name == "beside" {
+            // A process beside it sees whose files they are: the component's own user's.
+            let owner = ["-n", &ns, "exec", name, "-c", "beside", "--", "stat", "-c", "%u:%g", "/data/copied", "/data/copied/below/page"];
+            ensure!(cluster.kubectl(&owner)?.ok()? == "1234:1235\n1234:1235\n");
+        }
         ensure!(run(&["cat", "/etc/fixed/key"])?.ok()? == "value");
         ensure!(run(&["ls", "/data/copied"])?.ok()? == "below\nlarge\n");
         for (refused, why) in [
@@ -157,5 +183,5 @@ fn files_go_in_and_out_of_components(cluster: &Cluster) -> Result {
             }
         }
     }
-    Ok(())
+    cluster.stop()
 }

@@ -2,7 +2,10 @@
 
 use anyhow::ensure;
 use coracle_tests::{Background, Case, Cluster, Mode, Output, Result, eventually, has, is_root, main as suite};
-use std::{fs, process::ExitCode};
+use std::{
+    fs,
+    process::{Command, ExitCode},
+};
 
 const CASES: &[Case] = &[
     ("programs_have_streams_and_exit_codes", programs_have_streams_and_exit_codes),
@@ -96,20 +99,30 @@ fn files_are_copied_both_ways(cluster: &Cluster) -> Result {
     Ok(())
 }
 
+/// That command in a terminal of its own (script(1)), and what is done there before.
+fn scripted(kubectl: &Command, before: &str) -> Command {
+    let words = std::iter::once(kubectl.get_program()).chain(kubectl.get_args());
+    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("{before} {}", line.join(" ")), "/dev/null"]).env("TERM", "xterm");
+    script.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script
+}
+
 fn terminals_are_terminals(cluster: &Cluster) -> Result {
     let ns = running(cluster, "terminals")?;
     for (speech, on) in SPEECHES {
-        // script(1) gives kubectl a terminal; stty gives that a size before kubectl looks at it.
+        // stty gives its terminal a size before kubectl looks at it.
         let kubectl = cluster.kubectl_command(&["-n", &ns, "exec", "-it", "box", "--", "sh", "-c", "tty; sleep 1; stty size; exit 3"]);
-        let line: Vec<String> =
-            std::iter::once(kubectl.get_program()).chain(kubectl.get_args()).map(|word| format!("'{}'", word.to_string_lossy())).collect();
-        let mut script = std::process::Command::new("script");
-        script.args(["-qec", &format!("stty rows 33 cols 77; {}", line.join(" ")), "/dev/null"]);
-        script.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", on).env("TERM", "xterm");
-        script.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let ended = Output::of(&mut script, "")?;
+        let ended = Output::of(scripted(&kubectl, "stty rows 33 cols 77;").env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", on), "")?;
         ensure!(ended.stdout.contains("/dev/pts/") && ended.stdout.contains("33 77"), "{speech}: {ended:?}");
         ensure!(ended.code == 3, "{speech}: {ended:?}");
+        let name = format!("tty-{speech}");
+        let run = "read line; echo got $line; tty";
+        let kubectl =
+            cluster.kubectl_command(&["-n", &ns, "run", &name, "-it", "--rm", "--restart=Never", "--image=busybox:v1", "--", "sh", "-c", run]);
+        let ended = Output::of(scripted(&kubectl, "").env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", on), "typed\n")?;
+        ensure!(ended.code == 0 && ended.stdout.contains("got typed") && ended.stdout.contains("/dev/pts/"), "{speech}: {ended:?}");
     }
     Ok(())
 }

@@ -22,13 +22,11 @@ use axum::body::Body;
 use coracle_api::status::Status;
 use coracle_link::protocol::{Open, Session};
 use coracle_store::Key;
+use futures::StreamExt;
 use http::Response;
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 /// How long a client may take to open the streams it is expected to open, as with kubelets.
 const CREATION: Duration = Duration::from_secs(30);
@@ -37,9 +35,6 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// How long a client may take to hang up when all is said, and how much it may still say.
 const LINGER: Duration = Duration::from_secs(10);
 const REST: usize = 64 << 20;
-
-/// What is read at once of that.
-const BUFFER: usize = 16 << 10;
 
 /// `PodExecOptions`, `PodAttachOptions` and `PodPortForwardOptions` in one, as admission has seen them.
 #[derive(Debug, Default, Deserialize)]
@@ -95,14 +90,13 @@ pub(super) async fn serve(core: &Arc<Core>, request: &Request) -> Result<Respons
     program::serve(connect::link(core), http, upgrade, &place.node, session, open).await
 }
 
-/// Lets a client that has been told all hang up by itself. What it says until then is read and forgotten: a connection that is closed over bytes that were not read is reset, and
+/// Lets a client that has been told all hang up. What it says until then is read and forgotten: a connection that is closed over bytes that were not read is reset, and
 /// what the client has not read yet is lost with it (RFC 9293, 3.10.4; RFC 2525, 2.17).
-async fn hung_up(mut io: impl AsyncRead + Unpin) {
-    let mut buffer = vec![0; BUFFER];
+async fn hung_up<T, E>(mut said: impl futures::Stream<Item = Result<T, E>> + Unpin, length: impl Fn(&T) -> usize) {
     let rest = async {
         let mut left = REST;
-        while let Ok(length @ 1..) = io.read(&mut buffer).await {
-            match left.checked_sub(length) {
+        while let Some(Ok(piece)) = said.next().await {
+            match left.checked_sub(length(&piece)) {
                 Some(less) => left = less,
                 None => return,
             }
@@ -132,14 +126,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_client_still_says_is_read_to_its_end_or_to_a_bound() {
+        use bytes::Bytes;
         use tokio::io::AsyncWriteExt;
+        use tokio_util::io::ReaderStream;
         let (ours, mut brief) = tokio::io::duplex(64);
-        let all = tokio::spawn(hung_up(ours));
+        let all = tokio::spawn(hung_up(ReaderStream::new(ours), Bytes::len));
         brief.write_all(&[0; 1000]).await.unwrap();
         drop(brief);
         all.await.unwrap();
         let (ours, mut endless) = tokio::io::duplex(1 << 20);
-        let all = tokio::spawn(hung_up(ours));
+        let all = tokio::spawn(hung_up(ReaderStream::new(ours), Bytes::len));
         let (mut said, piece) = (0, vec![0; 1 << 20]);
         while endless.write_all(&piece).await.is_ok() {
             said += piece.len();

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Connections at once to one port, and how long one may take for its only request.
+/// Connections at once to one port (one more, and the oldest has to go), and how long one may take for its only request.
 const CONNECTIONS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest wait before it is tried again to listen.
@@ -77,14 +77,21 @@ async fn listen(port: u16, check: watch::Receiver<Check>) {
 }
 
 async fn serve(listener: TcpListener, check: &watch::Receiver<Check>) -> io::Error {
-    let mut open = JoinSet::new();
+    let mut tasks = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while open.try_join_next().is_some() {}
-        if open.len() >= CONNECTIONS {
-            open.join_next().await;
-        }
         match listener.accept().await {
-            Ok((stream, _)) => _ = open.spawn(timeout(PATIENCE, converse(stream, check.clone()))),
+            Ok((stream, _)) => {
+                while tasks.try_join_next().is_some() {}
+                open.retain(|task| !task.is_finished());
+                // Balancers ask at once: whoever has said nothing for longest is none.
+                if open.len() >= CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
+                }
+                open.push_back(tasks.spawn(timeout(PATIENCE, converse(stream, check.clone()))));
+            }
             // Gone before it was taken, or no descriptors left for a moment.
             Err(why) => {
                 tracing::debug!(%why, "take a connection of a balancer");
@@ -134,6 +141,26 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(30), search).await.expect("the answer in time");
+    }
+
+    #[tokio::test]
+    async fn the_silent_make_room_for_who_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (_check, receiver) = watch::channel(Check { namespace: "n".into(), name: "s".into(), local: 1 });
+        let serving = tokio::spawn(async move { serve(listener, &receiver).await });
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap());
+        }
+        assert!(ask(port).await.unwrap().starts_with("HTTP/1.1 200"));
+        let mut silent = silent.into_iter();
+        // The oldest is gone, and the others are still waited for.
+        assert!(matches!(silent.next().unwrap().read(&mut [0; 1]).await, Ok(0) | Err(_)));
+        for waiting in silent {
+            assert_eq!(waiting.try_read(&mut [0; 1]).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        }
+        serving.abort();
     }
 
     #[tokio::test]

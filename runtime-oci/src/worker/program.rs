@@ -4,7 +4,7 @@
 #![allow(unsafe_code, reason = "fork, descriptors by number")]
 
 use super::{Order, Outcome, Streams, create_error, reset};
-use crate::config;
+use crate::{config, shim::sandbox::unshare};
 use coracle_runtime::{
     Resources,
     program::{GIVEN, ORDER, OWN_MEMORY, WORDS, Word, Words},
@@ -14,7 +14,7 @@ use nix::{
     sys::wait::waitpid,
     unistd::{ForkResult, Pid, execve, fork, setsid},
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use std::{
     ffi::CString,
     fs::{self, File},
@@ -51,8 +51,10 @@ fn start(order: Order<'_>, hosted: Hosted<'_>) -> io::Result<Outcome> {
     trees.enter(&group)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
-    if let Some(held) = processes {
-        move_into_link_name_space(held.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
+    match processes {
+        Some(held) => move_into_link_name_space(held.as_fd(), Some(LinkNameSpaceType::ProcessID))?,
+        // What it forks next is the first process there.
+        None => unshare(UnshareFlags::NEWPID)?,
     }
     let Streams::Pipes(_, [stdout, stderr]) = streams else { return Err(io::Error::other("a component has no terminal")) };
     let mut descriptors = descriptors.into_iter();

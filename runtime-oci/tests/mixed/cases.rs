@@ -20,6 +20,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         ("volumes_logs_and_exit_codes_are_as_of_any_container", || Box::pin(volumes_logs_and_exit_codes_are_as_of_any_container())),
         ("memory_is_bounded_and_its_end_has_a_reason", || Box::pin(memory_is_bounded_and_its_end_has_a_reason())),
         ("a_host_has_no_power", || Box::pin(a_host_has_no_power())),
+        ("components_are_among_the_processes_of_pods_that_share_theirs", || Box::pin(components_are_among_the_processes_of_pods_that_share_theirs())),
         ("components_outlive_the_agent_and_end_with_their_shim", || Box::pin(components_outlive_the_agent_and_end_with_their_shim())),
         ("what_cannot_run_is_said", || Box::pin(what_cannot_run_is_said())),
     ]
@@ -206,7 +207,7 @@ async fn a_host_has_no_power() {
         for (name, id) in [("Uid", uid), ("Gid", gid)] {
             assert_eq!(field(name), vec![id.to_string(); 4].join("\t"), "never root");
         }
-        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"] {
             assert_eq!(field(set), "0000000000000000", "{set}");
         }
         assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"));
@@ -216,6 +217,25 @@ async fn a_host_has_no_power() {
             assert_eq!(namespace(pid, name), namespace(shim, name), "{name}");
             assert_ne!(namespace(pid, name), fs::read_link(format!("/proc/self/ns/{name}")).unwrap(), "{name}");
         }
+        // Nothing of the machine's files and processes: an empty root, and a /proc with itself in it.
+        for name in ["mnt", "pid"] {
+            assert_ne!(namespace(pid, name), namespace(shim, name), "{name}");
+        }
+        assert_eq!(field("NSpid").split('\t').next_back(), Some("1"), "the first of its own");
+        let names = |place: &str| {
+            let entries = fs::read_dir(format!("/proc/{pid}/{place}")).unwrap();
+            let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!((names("root"), names("root/proc")), (vec!["proc".to_owned()], vec!["1".into(), "self".into(), "thread-self".into()]));
+        assert_eq!(names("cwd"), names("root"));
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        let mounts: Vec<Vec<&str>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
+        for (mount, (place, kind)) in mounts.iter().zip([("/", "tmpfs"), ("/proc", "proc")]) {
+            assert!(mount[4] == place && mount[5].starts_with("ro,nosuid,nodev,noexec") && mount.contains(&kind), "{mount:?}");
+        }
+        assert_eq!(mounts.len(), 2, "{mounts:?}");
         let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         assert!(group.contains(&format!("{}/{}-0", sandbox.pod.uid, spec.name)), "{group}");
         // Nothing came along but what it was given: streams, words, code, and what its own runtime opens.
@@ -225,8 +245,21 @@ async fn a_host_has_no_power() {
             .map(|entry| fs::read_link(entry.path()).unwrap_or_default().display().to_string())
             .collect();
         assert!(!targets.iter().any(|target| target.contains("shim") || target.contains("state.json")), "{targets:?}");
+        assert!(!targets.iter().any(|target| target.starts_with("/dev/") && target != "/dev/null"), "no device: {targets:?}");
     }
     assert!(fs::read_to_string(format!("/proc/{}/status", pid(&sandbox, &spec.id()).unwrap())).unwrap().contains("4321"), "fsGroup and the like");
+}
+
+async fn components_are_among_the_processes_of_pods_that_share_theirs() {
+    let world = world().await;
+    let sandbox = world.pod(|sandbox| sandbox.linux.share_processes = true).await;
+    let ending = component(&world, &sandbox, "probe", &["sleep", "100000"]);
+    world.start(&ending).await.unwrap();
+    // Another container sees its host, and ends it, as it would any process of the pod.
+    let killer = world.container(&sandbox, &["sh", "-c", "for p in /proc/[0-9]*; do grep -qx 'NoNewPrivs:.1' $p/status && grep -qx 'Uid:.65533.*' $p/status && kill -9 ${p#/proc/} && echo killed; done"]);
+    let (_, _, log) = world.finish(&killer).await;
+    assert_eq!(log, ["stdout F killed"]);
+    assert_eq!(world.exit(&ending.id()).await.0, 137);
 }
 
 async fn components_outlive_the_agent_and_end_with_their_shim() {

@@ -27,9 +27,16 @@ fn world() -> (tempfile::TempDir, Vec<Mount>) {
 }
 
 async fn run_with(mounts: &[Mount], command: &str, input: Vec<u8>) -> (i32, Vec<u8>, String) {
+    run_as(mounts, command, input, None).await
+}
+
+async fn run_as(mounts: &[Mount], command: &str, input: Vec<u8>, whom: Option<Identity>) -> (i32, Vec<u8>, String) {
     let streams = Standard { stdin: true, stdout: true, stderr: true };
-    let spec = ExecSpec { container: "u/c/0".into(), command: words(command), streams, ..ExecSpec::default() };
-    let Session { stdin, stdout, stderr, exit, .. } = run(spec, mounts.to_vec()).unwrap();
+    // Tests run beside each other; a container may not have many at once.
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let container = format!("u/{}/0", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let spec = ExecSpec { container, command: words(command), streams, ..ExecSpec::default() };
+    let Session { stdin, stdout, stderr, exit, .. } = run(spec, mounts.to_vec(), whom).unwrap();
     let (mut stdin, mut stdout, mut stderr) = (stdin.unwrap(), stdout.unwrap(), stderr.unwrap());
     let (mut out, mut err) = (Vec::new(), String::new());
     let feed = async move {
@@ -57,7 +64,7 @@ fn what_kubectl_runs_is_understood_and_nothing_else_is() {
         assert_eq!(program(other), None, "{other}");
     }
     let spec = ExecSpec { container: "u/c/0".into(), command: words("sh"), ..ExecSpec::default() };
-    assert!(run(spec, Vec::new()).unwrap_err().message.contains("nothing can be run in a wasm container"));
+    assert!(run(spec, Vec::new(), None).unwrap_err().message.contains("nothing can be run in a wasm container"));
 }
 
 #[tokio::test]
@@ -172,7 +179,7 @@ fn a_stream_has_an_end() {
     let until = Instant::now() + PATIENCE;
     let (source, mut sink) = pipe().unwrap();
     sink.write_all(&[1; 11]).unwrap();
-    let mut bytes = Bounded { inner: source, left: 10, until };
+    let mut bytes = Bounded { left: 10, ..Bounded::new(source, until) };
     assert!(bytes.read_exact(&mut [0; 10]).is_ok());
     assert!(bytes.read(&mut [0; 1]).unwrap_err().to_string().contains("more than"));
 }
@@ -181,11 +188,65 @@ fn a_stream_has_an_end() {
 fn nobody_is_waited_for_without_end() {
     let soon = || Instant::now() + Duration::from_millis(20);
     let (silent, held) = pipe().unwrap();
-    let error = Bounded { inner: silent, left: 10, until: soon() }.read(&mut [0; 1]).unwrap_err();
+    let error = Bounded::new(&silent, soon()).read(&mut [0; 1]).unwrap_err();
     assert!(error.to_string().contains("not done"), "{error}");
+    let silence = Duration::from_millis(20);
+    let error = Bounded { silence, ..Bounded::new(&silent, Instant::now() + PATIENCE) }.read(&mut [0; 1]).unwrap_err();
+    assert!(error.to_string().contains("nothing came"), "{error}");
     drop(held);
     let (_unread, full) = pipe().unwrap();
-    let mut full = Bounded { inner: full, left: BYTES, until: soon() };
+    let mut full = Bounded::new(full, soon());
     let error = full.write_all(&vec![1; 1 << 20]).unwrap_err();
     assert!(error.to_string().contains("not done"), "{error}");
+}
+
+#[tokio::test]
+async fn one_container_does_not_keep_the_others_from_theirs() {
+    let (_dir, mounts) = world();
+    let silent = |container: &str| {
+        let streams = Standard { stdin: true, ..Standard::default() };
+        run(ExecSpec { container: container.into(), command: words("tar xf - -C /data"), streams, ..ExecSpec::default() }, mounts.clone(), None)
+    };
+    let mut held: Vec<Session> = (0..EACH).map(|_| silent("u/greedy/0").unwrap()).collect();
+    assert!(silent("u/greedy/0").unwrap_err().message.contains("of container u/greedy/0 already"));
+    held.push(silent("u/other/0").unwrap());
+    // Whoever has hung up makes room.
+    for Session { stdin, exit, .. } in held {
+        drop(stdin);
+        exit.await.unwrap();
+    }
+    assert!(!RUNNING.lock().keys().any(|container| container.starts_with("u/greedy") || container.starts_with("u/other")));
+}
+
+#[tokio::test]
+async fn files_are_the_components_users() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: only root can be somebody else");
+        return;
+    }
+    let (dir, mounts) = world();
+    // Only root gets to the volumes; in them, one is the user's group's, and one file is root's alone.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let data = dir.path().join("data");
+    chown(&data, Some(0), Some(77)).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o775)).unwrap();
+    fs::set_permissions(data.join("one"), fs::Permissions::from_mode(0o600)).unwrap();
+    let whom = Identity { uid: 1234, gid: 1235, groups: vec![77] };
+    let archive = archive(|b| {
+        file(b, b"made/", tar::EntryType::Directory, "", b"");
+        file(b, b"made/file", tar::EntryType::Regular, "", b"new");
+    });
+    let done = |command: &'static str, input: Vec<u8>| run_as(&mounts, command, input, Some(whom.clone()));
+    assert_eq!(done("tar xf - -C /data", archive.clone()).await.0, 0);
+    for name in ["made", "made/file"] {
+        let meta = fs::metadata(data.join(name)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (1234, 1235), "{name}");
+    }
+    for (command, input) in [("cat /data/one", Vec::new()), ("tar xf - -C /data/sub", archive)] {
+        let (code, _, err) = done(command, input).await;
+        assert!(code != 0 && err.contains("Permission denied"), "{command}: {code} {err}");
+    }
+    // Nobody else has become anybody.
+    assert_eq!(run_with(&mounts, "cat /data/one", Vec::new()).await.0, 0);
 }

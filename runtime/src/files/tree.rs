@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -233,7 +233,6 @@ impl Tree {
             }
             let (parent, name) = self.parent(&at, false)?;
             mkdirat(&parent, &*name, Mode::from_raw_mode(0o755)).map_err(said(&at))?;
-            own(parent, &name);
         }
         Ok(())
     }
@@ -248,7 +247,6 @@ impl Tree {
         clear(&parent, &name, path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(&parent, &*name, flags, Mode::from_raw_mode(mode & 0o777), BENEATH).map_err(said(path))?;
-        own(parent, &name);
         Ok(file.into())
     }
 
@@ -269,11 +267,4 @@ fn clear(parent: &OwnedFd, name: &str, path: &str) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(said(path)(error)),
     }
-}
-
-/// What was made is the component's: the user that hosts are, where we may give it away.
-fn own(parent: impl AsFd, name: &str) {
-    use rustix::fs::{Gid, Uid, chownat};
-    let (uid, gid) = (Uid::from_raw(crate::program::NOBODY), Gid::from_raw(crate::program::NOBODY));
-    _ = chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
 }

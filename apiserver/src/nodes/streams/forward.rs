@@ -190,9 +190,7 @@ impl Pod {
             gone = inward => return gone,
             done = async { tokio::join!(serving, outward).1 } => done?,
         }
-        if let Ok(mut socket) = client.reunite(from_client) {
-            hung_up(socket.get_mut()).await;
-        }
+        hung_up(from_client, Message::len).await;
         Ok(())
     }
 

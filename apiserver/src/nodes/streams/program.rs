@@ -22,6 +22,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
+use tokio_util::io::ReaderStream;
 
 /// Streams that a SPDY client may have open; five have a meaning.
 const STREAMS: usize = 8;
@@ -122,9 +123,8 @@ async fn over_websocket(
         gone = inward => return gone,
         done = outward => done?,
     }
-    if let Ok(mut socket) = client.reunite(from_client) {
-        hung_up(socket.get_mut()).await;
-    }
+    // Its close answers ours.
+    hung_up(from_client, Message::len).await;
     Ok(())
 }
 
@@ -201,7 +201,7 @@ async fn over_spdy(io: impl AsyncRead + AsyncWrite + Unpin + Send, version: u8, 
         done = work => {
             let _streams = done?;
             if let Ok(Ok(io)) = timeout(LINGER, connection).await {
-                hung_up(io).await;
+                hung_up(ReaderStream::new(io), Bytes::len).await;
             }
             Ok(())
         }

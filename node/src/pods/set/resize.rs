@@ -16,8 +16,8 @@ impl Set {
         let pod = resize::with(&entry.pod, wanted);
         let asks = fit::asks(&pod);
         let refused = match self.work.resizable(&pod) {
-            false => Some((resize::INFEASIBLE, "a wasm component cannot be given other resources while it runs; create the pod anew".to_owned())),
-            true => {
+            Err(why) => Some((resize::INFEASIBLE, why)),
+            Ok(()) => {
                 let (mut used, mut others) = (Amounts::default(), 0);
                 for (_, other) in self.pods.iter().filter(|(id, other)| *id != uid && step::end(&other.pod, &other.machine).is_none()) {
                     used.add(&other.asks);

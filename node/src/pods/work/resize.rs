@@ -4,9 +4,9 @@ use super::{Work, linux};
 use crate::pods::spec::{Pod, Resources};
 
 impl Work {
-    /// Whether the pod's runtime can do that.
-    pub fn resizable(&self, pod: &Pod) -> bool {
-        self.runtime(pod).is_ok_and(|runtime| runtime.name() != "wasm")
+    /// Whether the pod's runtime can do that, or why not.
+    pub fn resizable(&self, pod: &Pod) -> Result<(), String> {
+        self.runtime(pod)?.resizable(&pod.metadata.uid).map_err(|why| why.message)
     }
 
     /// Gives what the pod says to these containers (place, number) and to the pod as a whole; what they have been given.

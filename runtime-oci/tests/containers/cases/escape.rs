@@ -102,6 +102,21 @@ pub async fn what_is_written_to_proc_is_written_there() {
     {
         assert_eq!(attempt(&world, vec![mount(&fake, place)], false, "true").await, None, "nothing is mounted over {place}");
     }
+    // Through links in another volume, which was mounted before: only when all is mounted it is seen where a volume is.
+    let outer = volume(&world, "outer");
+    fs::create_dir(outer.join("inside")).unwrap();
+    for (link, target) in [("way", "/proc"), ("up", "../proc/self"), ("again", "way/sys"), ("own", "inside")] {
+        symlink(target, outer.join(link)).unwrap();
+    }
+    let sandbox = world.pod(|_| ()).await;
+    for place in ["/outer/way", "/outer/way/sys", "/outer/up/attr", "/outer/again/kernel"] {
+        let mut spec = world.container(&sandbox, &["true"]);
+        spec.mounts = vec![mount(&fake, place), mount(&outer, "/outer")];
+        let why = world.start(&spec).await.unwrap_err();
+        assert!(why.message.contains("nothing is mounted over /proc"), "{place}: {why}");
+    }
+    let mounts = vec![mount(&outer, "/outer"), mount(&fake, "/outer/own/fake")];
+    assert!(attempt(&world, mounts, false, "ls /outer/inside/fake").await.unwrap().contains(&"stdout F self".to_owned()), "other links are links");
     // Out of the image: /proc is a link, and so is what it leads to.
     _ = fs::remove_dir_all(world.path("layer/proc"));
     symlink("/tmp", world.path("layer/proc")).unwrap();
