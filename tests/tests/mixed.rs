@@ -31,6 +31,7 @@ spec:
     command: [sh, -c, 'echo page > /shared/index.html; echo serving; exec httpd -f -p 127.0.0.1:9000 -h /shared']
     volumeMounts: [{name: shared, mountPath: /shared}]
     readinessProbe: {exec: {command: [wget, -qO-, 'http://localhost:9000/']}, periodSeconds: 1, failureThreshold: 60}
+    resources: {requests: {cpu: 10m}}
   - name: front
     image: web:v1
     ports: [{containerPort: 8080}]
