@@ -53,7 +53,8 @@ pub fn used(quota: &Value, namespace: &str, snapshot: &Snapshot, now: Timestamp)
 /// Ids of the resources that some of these amounts may be about.
 fn resources<'a>(names: &[&'a str]) -> BTreeSet<&'a str> {
     let counted = names.iter().filter_map(|name| name.strip_prefix("count/")).filter(|id| !IGNORED.contains(id));
-    counted.chain(usage::NAMED).collect()
+    let devices = names.iter().any(|name| name.ends_with(usage::DEVICES)).then_some(usage::DEVICE_CLAIMS);
+    counted.chain(usage::NAMED).chain(devices).collect()
 }
 
 #[cfg(test)]

@@ -119,6 +119,7 @@ async fn objects(admin: &mut Peer) {
     while !events.next().await.expect("the watch goes on")["object"]["status"]["conditions"].to_string().contains("InitialNamesAccepted") {}
     let hard = json!({"services": "2", "services.nodeports": "1", "services.loadbalancers": "1", "secrets": "5", "count/configmaps": "3",
         "count/replicasets.apps": "1", "count/widgets.quota.example.com": "1", "resourcequotas": "1", "persistentvolumeclaims": "2",
+        "count/resourceclaims.resource.k8s.io": "3", "gpus.deviceclass.resource.k8s.io/devices": "2",
         "requests.storage": "1Gi", "gold.storageclass.storage.k8s.io/requests.storage": "500Mi"});
     quota(admin, "objects", json!({"hard": hard})).await;
     until(admin, "objects", |status| status["used"]["resourcequotas"] == "1" && status["used"]["count/configmaps"] == "1").await;
@@ -152,6 +153,18 @@ async fn objects(admin: &mut Peer) {
     delete(admin, &format!("{widgets}/a")).await;
     until(admin, "objects", |status| status["used"]["count/widgets.quota.example.com"] == "0").await;
     made(admin, widgets, widget("b")).await;
+
+    let devices = "/apis/resource.k8s.io/v1/namespaces/objects/resourceclaims";
+    let wants = |name: &str, count: u8| json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpus", "count": count}}]}}});
+    made(admin, devices, wants("two", 2)).await;
+    assert_eq!(
+        admin.post(devices, wants("more", 1)).await.message(),
+        "resourceclaims.resource.k8s.io \"more\" is forbidden: exceeded quota: q, requested: gpus.deviceclass.resource.k8s.io/devices=1, used: gpus.deviceclass.resource.k8s.io/devices=2, limited: gpus.deviceclass.resource.k8s.io/devices=2"
+    );
+    assert_eq!(used(admin, "objects").await["count/resourceclaims.resource.k8s.io"], "1");
+    delete(admin, &format!("{devices}/two")).await;
+    until(admin, "objects", |status| status["used"]["gpus.deviceclass.resource.k8s.io/devices"] == "0").await;
+    made(admin, devices, wants("again", 2)).await;
 
     let claims = path("objects", "persistentvolumeclaims");
     let claim = |name: &str, size: &str, class: &str| json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": size}}}});

@@ -27,7 +27,7 @@ pub fn add(sum: &mut Amounts, more: &Amounts) {
 }
 
 /// The greater of both, name by name.
-fn raise(most: &mut Amounts, other: &Amounts) {
+pub fn raise(most: &mut Amounts, other: &Amounts) {
     for (name, amount) in other {
         let place = most.entry(name.clone()).or_insert(*amount);
         *place = (*place).max(*amount);

@@ -103,6 +103,29 @@ fn services_claims_and_counts() {
 }
 
 #[test]
+fn claims_of_devices_count_by_class_what_they_may_be_given() {
+    let option = |class: &str, mode: &str, count: Value| json!({"deviceClassName": class, "allocationMode": mode, "count": count});
+    let claim = json!({"spec": {"devices": {"requests": [
+        {"name": "two", "exactly": option("gold", "ExactCount", json!(2))},
+        {"name": "either", "firstAvailable": [option("gold", "ExactCount", json!(1)), option("gold", "ExactCount", json!(3)), option("tin", "All", Value::Null)]},
+    ]}}});
+    let (gold, tin) = ("gold.deviceclass.resource.k8s.io/devices", "tin.deviceclass.resource.k8s.io/devices");
+    let count = "count/resourceclaims.resource.k8s.io";
+    let bound = |most: &str| quota(json!({gold: most, tin: "100", count: "2"}), json!({gold: "0", tin: "0", count: "0"}), json!({}));
+    let id = "resourceclaims.resource.k8s.io";
+    assert_eq!(create(id, &claim, &bound("5")), Ok(Some(json!({gold: "5", tin: "32", count: "1"}))));
+    assert_eq!(
+        create(id, &claim, &bound("4")).expect_err("one too many"),
+        format!("exceeded quota: q, requested: {gold}=5, used: {gold}=0, limited: {gold}=4")
+    );
+    assert_eq!(create("configmaps", &claim, &bound("4")), Ok(None));
+    let stored = crate::fixture::object(id, 1, json!({"metadata": {"name": "c", "namespace": "n"}, "spec": claim["spec"]}));
+    let snapshot = Snapshot::of(1, [stored]);
+    let counted = used(&json!({"spec": {"hard": {gold: "9"}}}), "n", &snapshot, now()).0;
+    assert_eq!(amounts::to_json(&counted), json!({gold: "5"}));
+}
+
+#[test]
 fn scopes_choose() {
     let (hard, none) = (json!({"pods": "1"}), json!({"pods": "0"}));
     let scoped = |scope: &str| quota(hard.clone(), none.clone(), json!({"scopes": [scope]}));

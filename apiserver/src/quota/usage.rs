@@ -14,10 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const NAMED: [&str; 7] = ["configmaps", "persistentvolumeclaims", "pods", "replicationcontrollers", "resourcequotas", "secrets", "services"];
 
 const BY_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// Resource id of claims of devices.
+pub const DEVICE_CLAIMS: &str = "resourceclaims.resource.k8s.io";
+/// What follows the name of a device class.
+pub const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Most devices of one claim, which is what one that asks for all of them counts for.
+const MOST_DEVICES: i64 = 32;
 
 /// Whether what an object uses takes a look at it.
 pub fn looks_inside(id: &str) -> bool {
-    matches!(id, "persistentvolumeclaims" | "pods" | "services")
+    matches!(id, "persistentvolumeclaims" | "pods" | "services" | DEVICE_CLAIMS)
 }
 
 /// Whether an amount of a quota is about the objects of a resource.
@@ -42,6 +48,7 @@ pub fn concerns(id: &str, name: &str) -> bool {
             matches!(what, "persistentvolumeclaims" | "requests.storage")
         }
         "configmaps" | "replicationcontrollers" | "resourcequotas" | "secrets" => name == id,
+        DEVICE_CLAIMS => name.ends_with(DEVICES),
         _ => false,
     }
 }
@@ -55,6 +62,7 @@ pub fn of(id: &str, object: &Value, now: Timestamp) -> Amounts {
         "pods" => used.extend(pod(object)),
         "services" => used.extend(service(object)),
         "persistentvolumeclaims" => used.extend(claim(object)),
+        DEVICE_CLAIMS => used.extend(devices(object)),
         id if NAMED.contains(&id) => drop(used.insert(id.into(), one)),
         _ => {}
     }
@@ -162,6 +170,26 @@ fn claim(claim: &Value) -> Amounts {
     if !class.is_empty() {
         let by_class: Vec<_> = used.iter().map(|(name, amount)| (format!("{class}{BY_CLASS}{name}"), *amount)).collect();
         used.extend(by_class);
+    }
+    used
+}
+
+/// The most devices of each class that a claim may be given: of alternatives each class counts as the one that wants most of it.
+fn devices(claim: &Value) -> Amounts {
+    let mut used = Amounts::new();
+    for request in list(&claim["spec"]["devices"]["requests"]) {
+        let mut of_request = Amounts::new();
+        let exactly = Some(&request["exactly"]).filter(|exactly| !exactly.is_null());
+        for option in list(&request["firstAvailable"]).iter().chain(exactly) {
+            let count = match option["allocationMode"].as_str() {
+                Some("ExactCount") => option["count"].as_i64().unwrap_or(0),
+                Some("All") => MOST_DEVICES,
+                _ => 0,
+            };
+            let class = option["deviceClassName"].as_str().unwrap_or_default();
+            amounts::raise(&mut of_request, &Amounts::from([(format!("{class}{DEVICES}"), Quantity::from_units(count))]));
+        }
+        amounts::add(&mut used, &of_request);
     }
     used
 }
