@@ -1,4 +1,5 @@
-//! Empties a namespace that is being deleted, and lets it go when nothing is left (Kubernetes' namespace-controller).
+//! Empties a namespace that is being deleted, and lets it go when nothing is left (Kubernetes' namespace-controller): its pods go first, and while one of them is there nothing
+//! else is deleted, so that what still runs keeps its policies, secrets and rights (KEP-5080).
 //!
 //! What remains is counted in the store's snapshot; a pod that takes its grace is awaited by watching deletions, not by asking again.
 
@@ -60,25 +61,55 @@ struct Remaining {
     failures: Vec<String>,
 }
 
+impl Remaining {
+    fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.failures.is_empty()
+    }
+}
+
 impl Namespaces {
     /// Acting as `namespace-controller`; `kinds` tells which resources there are.
     pub fn new(context: &Context, kinds: Kinds) -> Self {
         Self { context: context.acting_as("namespace-controller"), kinds }
     }
 
-    fn content(&self, snapshot: &Snapshot, namespace: &str) -> Vec<Arc<Object>> {
+    /// What is in a namespace: its pods, or all else.
+    fn content(&self, snapshot: &Snapshot, namespace: &str, pods: bool) -> Vec<Arc<Object>> {
         let mut content = Vec::new();
-        for kind in (self.kinds)().iter().filter(|kind| kind.scope == Scope::Namespaced) {
-            content.extend(snapshot.range(&kind.id(), Some(namespace), None).cloned());
+        for id in (self.kinds)().iter().filter(|kind| kind.scope == Scope::Namespaced).map(|kind| kind.id()) {
+            if (id == "pods") == pods {
+                content.extend(snapshot.range(&id, Some(namespace), None).cloned());
+            }
         }
         content
+    }
+
+    /// Deletes what is in a namespace, its pods or all else, and adds what is left of it.
+    async fn delete(&self, namespace: &str, pods: bool, remaining: &mut Remaining) -> Result<(), Status> {
+        let client = &self.context.client;
+        let mut asked = Vec::new();
+        for object in self.content(&client.store().snapshot(), namespace, pods) {
+            asked.extend(deletion(&object)?);
+        }
+        let deletions = stream::iter(asked).map(|action| perform_one(client, None, action)).buffer_unordered(PARALLEL);
+        let results: Vec<Result<(), Status>> = deletions.collect().await;
+        remaining.failures.extend(results.into_iter().filter_map(Result::err).map(|status| status.message));
+        for object in self.content(&client.store().snapshot(), namespace, pods) {
+            *remaining.resources.entry(object.key.resource.to_string()).or_default() += 1;
+            for finalizer in &parse::<Headed<'_>>(&object)?.metadata.finalizers {
+                *remaining.finalizers.entry(finalizer.to_string()).or_default() += 1;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The conditions that tell why a namespace is still there, with upstream's words.
 fn conditions(old: &[Condition<'_>], remaining: &Remaining, now: Timestamp) -> Vec<Value> {
+    // Upstream names resources with a dot before their group, also where that is empty.
+    let name = |id: &str, word: &str| if word == "in" || id.contains('.') { id.to_owned() } else { format!("{id}.") };
     let list = |counts: &BTreeMap<String, usize>, word: &str| {
-        counts.iter().map(|(name, count)| format!("{name} {word} {count} resource instances")).collect::<Vec<_>>().join(", ")
+        counts.iter().map(|(id, count)| format!("{} {word} {count} resource instances", name(id, word))).collect::<Vec<_>>().join(", ")
     };
     let left = |set: bool, reason: &'static str, message: String| if set { ("True", reason, message) } else { ("False", "", String::new()) };
     let rows = [
@@ -165,28 +196,17 @@ impl Controller for Namespaces {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let client = &self.context.client;
-        let store = client.store();
-        let Some(object) = store.snapshot().get(key) else { return Ok(Next::Idle) };
+        let Some(object) = client.store().snapshot().get(key) else { return Ok(Next::Idle) };
         let view: Namespace<'_> = parse(&object)?;
         if !view.metadata.deleting() || !view.spec.finalizers.iter().any(|f| **f == *"kubernetes") {
             return Ok(Next::Idle);
         }
         let mut remaining = Remaining::default();
-        let mut asked = Vec::new();
-        for object in self.content(&store.snapshot(), &key.name) {
-            asked.extend(deletion(&object)?);
+        self.delete(&key.name, true, &mut remaining).await?;
+        if remaining.is_empty() {
+            self.delete(&key.name, false, &mut remaining).await?;
         }
-        let results: Vec<Result<(), Status>> =
-            stream::iter(asked).map(|action| perform_one(client, None, action)).buffer_unordered(PARALLEL).collect().await;
-        remaining.failures.extend(results.into_iter().filter_map(Result::err).map(|status| status.message));
-
-        for object in self.content(&store.snapshot(), &key.name) {
-            *remaining.resources.entry(object.key.resource.to_string()).or_default() += 1;
-            for finalizer in &parse::<Headed<'_>>(&object)?.metadata.finalizers {
-                *remaining.finalizers.entry(finalizer.to_string()).or_default() += 1;
-            }
-        }
-        if remaining.resources.is_empty() && remaining.failures.is_empty() {
+        if remaining.is_empty() {
             let finalizers: Vec<&Text<'_>> = view.spec.finalizers.iter().filter(|f| ***f != *"kubernetes").collect();
             let mut value: Value = parse(&object)?;
             value["spec"]["finalizers"] = json!(finalizers);
@@ -223,7 +243,7 @@ mod tests {
         let remaining =
             Remaining { resources: [("pods".to_owned(), 2)].into(), finalizers: [("example.com/hold".to_owned(), 1)].into(), failures: Vec::new() };
         let first = conditions(&[], &remaining, now);
-        assert_eq!(first[3]["message"], "Some resources are remaining: pods has 2 resource instances");
+        assert_eq!(first[3]["message"], "Some resources are remaining: pods. has 2 resource instances");
         assert_eq!(first[4]["message"], "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances");
         let text = serde_json::to_string(&first).expect("json");
         let old: Vec<Condition<'_>> = serde_json::from_str(&text).expect("conditions");

@@ -1,6 +1,6 @@
 //! apimachinery/namespace: a namespace takes what is in it along; its labels, status and finalizers change as asked.
 
-use super::{items, made, patched, put, settled, template};
+use super::{items, made, patched, put, reached, settled, template};
 use crate::cluster::{Cluster, Peer};
 use serde_json::json;
 
@@ -10,6 +10,7 @@ pub async fn all(cluster: &Cluster) {
     labels_change(&mut admin).await;
     the_status_changes(&mut admin).await;
     finalizers_hold(&mut admin).await;
+    pods_go_before_all_else(&mut admin).await;
 }
 
 async fn pods_and_services_go(admin: &mut Peer) {
@@ -78,4 +79,33 @@ async fn finalizers_hold(admin: &mut Peer) {
     assert_eq!(held["spec"]["finalizers"], json!(["kubernetes", finalizer]));
     held["spec"]["finalizers"] = json!(["kubernetes"]);
     assert_eq!(put(admin, &format!("{path}/finalize"), &held).await["spec"]["finalizers"], json!(["kubernetes"]));
+}
+
+async fn pods_go_before_all_else(admin: &mut Peer) {
+    super::namespace(admin, "ns-order").await;
+    let (pods, maps) = ("/api/v1/namespaces/ns-order/pods", "/api/v1/namespaces/ns-order/configmaps");
+    let mut pod = template(&json!({"a": "b"}));
+    pod["metadata"] = json!({"name": "test-pod", "finalizers": ["e2e.example.com/finalizer"]});
+    made(admin, pods, pod).await;
+    made(admin, maps, json!({"metadata": {"name": "test-configmap"}, "data": {"key": "value"}})).await;
+    super::ok(&admin.send("DELETE", "/api/v1/namespaces/ns-order", "application/json", String::new()).await);
+    let going = reached(admin, "/api/v1/namespaces", "ns-order", "it says what is left", |namespace| {
+        let conditions = namespace["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "NamespaceFinalizersRemaining" && one["status"] == "True"))
+    })
+    .await;
+    let condition = |kind: &str| {
+        let all = going["status"]["conditions"].as_array().expect("conditions");
+        all.iter().find(|one| one["type"] == kind).map(|one| one["message"].as_str().unwrap_or_default().to_owned()).expect("the condition")
+    };
+    assert_eq!(going["status"]["phase"], "Terminating");
+    assert_eq!(condition("NamespaceDeletionContentFailure"), "All content successfully deleted, may be waiting on finalization");
+    assert_eq!(condition("NamespaceContentRemaining"), "Some resources are remaining: pods. has 1 resource instances");
+    let held = "Some content in the namespace has finalizers remaining: e2e.example.com/finalizer in 1 resource instances";
+    assert_eq!(condition("NamespaceFinalizersRemaining"), held);
+    let map = admin.get(&format!("{maps}/test-configmap")).await;
+    assert!(map.code == 200 && map.body["metadata"]["deletionTimestamp"].is_null(), "{}", map.body);
+    assert!(admin.get(&format!("{pods}/test-pod")).await.body["metadata"]["deletionTimestamp"].is_string());
+    patched(admin, &format!("{pods}/test-pod"), "merge", json!({"metadata": {"finalizers": null}})).await;
+    settled(admin, "/api/v1/namespaces?fieldSelector=metadata.name%3Dns-order", "the namespace goes", |list| list.is_empty()).await;
 }
