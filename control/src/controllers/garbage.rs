@@ -38,16 +38,45 @@ impl Garbage {
         Self { context: context.acting_as("generic-garbage-collector"), kinds }
     }
 
-    /// Where an owner would be; None if its kind is not known or it cannot be an owner from there.
-    fn owner_key(&self, owner: &Owner<'_>, namespace: &str) -> Option<Key> {
+    /// Resource id and scope of an owner; None if its kind is not known.
+    fn kind(&self, owner: &Owner<'_>) -> Option<(String, Scope)> {
         let kinds = (self.kinds)();
         let kind = kinds.iter().find(|kind| *kind.group == *owner.group() && *kind.kind == *owner.kind)?;
-        match kind.scope {
-            Scope::Cluster => Some(Key::new(kind.id(), "", &*owner.name)),
+        Some((kind.id(), kind.scope))
+    }
+
+    /// Where an owner would be; None if its kind is not known or it cannot be an owner from there.
+    fn owner_key(&self, owner: &Owner<'_>, namespace: &str) -> Option<Key> {
+        match self.kind(owner)? {
+            (id, Scope::Cluster) => Some(Key::new(id, "", &*owner.name)),
             // A cluster-scoped object cannot be owned by one in a namespace.
-            Scope::Namespaced if namespace.is_empty() => None,
-            Scope::Namespaced => Some(Key::new(kind.id(), namespace, &*owner.name)),
+            (_, Scope::Namespaced) if namespace.is_empty() => None,
+            (id, Scope::Namespaced) => Some(Key::new(id, namespace, &*owner.name)),
         }
+    }
+
+    /// Whether an owner is there, but in a namespace from which it cannot own an object of `namespace`.
+    fn is_elsewhere(&self, snapshot: &Snapshot, owner: &Owner<'_>, namespace: &str) -> bool {
+        let Some((id, Scope::Namespaced)) = self.kind(owner) else { return false };
+        let others = snapshot.range("namespaces", None, None).map(|other| &other.key.name).filter(|other| ***other != *namespace);
+        let mut owners = others.filter_map(|other| snapshot.get(&Key::new(id.as_str(), other.clone(), &*owner.name)));
+        owners.any(|found| *found.meta.uid == *owner.uid)
+    }
+
+    /// Owners in other namespaces own nothing here: that is told.
+    fn tell(&self, snapshot: &Snapshot, object: &Object) -> Result<(), Status> {
+        let namespace = &*object.key.namespace;
+        for owner in &parse::<Headed<'_>>(object)?.metadata.owner_references {
+            let stands =
+                matches!(self.owner_key(owner, namespace), Some(key) if snapshot.get(&key).is_some_and(|found| *found.meta.uid == *owner.uid));
+            if !stands && self.is_elsewhere(snapshot, owner, namespace) {
+                let Owner { api_version, kind, name, uid, .. } = owner;
+                let reference = format!("[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]");
+                let message = format!("ownerRef {reference} does not exist in namespace \"{namespace}\"");
+                self.context.client.event(object, "Warning", "OwnerRefInvalidNamespace", &message);
+            }
+        }
+        Ok(())
     }
 
     fn standing(&self, snapshot: &Snapshot, owner: &Owner<'_>, namespace: &str) -> Result<Standing, Status> {
@@ -144,6 +173,7 @@ impl Controller for Garbage {
         let view: Headed<'_> = parse(&object)?;
         let meta = &view.metadata;
         if !meta.deleting() {
+            self.tell(&snapshot, &object)?;
             self.each(self.judge(&snapshot, &object)?).await?;
         } else if meta.has_finalizer(ORPHAN) {
             let mut releases = Vec::new();

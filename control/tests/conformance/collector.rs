@@ -13,6 +13,7 @@ pub async fn all(cluster: &Cluster) {
     foreground_keeps_the_owner_until_all_are_gone(&mut admin).await;
     dependents_of_two_owners_stay(&mut admin).await;
     circles_do_not_block(&mut admin).await;
+    owners_elsewhere_own_nothing(&mut admin).await;
 }
 
 fn core(namespace: &str, kind: &str) -> String {
@@ -134,4 +135,28 @@ async fn circles_do_not_block(admin: &mut Peer) {
     }
     delete(admin, &core("gc-circle", "pods/pod1"), &pods[0], "Foreground").await;
     settled(admin, &core("gc-circle", "pods"), "the circle goes", |list| list.is_empty()).await;
+}
+
+async fn owners_elsewhere_own_nothing(admin: &mut Peer) {
+    for place in ["gc-here", "gc-there"] {
+        namespace(admin, place).await;
+    }
+    let owner = made(admin, &core("gc-there", "configmaps"), json!({"metadata": {"name": "owner"}})).await;
+    let uid = owner["metadata"]["uid"].as_str().expect("a uid");
+    let reference = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}]);
+    let told = |list: &[Value], about: &str, place: &str| {
+        let message = format!("ownerRef [v1/ConfigMap, namespace: {place}, name: owner, uid: {uid}] does not exist in namespace \"{place}\"");
+        let about = |event: &&Value| event["involvedObject"]["name"] == about && event["reason"] == "OwnerRefInvalidNamespace";
+        list.iter().filter(about).any(|event| event["type"] == "Warning" && event["message"] == message)
+    };
+    // In a namespace: as if the owner was not there.
+    made(admin, &core("gc-here", "secrets"), json!({"metadata": {"name": "theirs", "ownerReferences": reference}})).await;
+    settled(admin, &core("gc-here", "events"), "it is told", |list| told(list, "theirs", "gc-here")).await;
+    settled(admin, &core("gc-here", "secrets"), "it goes", |list| list.iter().all(|one| name(one) != "theirs")).await;
+    // In none: it cannot be owned from a namespace, and nothing is concluded.
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    made(admin, classes, json!({"metadata": {"name": "gc-class", "ownerReferences": reference}, "value": 1})).await;
+    settled(admin, &core("default", "events"), "it is told", |list| told(list, "gc-class", "")).await;
+    let class = admin.get(&format!("{classes}/gc-class")).await;
+    assert!(class.code == 200 && class.body["metadata"]["deletionTimestamp"].is_null(), "{}", class.body);
 }
