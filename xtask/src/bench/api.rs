@@ -4,7 +4,7 @@ use super::{
     cluster::{Client, Cluster, call, send},
     crowd,
     etcd::{self, Etcd},
-    load::{Samples, ms, row},
+    load::{Samples, ms, row, versus},
     memory,
 };
 use crate::packages;
@@ -33,7 +33,7 @@ pub async fn run() -> Result<()> {
     let etcd = Etcd::start().await?;
     println!("\n{:<44} {:>12} {:<8} {:>12} {:<8} ours is", "", "coracle", "", "etcd 3.4", "");
 
-    for (clients, count, name) in [(1, ONE, "create, 1 client"), (CLIENTS, MANY, "create, 32 clients")] {
+    for (clients, count, name, upstream) in [(1, ONE, "create, 1 client", 454.0), (CLIENTS, MANY, "create, 32 clients", 1_545.0)] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             ours.push(creates(&cluster, ASIDE, clients, count, &format!("{name} {round}")).await?);
@@ -41,6 +41,7 @@ pub async fn run() -> Result<()> {
         }
         let (ours, theirs) = (median(ours), median(theirs));
         row(name, (ours, "/s"), (theirs, "/s"), ours / theirs);
+        versus("", (ours, "/s"), (upstream, "/s"), ours / upstream, 3);
     }
 
     let mut client = cluster.connect().await?;
@@ -56,7 +57,9 @@ pub async fn run() -> Result<()> {
         theirs.push(begun.elapsed());
     }
     let (ours, theirs) = (Samples::new(ours).percentile(50), Samples::new(theirs).percentile(50));
-    row(&format!("list of {LIST}"), (ours.as_secs_f64() * 1e3, "ms"), (theirs.as_secs_f64() * 1e3, "ms"), theirs.as_secs_f64() / ours.as_secs_f64());
+    let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
+    row(&format!("list of {LIST}"), (ours, "ms"), (theirs, "ms"), theirs / ours);
+    versus("", (ours, "ms"), (65.0, "ms"), 65.0 / ours, 6);
 
     crowd::requests(&cluster).await?;
     let delays = watch_delay(&cluster).await?;
@@ -64,7 +67,11 @@ pub async fn run() -> Result<()> {
     drop(etcd);
     crowd::watchers(&cluster).await?;
     crowd::binding(&cluster).await?;
-    println!("the process after all of this                   {:.1} MB", memory::pss(&[cluster.main()])? as f64 * 1.024 / 1e3);
+    let after = memory::pss(&[cluster.main()])? as f64 * 1.024 / 1e3;
+    println!(
+        "{:<44} {after:>12.1} MB       (kube-apiserver 1.36 after 20,000 requests: 617 MB; shall be at most 120)",
+        "the process after all of this"
+    );
     drop(cluster);
     crowd::pods().await
 }

@@ -1,27 +1,35 @@
 //! The API under many: requests of 32 clients, a hundred watchers, a thousand idle ones, 500 replicas, 50,000 pods.
 //!
-//! kube-apiserver 1.36 with etcd, measured in the same terms on a 2-core machine (client on the same cores, HTTP/2, TLS), stands beside each figure: gets 2,728/s,
-//! updates 1,328/s, merge patches 1,152/s, applies 1,056/s; 100 watchers 12,400 events/s; 500 replicas bound in 1.8 s; 617 MB after 20,000 requests.
+//! kube-apiserver 1.36 with etcd, measured in the same terms on a 2-core machine (client on the same cores, HTTP/2, TLS), stands beside each figure, and what ours shall be.
 
 use super::{
     api::{CLIENTS, PATH, object, rate},
     cluster::{Client, Cluster, call, send},
-    load::{Samples, ms},
+    load::{Samples, ms, versus},
     memory,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, stream::FuturesUnordered};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 const REQUESTS: usize = 6_400;
 const WATCHERS: usize = 100;
 const EVENTS: usize = 300;
 const IDLE: usize = 1_000;
 /// (nodes, replicas, what upstream takes or what it shall take)
-const CROWDS: [(usize, usize, &str); 2] = [(10, 500, "kube-apiserver 1.36: 1.8 s"), (100, 1_000, "shall be at most 2 s")];
+const CROWDS: [(usize, usize, &str); 2] = [(10, 500, "kube-apiserver 1.36: 1.8 s; shall be at most 1 s"), (100, 1_000, "shall be at most 2 s")];
 const PODS: usize = 50_000;
+/// How long gets are timed while lists run.
+const BESIDE_LISTS: Duration = Duration::from_secs(5);
 
 /// Gets, updates, merge patches and applies of 32 clients, each client on objects of its own.
 pub async fn requests(cluster: &Cluster) -> Result<()> {
@@ -41,7 +49,7 @@ pub async fn requests(cluster: &Cluster) -> Result<()> {
     for (what, ours, theirs) in
         [("gets", gets, 2_728.0), ("updates", updates, 1_328.0), ("merge patches", patches, 1_152.0), ("applies", applies, 1_056.0)]
     {
-        println!("{:<44} {ours:>12.1} /s       (kube-apiserver 1.36: {theirs:.0}/s, ×{:.1})", format!("{what}, {CLIENTS} clients"), ours / theirs);
+        versus(&format!("{what}, {CLIENTS} clients"), (ours, "/s"), (theirs, "/s"), ours / theirs, 4);
     }
     Ok(())
 }
@@ -93,13 +101,9 @@ pub async fn watchers(cluster: &Cluster) -> Result<()> {
     let (_, delays) = tokio::try_join!(write, read)?;
     let rate = delays.len() as f64 / start.elapsed().as_secs_f64();
     let delays = Samples::new(delays);
-    println!(
-        "{:<44} {rate:>12.1} /s       (kube-apiserver 1.36: 12400/s, ×{:.1}) p50 {} p99 {}",
-        format!("events to {WATCHERS} watchers"),
-        rate / 12_400.0,
-        ms(delays.percentile(50)),
-        ms(delays.percentile(99))
-    );
+    versus(&format!("events to {WATCHERS} watchers"), (rate, "/s"), (12_400.0, "/s"), rate / 12_400.0, 4);
+    let [half, most] = [50, 99].map(|part| ms(delays.percentile(part)));
+    println!("{:<44} p50 {half} p99 {most} (kube-apiserver 1.36: p50 4.8 ms; shall be less)", "how late they are");
 
     // Idle is who has seen all there is: one that begins with a list and does not read it would hold a window full of it.
     let page: Value = serde_json::from_slice(&call(&mut writer, "GET", &format!("{path}?limit=1"), Vec::new()).await?)?;
@@ -116,7 +120,7 @@ pub async fn watchers(cluster: &Cluster) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let grown = memory::pss(&[cluster.main()])?.saturating_sub(before);
     drop((idle, clients));
-    println!("{:<44} {:>12.1} KB each (of {IDLE})", "an idle watcher", grown as f64 * 1.024 / IDLE as f64);
+    println!("{:<44} {:>12.1} KB each (of {IDLE}; shall be at most 20)", "an idle watcher", grown as f64 * 1.024 / IDLE as f64);
     Ok(())
 }
 
@@ -203,38 +207,44 @@ pub async fn pods() -> Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     let grown = memory::pss(&[cluster.main()])?.saturating_sub(before);
     println!(
-        "{:<44} {:>12.1} MB       (their JSON {:.1} MB, ×{:.2})",
+        "{:<44} {:>12.1} MB       (their JSON {:.1} MB, ×{:.2}; shall be at most ×6)",
         format!("memory of {PODS} pods"),
         grown as f64 * 1.024 / 1e3,
         text as f64 / 1e6,
         grown as f64 * 1024.0 / text as f64
     );
-    let mut lister = cluster.connect().await?;
-    let stop = std::cell::Cell::new(false);
-    let lists = async {
-        let mut count = 0;
-        while !stop.get() {
-            call(&mut lister, "GET", path, Vec::new()).await?;
-            count += 1;
-        }
-        Ok::<usize, anyhow::Error>(count)
-    };
-    let gets = async {
-        let mut times = Vec::new();
-        for index in 0..1_000 {
-            let begun = Instant::now();
-            call(&mut client, "GET", &format!("{path}/p-{}-{index}", index % CLIENTS), Vec::new()).await?;
-            times.push(begun.elapsed());
-        }
-        stop.set(true);
-        Ok::<_, anyhow::Error>(Samples::new(times))
-    };
-    let (lists, times) = tokio::try_join!(lists, gets)?;
-    println!(
-        "{:<44} p50 {} p99 {} ({lists} lists meanwhile)",
-        "a get while lists of all of them run",
-        ms(times.percentile(50)),
-        ms(times.percentile(99))
-    );
+    let cluster = Arc::new(cluster);
+    let (lister, stop) = lists(&cluster, path);
+    let (mut times, begun) = (Vec::new(), Instant::now());
+    while begun.elapsed() < BESIDE_LISTS {
+        let (sent, index) = (Instant::now(), times.len() % 1_000);
+        call(&mut client, "GET", &format!("{path}/p-{}-{index}", index % CLIENTS), Vec::new()).await?;
+        times.push(sent.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let lists = lister.join().map_err(|_| anyhow!("the lister panicked"))??;
+    let times = Samples::new(times);
+    let [half, most] = [50, 99].map(|part| ms(times.percentile(part)));
+    println!("{:<44} p50 {half} p99 {most} ({lists} lists meanwhile; p99 shall be at most 5 ms)", "a get while lists of all of them run");
     Ok(())
+}
+
+/// Lists all objects again and again, on a thread of its own: what this client does with a list must not count as the time of a get. Says how many they were.
+fn lists(cluster: &Arc<Cluster>, path: &'static str) -> (JoinHandle<Result<usize>>, Arc<AtomicBool>) {
+    let (cluster, stop) = (Arc::clone(cluster), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let list = move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let (mut client, mut count) = (cluster.connect().await?, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let mut body = send(&mut client, "GET", path, Vec::new()).await?.into_body();
+                while let Some(frame) = body.frame().await {
+                    frame?;
+                }
+                count += 1;
+            }
+            Ok(count)
+        })
+    };
+    (std::thread::spawn(list), stop)
 }

@@ -28,3 +28,8 @@ pub fn ms(time: Duration) -> String {
 pub fn row(what: &str, ours: (f64, &str), theirs: (f64, &str), ratio: f64) {
     println!("{what:<44} {:>12.1} {:<8} {:>12.1} {:<8} ×{ratio:.2}", ours.0, ours.1, theirs.0, theirs.1);
 }
+
+/// A row beside what kube-apiserver 1.36 with etcd does: ours, theirs, how many times better ours is, and shall be.
+pub fn versus(what: &str, ours: (f64, &str), theirs: (f64, &str), ratio: f64, least: u32) {
+    println!("{what:<44} {:>12.1} {:<8} (kube-apiserver 1.36: {} {}, ×{ratio:.1}; shall be at least ×{least})", ours.0, ours.1, theirs.0, theirs.1);
+}
