@@ -2,7 +2,7 @@
 //!
 //! The programs lie in `tests/clients`, one a language; a case is a word on their command line.
 
-use coracle_tests::{Case, Cluster, Mode, Output, Result, client, main as suite};
+use coracle_tests::{Case, Cluster, Mode, Output, Result, client, is_root, main as suite};
 use std::{ffi::OsString, process::ExitCode};
 
 const CASES: &[Case] = &[
@@ -14,6 +14,7 @@ const CASES: &[Case] = &[
     ("rust_custom_resources", |cluster| rust(cluster, "custom_resources")),
     ("rust_applied_fields_have_managers", |cluster| rust(cluster, "applied_fields_have_managers")),
     ("rust_leases_elect_one", |cluster| rust(cluster, "leases_elect_one")),
+    ("rust_exec_attach_and_port_forward", rust_exec_attach_and_port_forward),
     ("python_typed_objects", |cluster| python(cluster, "typed_objects")),
     ("python_watches", |cluster| python(cluster, "watches")),
     ("python_dynamic_client_and_custom_resources", |cluster| python(cluster, "dynamic_client_and_custom_resources")),
@@ -31,6 +32,16 @@ fn main() -> ExitCode {
 
 fn rust(cluster: &Cluster, case: &str) -> Result {
     run(cluster, &[client("rust")?.join("debug/kube-rs").into(), case.into()])
+}
+
+/// As root: containers have programs that can be run in them.
+fn rust_exec_attach_and_port_forward(cluster: &Cluster) -> Result {
+    if !is_root() {
+        println!("not run: containers need root, and this user is not.");
+        return Ok(());
+    }
+    cluster.import_busybox()?;
+    rust(cluster, "exec_attach_and_port_forward")
 }
 
 fn python(cluster: &Cluster, case: &str) -> Result {

@@ -3,6 +3,7 @@
 //! `kube-rs CASE` works with the cluster of KUBECONFIG, and fails with a sentence about what was not so.
 
 mod custom;
+mod streams;
 mod watch;
 mod workloads;
 
@@ -31,6 +32,7 @@ async fn main() -> Result<()> {
         "custom_resources" => custom::custom_resources(client).await,
         "applied_fields_have_managers" => custom::applied_fields_have_managers(client).await,
         "leases_elect_one" => custom::leases_elect_one(client).await,
+        "exec_attach_and_port_forward" => streams::exec_attach_and_port_forward(client).await,
         other => bail!("no case {other}"),
     }
 }
