@@ -42,6 +42,8 @@ mod scheduling;
 mod server;
 #[path = "conformance/stateful_sets.rs"]
 mod stateful_sets;
+#[path = "conformance/taints.rs"]
+mod taints;
 #[path = "conformance/versions.rs"]
 mod versions;
 
@@ -77,7 +79,8 @@ async fn kinds_of_ones_own() {
 async fn pods_and_what_is_around_them() {
     let cluster = Cluster::start().await;
     played::node(&cluster, "n1", json!({}), json!([])).await;
-    tokio::join!(pods::all(&cluster), network::all(&cluster), accounts::all(&cluster), scheduling::all(&cluster), applying::all(&cluster));
+    let around = async { tokio::join!(network::all(&cluster), accounts::all(&cluster), applying::all(&cluster)) };
+    tokio::join!(pods::all(&cluster), scheduling::all(&cluster), taints::all(&cluster), around);
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 

@@ -86,6 +86,7 @@ async fn metrics() {
     play(cluster.node("n1").await, uid, millis.clone());
     shown(&mut admin, &name).await;
     scaled(&mut admin).await;
+    kinds_of_ones_own_scale_by_a_container(&mut admin).await;
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
@@ -148,6 +149,53 @@ async fn scaled(admin: &mut Peer) {
         if event["object"]["metadata"]["name"] == "astray" && condition["reason"] == "FailedGetScale" {
             let message = "the HPA controller was unable to get the target's current scale: deployments.apps \"none\" not found";
             assert_eq!((&condition["status"], &condition["message"]), (&json!("False"), &json!(message)));
+            break;
+        }
+    }
+}
+
+/// A custom resource that selects the same pods, one of whose containers is looked at: two replicas are all that is allowed.
+async fn kinds_of_ones_own_scale_by_a_container(admin: &mut Peer) {
+    const AUTOSCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    const CROWDS: &str = "/apis/scaled.example.com/v1/namespaces/default/crowds";
+    assert_eq!(admin.send("DELETE", &format!("{AUTOSCALERS}/busy"), "", String::new()).await.code, 200);
+    let number = json!({"type": "integer"});
+    let status = json!({"type": "object", "properties": {"replicas": number, "selector": {"type": "string"}}});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"replicas": number}}, "status": status}});
+    let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector"});
+    let version =
+        json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}, "subresources": {"status": {}, "scale": scale}});
+    let definition = json!({"metadata": {"name": "crowds.scaled.example.com"}, "spec": {"group": "scaled.example.com", "scope": "Namespaced",
+        "names": {"plural": "crowds", "kind": "Crowd"}, "versions": [version]}});
+    assert_eq!(admin.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await.code, 201);
+    let crowd = json!({"apiVersion": "scaled.example.com/v1", "kind": "Crowd", "metadata": {"name": "ours"}, "spec": {"replicas": 1}});
+    let made = eventually(async || admin.post(CROWDS, crowd.clone()).await, |answer| answer.code != 404).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let counted = json!({"status": {"replicas": 1, "selector": "app=busy"}});
+    assert_eq!(merge(admin, &format!("{CROWDS}/ours/status"), counted).await.code, 200);
+    let target = json!({"type": "Utilization", "averageUtilization": 50});
+    let spec = json!({
+        "scaleTargetRef": {"apiVersion": "scaled.example.com/v1", "kind": "Crowd", "name": "ours"}, "minReplicas": 1, "maxReplicas": 2,
+        "metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "c", "target": target}}],
+    });
+    let mut watch = admin.watch(&format!("{AUTOSCALERS}?watch=true&fieldSelector=metadata.name%3Dcrowd")).await;
+    assert_eq!(admin.post(AUTOSCALERS, json!({"metadata": {"name": "crowd"}, "spec": spec})).await.code, 201);
+    let status = loop {
+        let event = watch.next().await.expect("an event");
+        if event["object"]["status"]["desiredReplicas"] == 2 {
+            break event["object"]["status"].clone();
+        }
+    };
+    let current = &status["currentMetrics"][0]["containerResource"];
+    assert_eq!((&current["container"], current["current"]["averageUtilization"].as_i64() > Some(100)), (&json!("c"), true), "{status}");
+    assert_eq!(admin.get(&format!("{CROWDS}/ours")).await.body["spec"]["replicas"], 2);
+    // There is no such container.
+    let spec = json!({"metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "none", "target": target}}]});
+    assert_eq!(merge(admin, &format!("{AUTOSCALERS}/crowd"), json!({ "spec": spec })).await.code, 200);
+    loop {
+        let event = watch.next().await.expect("an event");
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|condition| condition["type"] == "ScalingActive" && condition["reason"] == "FailedGetContainerResourceMetric") {
             break;
         }
     }

@@ -13,6 +13,8 @@ pub async fn all(cluster: &Cluster) {
     failed_pods_are_made_again(&mut admin).await;
     scale_and_collections(&mut admin).await;
     the_status_is_written(&mut admin).await;
+    numbers_begin_where_they_are_told(&mut admin).await;
+    claims_go_as_the_policy_says(&mut admin).await;
 }
 
 fn sets(place: &str) -> String {
@@ -280,4 +282,58 @@ async fn the_status_is_written(admin: &mut Peer) {
     told_of(&mut events, "StatusUpdate").await;
     patched(admin, &path, "merge", json!({"status": {"conditions": [{"type": "StatusPatched", "status": "True"}]}})).await;
     told_of(&mut events, "StatusPatched").await;
+}
+
+async fn names(admin: &mut Peer, place: &str) -> Vec<String> {
+    shown(admin, place).await.into_iter().map(|(name, ..)| name).collect()
+}
+
+async fn numbers_begin_where_they_are_told(admin: &mut Peer) {
+    const PLACE: &str = "ss-ordinals";
+    set(admin, PLACE, 2, json!({"ordinals": {"start": 2}})).await;
+    assert_eq!(names(admin, PLACE).await, ["ss-2", "ss-3"]);
+    for (ordinals, wanted) in [(json!({"start": 3}), ["ss-3", "ss-4"]), (json!({"start": 2}), ["ss-2", "ss-3"]), (Value::Null, ["ss-0", "ss-1"])] {
+        patched(admin, &format!("{}/ss", sets(PLACE)), "merge", json!({"spec": {"ordinals": ordinals}})).await;
+        settled(admin, &pods(PLACE), &format!("{wanted:?}"), |list| list.iter().map(name).eq(wanted)).await;
+        ready(admin, PLACE, 2).await;
+    }
+}
+
+/// What a provisioner and the volume controller do for a claim.
+async fn bound(admin: &mut Peer, place: &str, claim: &str) {
+    let claims = format!("/api/v1/namespaces/{place}/persistentvolumeclaims");
+    let volume = format!("{place}-{claim}");
+    let spec =
+        json!({"capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "ss-none", "hostPath": {"path": "/nowhere"}});
+    made(admin, "/api/v1/persistentvolumes", json!({"metadata": {"name": volume}, "spec": spec})).await;
+    settled(admin, &claims, &format!("there is {claim}"), |list| list.iter().any(|one| name(one) == claim)).await;
+    patched(admin, &format!("{claims}/{claim}"), "merge", json!({"spec": {"volumeName": volume}})).await;
+    patched(admin, &format!("{claims}/{claim}/status"), "merge", json!({"status": {"phase": "Bound"}})).await;
+}
+
+async fn claims_go_as_the_policy_says(admin: &mut Peer) {
+    const PLACE: &str = "ss-claims";
+    namespace(admin, PLACE).await;
+    let claims = format!("/api/v1/namespaces/{PLACE}/persistentvolumeclaims");
+    let labels = json!({"foo": "bar"});
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "ss-none", "resources": {"requests": {"storage": "1Mi"}}}});
+    let policy = json!({"whenDeleted": "Retain", "whenScaled": "Delete"});
+    let spec = json!({"replicas": 3, "serviceName": "test", "selector": {"matchLabels": labels}, "template": template(&labels), "podManagementPolicy": "Parallel",
+        "volumeClaimTemplates": [claim], "persistentVolumeClaimRetentionPolicy": policy});
+    made(admin, &sets(PLACE), json!({"metadata": {"name": "ss"}, "spec": spec})).await;
+    for number in 0..3 {
+        bound(admin, PLACE, &format!("data-ss-{number}")).await;
+    }
+    ready(admin, PLACE, 3).await;
+    // Scaled down: the claim of the last goes after its pod, but for one that somebody else manages.
+    let other = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "other", "uid": made(admin, &format!("/api/v1/namespaces/{PLACE}/configmaps"), json!({"metadata": {"name": "other"}})).await["metadata"]["uid"], "controller": true}]);
+    patched(admin, &format!("{claims}/data-ss-1"), "merge", json!({"metadata": {"ownerReferences": other}})).await;
+    patched(admin, &format!("{}/ss/scale", sets(PLACE)), "merge", json!({"spec": {"replicas": 1}})).await;
+    settled(admin, &claims, "the claim of the last goes", |list| list.iter().map(name).eq(["data-ss-0", "data-ss-1"])).await;
+    // Deleted: kept, until it is wanted that they go as well.
+    let whole = json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}}});
+    patched(admin, &format!("{}/ss", sets(PLACE)), "merge", whole).await;
+    reached(admin, &claims, "data-ss-0", "it belongs to the set", |claim| claim["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet").await;
+    ok(&admin.send("DELETE", &format!("{}/ss", sets(PLACE)), "application/json", String::new()).await);
+    settled(admin, &claims, "the set's claim goes", |list| list.iter().map(name).eq(["data-ss-1"])).await;
 }
