@@ -8,6 +8,7 @@ use coracle_apiserver::{
 };
 use coracle_store::{Key, Object};
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// One write or event. Tests compare exact sequences of these.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +20,8 @@ pub enum Action {
         /// The object.
         object: Value,
     },
-    /// JSON merge patch (RFC 7386). A `metadata.resourceVersion` or `metadata.uid` in it is a precondition.
+    /// JSON merge patch (RFC 7386). A `metadata.resourceVersion` or `metadata.uid` in it is a precondition; of several patches of one object that name a
+    /// revision the first is about the object as it was read, and each of the others about what the one before left.
     Patch {
         /// What is patched.
         key: Key,
@@ -79,10 +81,38 @@ impl Plan {
 /// # Errors
 /// The first failure; conflicts are among them, and the runner then looks at the fresh object.
 pub async fn perform(client: &Client, about: Option<&Object>, actions: Vec<Action>) -> Result<(), Status> {
-    for action in actions {
-        perform_one(client, about, action).await?;
+    let mut chain = Chain::default();
+    for mut action in actions {
+        chain.follow(&mut action);
+        match action {
+            Action::Patch { key, subresource, patch } => {
+                let written = client.patch(&key.resource, &key.namespace, &key.name, subresource, PatchKind::Merge, patch).await?;
+                chain.wrote(key, written.revision);
+            }
+            action => perform_one(client, about, action).await?,
+        }
     }
     Ok(())
+}
+
+/// At which revisions a series of actions left objects.
+#[derive(Debug, Default)]
+pub struct Chain(HashMap<Key, u64>);
+
+impl Chain {
+    /// Puts what the action before left in place of the revision that a patch names.
+    pub fn follow(&self, action: &mut Action) {
+        if let Action::Patch { key, patch, .. } = action
+            && let (Some(revision), Some(named)) = (self.0.get(key), patch.pointer_mut("/metadata/resourceVersion"))
+        {
+            *named = revision.to_string().into();
+        }
+    }
+
+    /// A patch made this revision.
+    pub fn wrote(&mut self, key: Key, revision: u64) {
+        self.0.insert(key, revision);
+    }
 }
 
 /// Carries out one action; see [`perform`].

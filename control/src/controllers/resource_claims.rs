@@ -6,7 +6,7 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
-use crate::scheduler::devices::{CLAIMS, FINALIZER};
+use crate::scheduler::devices::{CLAIMS, FINALIZER, MOST_CONSUMERS};
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_apiserver::{
@@ -22,8 +22,6 @@ const TEMPLATES: &str = "resourceclaimtemplates.resource.k8s.io";
 const OF_POD: &str = "resource.kubernetes.io/pod-claim-name";
 /// Most characters of a name before what makes it unique.
 const BASE: usize = 57;
-/// Most consumers of one claim.
-const MOST_CONSUMERS: usize = 256;
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -247,29 +245,26 @@ fn settle(key: &Key, claim: &Claim<'_>, snapshot: &Snapshot) -> Vec<Action> {
     };
     let left: Vec<Value> = claim.status.reserved_for.iter().filter(uses).map(Consumer::to_json).collect();
     let protected = metadata.finalizers.iter().any(|its| *its == FINALIZER);
-    let mut actions = Vec::new();
-    let status = |status: Value| Action::Patch {
-        key: key.clone(),
-        subresource: "status",
-        patch: json!({"metadata": {"uid": metadata.uid}, "status": status}),
+    let patch = |subresource: &'static str, mut patch: Value| {
+        patch["metadata"]["uid"] = json!(metadata.uid);
+        // Who gives devices meanwhile must not lose them, nor their protection.
+        patch["metadata"]["resourceVersion"] = json!(metadata.resource_version);
+        Action::Patch { key: key.clone(), subresource, patch }
     };
     let unprotected = || {
         let others: Vec<&str> = metadata.finalizers.iter().map(|its| &**its).filter(|its| *its != FINALIZER).collect();
-        let finalizers = if others.is_empty() { Value::Null } else { json!(others) };
-        Action::Patch { key: key.clone(), subresource: "", patch: json!({"metadata": {"uid": metadata.uid, "finalizers": finalizers}}) }
+        patch("", json!({"metadata": {"finalizers": if others.is_empty() { Value::Null } else { json!(others) }}}))
     };
+    let mut actions = Vec::new();
     if left.len() < claim.status.reserved_for.len() {
-        match left.is_empty() {
-            true if protected => {
-                actions.push(status(json!({"reservedFor": null, "allocation": null})));
-                actions.push(unprotected());
-            }
-            true => actions.push(status(json!({"reservedFor": null}))),
-            false => actions.push(status(json!({"reservedFor": left}))),
+        let status = if left.is_empty() { json!({"reservedFor": null, "allocation": null}) } else { json!({"reservedFor": left}) };
+        actions.push(patch("status", json!({ "status": status })));
+        if left.is_empty() && protected {
+            actions.push(unprotected());
         }
     } else if protected && metadata.deleting() && left.is_empty() {
         if claim.status.allocation.is_some() {
-            actions.push(status(json!({"allocation": null})));
+            actions.push(patch("status", json!({"status": {"allocation": null}})));
         }
         actions.push(unprotected());
     }
@@ -328,22 +323,7 @@ impl Controller for ResourceClaims {
             return Ok(Next::Idle);
         }
         let claim: Claim<'_> = parse(&object)?;
-        let client = &self.context.client;
-        let mut revision = claim.metadata.resource_version.to_string();
-        for action in settle(key, &claim, &snapshot) {
-            match action {
-                // Each step is about the claim as the step before left it: who gives devices meanwhile must not lose its protection.
-                Action::Patch { key, subresource, mut patch } => {
-                    patch["metadata"]["resourceVersion"] = revision.into();
-                    let written = client.patch(&key.resource, &key.namespace, &key.name, subresource, PatchKind::Merge, patch).await?;
-                    revision = written.revision.to_string();
-                }
-                action => {
-                    perform(client, Some(&object), vec![action]).await?;
-                    break;
-                }
-            }
-        }
+        perform(&self.context.client, Some(&object), settle(key, &claim, &snapshot)).await?;
         Ok(Next::Idle)
     }
 }
@@ -351,6 +331,7 @@ impl Controller for ResourceClaims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::action::Chain;
     use coracle_apiserver::fixture::object;
     use std::sync::Arc;
 
@@ -370,8 +351,11 @@ mod tests {
                 whole[field][name] = value.clone();
             }
         }
-        let stored = object(CLAIMS, 2, whole);
-        let claim: Claim<'_> = parse(&stored).expect("a claim");
+        told(&object(CLAIMS, 2, whole), pods)
+    }
+
+    fn told(stored: &Object, pods: &[Arc<Object>]) -> Vec<String> {
+        let claim: Claim<'_> = parse(stored).expect("a claim");
         let told = |action: Action| match action {
             Action::Patch { subresource: "status", patch, .. } => format!("status {}", patch["status"]),
             Action::Patch { patch, .. } => format!("finalizers {}", patch["metadata"]["finalizers"]),
@@ -398,11 +382,114 @@ mod tests {
             "others are not known"
         );
         assert_eq!(done(of(json!([])), &[]), Vec::<String>::new(), "what nobody uses stays as it was given");
+        let mut bare = of(json!([consumer("a", "another")]));
+        bare["metadata"]["finalizers"] = json!(["x/y"]);
+        assert_eq!(
+            done(bare, &[]),
+            [r#"status {"allocation":null,"reservedFor":null}"#],
+            "devices go back from a claim that lost its protection, too"
+        );
         let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"allocation": {"devices": {}}}});
         assert_eq!(done(deleted, &[]), [r#"status {"allocation":null}"#, r#"finalizers ["x/y"]"#]);
         let owned = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "b", "uid": "2", "controller": true}]}});
         assert_eq!(done(owned.clone(), &[ended]), ["delete"]);
         assert_eq!(done(owned, &[pod("b", "2", json!({}))]), Vec::<String>::new());
+    }
+
+    /// One of two that write the same claim: what it decided when it read it, and how far it is.
+    #[derive(Default)]
+    struct Writer {
+        left: Option<std::collections::VecDeque<Action>>,
+        chain: Chain,
+    }
+
+    impl Writer {
+        /// Its next step: it reads and decides, or writes; a refused write ends it.
+        fn step(&mut self, stored: &mut Value, decide: &dyn Fn(&Value) -> Vec<Action>) {
+            let Some(left) = &mut self.left else {
+                self.left = Some(decide(stored).into());
+                return;
+            };
+            let Some(mut action) = left.pop_front() else { return };
+            self.chain.follow(&mut action);
+            let Action::Patch { key, mut patch, .. } = action else { panic!("a patch: {action:?}") };
+            let named = patch["metadata"]["resourceVersion"].take();
+            if !named.is_null() && named != stored["metadata"]["resourceVersion"] {
+                left.clear();
+                return;
+            }
+            let revision = stored["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse::<u64>().ok()).expect("a revision") + 1;
+            patch["metadata"]["resourceVersion"] = json!(revision.to_string());
+            merge(stored, &patch);
+            self.chain.wrote(key, revision);
+        }
+    }
+
+    /// RFC 7386.
+    fn merge(into: &mut Value, patch: &Value) {
+        let Some(fields) = patch.as_object() else {
+            *into = patch.clone();
+            return;
+        };
+        if !into.is_object() {
+            *into = json!({});
+        }
+        for (name, value) in fields {
+            match value {
+                Value::Null => drop(into.as_object_mut().and_then(|into| into.remove(name))),
+                value => merge(&mut into[name], value),
+            }
+        }
+    }
+
+    #[test]
+    fn devices_are_protected_however_giving_and_giving_back_meet() {
+        let consumer = |name: &str, uid: &str| json!({"resource": "pods", "name": name, "uid": uid});
+        let allocation = json!({"devices": {"results": []}});
+        let give = |stored: &Value| {
+            let claim: crate::scheduler::devices::model::Claim = serde_json::from_value(stored.clone()).expect("a claim");
+            match (claim.status.allocation.is_some(), claim.metadata.deletion_timestamp.is_some()) {
+                (false, false) => crate::scheduler::devices::give(&claim, &allocation, &consumer("new", "2")),
+                _ => Vec::new(),
+            }
+        };
+        let live = Snapshot::of(1, [pod("new", "2", json!({}))]);
+        let back = |stored: &Value| {
+            let stored = object(CLAIMS, 1, stored.clone());
+            settle(&stored.key, &parse(&stored).expect("a claim"), &live)
+        };
+        let metadata = |more: Value| {
+            let mut metadata = json!({"name": "c", "namespace": "default", "uid": "u", "resourceVersion": "1"});
+            merge(&mut metadata, &more);
+            metadata
+        };
+        let protected = json!({"finalizers": [FINALIZER]});
+        let mut given = 0;
+        for start in [
+            json!({"metadata": metadata(json!({}))}),
+            json!({"metadata": metadata(protected.clone())}),
+            json!({"metadata": metadata(protected.clone()), "status": {"allocation": allocation, "reservedFor": [consumer("old", "1")]}}),
+            json!({"metadata": metadata(json!({})), "status": {"allocation": allocation, "reservedFor": [consumer("old", "1")]}}),
+            json!({"metadata": metadata(json!({})), "status": {"reservedFor": [consumer("old", "1")]}}),
+            json!({"metadata": metadata(json!({"finalizers": [FINALIZER], "deletionTimestamp": "2026-01-01T00:00:00Z"})), "status": {"allocation": allocation}}),
+        ] {
+            // Each bit says whose turn it is; four steps are enough for both.
+            for turns in 0u32..1 << 8 {
+                let (mut stored, mut giver, mut taker) = (start.clone(), Writer::default(), Writer::default());
+                for turn in 0..8 {
+                    match turns >> turn & 1 {
+                        0 => giver.step(&mut stored, &give),
+                        _ => taker.step(&mut stored, &back),
+                    }
+                    let kept = stored["metadata"]["finalizers"].as_array().is_some_and(|all| all.contains(&json!(FINALIZER)));
+                    let is_new = stored["status"]["reservedFor"][0]["name"] == "new";
+                    let has = stored["status"]["allocation"].is_object();
+                    assert!(!is_new || (kept && has), "{turns:08b} from {start}: {stored}");
+                    given += usize::from(is_new);
+                }
+            }
+        }
+        assert!(given > 1_000, "devices were given in {given} states only");
     }
 
     #[test]

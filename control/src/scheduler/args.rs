@@ -173,13 +173,13 @@ impl NodeAffinity {
     /// Whether a node may be used by pods of the profile.
     pub fn allows(&self, node: &Node) -> bool {
         let required = &self.added_affinity["requiredDuringSchedulingIgnoredDuringExecution"];
-        required.is_null() || super::devices::pools::selects(required, node)
+        required.is_null() || node.is_selected(required)
     }
 
     /// What the profile prefers, summed for a node.
     pub fn prefers(&self, node: &Node) -> i64 {
         let terms = self.added_affinity["preferredDuringSchedulingIgnoredDuringExecution"].as_array();
-        let met = |term: &&Value| super::devices::pools::term(&term["preference"], node);
+        let met = |term: &&Value| node.meets(&term["preference"]);
         terms.into_iter().flatten().filter(met).filter_map(|term| term["weight"].as_i64()).sum()
     }
 }

@@ -4,17 +4,19 @@
 //! sees it. What is kept of a pod is small: its requests, its host ports, and the labels that it shares with the store.
 
 use super::{
-    devices::{Programs, model::DeviceId},
-    pod::{HostPort, Pod},
+    devices::{self, Programs, model::DeviceId},
+    pod::{HostPort, NodeTerm, Pod},
     resources::{Amounts, List, amounts, quantity},
     term::{Namespaces, Rules},
+    volumes::limits,
 };
 use coracle_api::Status;
 use coracle_apiserver::view::{Map, Text, parse, selector::Labelled};
-use coracle_store::{Key, Meta, Object};
+use coracle_store::{Key, Meta, Object, Snapshot};
 use serde::Deserialize;
+use serde_json::Value;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -60,6 +62,16 @@ impl Node {
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.meta.labels.as_slice().label(key)
+    }
+
+    /// Whether a node selector (`core/v1 NodeSelector`) selects it.
+    pub fn is_selected(&self, selector: &Value) -> bool {
+        selector["nodeSelectorTerms"].as_array().into_iter().flatten().any(|term| self.meets(term))
+    }
+
+    /// Whether it meets one term of a node selector; one without requirements is met by no node.
+    pub fn meets(&self, term: &Value) -> bool {
+        NodeTerm::deserialize(term).is_ok_and(|term| term.matches(&self.name, self.meta.labels.as_slice()))
     }
 
     /// Counts a pod in.
@@ -196,6 +208,12 @@ pub struct Cluster {
     pub promised: BTreeMap<Key, Vec<DeviceId>>,
     /// Selectors of devices.
     pub programs: Programs,
+    /// Devices, and who has them.
+    pub devices: Arc<devices::known::Known>,
+    /// Volumes, and where they are.
+    pub volumes: Arc<limits::Known>,
+    /// What has to be read again of those two.
+    stale: HashSet<Key>,
 }
 
 impl Cluster {
@@ -321,6 +339,38 @@ impl Cluster {
             self.services.remove(&key.namespace);
         }
         Ok(())
+    }
+
+    /// What the scheduler keeps of this object is to be read again.
+    pub fn changed(&mut self, key: Key) {
+        self.stale.insert(key);
+    }
+
+    /// The same for what the volumes of claims depend on.
+    pub fn volume_changed(&mut self, prev: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
+        self.stale.extend([prev, new].into_iter().flatten().flat_map(|object| self.volumes.concerns(object)));
+    }
+
+    /// Reads what changed.
+    pub fn read(&mut self, snapshot: &Snapshot) {
+        if self.stale.is_empty() {
+            return;
+        }
+        let (devices, volumes) = (Arc::make_mut(&mut self.devices), Arc::make_mut(&mut self.volumes));
+        let mut slices = false;
+        for key in self.stale.drain() {
+            let object = snapshot.get(&key);
+            match &*key.resource {
+                devices::CLAIMS | devices::SLICES => {
+                    slices |= &*key.resource == devices::SLICES;
+                    devices.read(&key, object.as_deref());
+                }
+                _ => volumes.read(&key, object.as_deref(), snapshot),
+            }
+        }
+        if slices {
+            devices.gather();
+        }
     }
 
     /// The labels that Services of the namespace select a pod with these labels by, all together.

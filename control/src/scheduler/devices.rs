@@ -5,6 +5,8 @@
 //! that is written the engine remembers which devices are spoken for. Devices that are shared, that are made of counters, or that are made ready while a pod waits, are left alone.
 
 pub mod allocate;
+mod budget;
+pub mod known;
 pub mod model;
 pub mod pools;
 
@@ -12,15 +14,21 @@ use super::{
     cluster::{Cluster, Node},
     pod::Pod,
 };
-use allocate::{Candidate, Source, allocate};
+use crate::controllers::action::Action;
+use allocate::{Candidate, Failure, Source, allocate};
+use budget::{BYTE, Budget, LOOK, Share};
 use coracle_apiserver::{resources::selector, view::parse};
 use coracle_store::{Key, Object, Snapshot};
-use model::{Claim, Class, DeviceId, Slice};
+use known::{Known, ids};
+use model::{Claim, Class, DeviceId};
 use parking_lot::Mutex;
+use pools::Gathered;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -33,7 +41,7 @@ pub const CLASSES: &str = "deviceclasses.resource.k8s.io";
 /// Keeps a claim for as long as it has devices.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Most consumers of one claim.
-const MOST_CONSUMERS: usize = 256;
+pub const MOST_CONSUMERS: usize = 256;
 /// Compiled selectors that are kept.
 const MOST_PROGRAMS: usize = 128;
 
@@ -60,9 +68,6 @@ impl Programs {
     }
 }
 
-/// One write for a claim: its key, the subresource, a merge patch.
-pub type Step = (Key, &'static str, Value);
-
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Devices {
@@ -71,10 +76,56 @@ pub struct Devices {
     /// As the pod names them.
     claims: Vec<Arc<Claim>>,
     consumer: Value,
-    slices: Vec<Arc<Slice>>,
+    pools: Arc<Gathered>,
     classes: Arc<BTreeMap<String, Class>>,
-    taken: Arc<BTreeSet<DeviceId>>,
+    known: Arc<Known>,
+    /// Devices that claims are being given.
+    promised: Arc<BTreeSet<DeviceId>>,
     programs: Programs,
+    search: Rc<RefCell<Search>>,
+}
+
+/// What was found for a pod so far, and what finding more may cost.
+#[derive(Debug, Default)]
+struct Search {
+    budget: Budget,
+    /// What its claims would be given on a node: whatever other pods come or go, this stays.
+    nodes: HashMap<Arc<str>, Result<Option<Vec<Value>>, Failure>>,
+    selectors: Selectors,
+}
+
+/// Selectors of one pod, and what they said of devices.
+#[derive(Debug, Default)]
+struct Selectors {
+    compiled: HashMap<String, (usize, Arc<selector::Compiled>)>,
+    /// By selector and by where the device lies: devices that can be used on many nodes are asked about once.
+    said: HashMap<(usize, usize), Result<bool, String>>,
+}
+
+impl Selectors {
+    /// Whether a selector selects a device; None if the share does not suffice to say so.
+    fn ask(&mut self, programs: &Programs, expression: &str, candidate: &Candidate<'_>, share: &mut Share) -> Option<Result<bool, String>> {
+        if !self.compiled.contains_key(expression) {
+            if !share.pay(BYTE * expression.len() as u64) {
+                return None;
+            }
+            self.compiled.insert(expression.to_owned(), (self.compiled.len(), programs.get(expression)));
+        }
+        let (nth, program) = self.compiled.get(expression)?;
+        let device = candidate.device;
+        let asked = (*nth, std::ptr::from_ref(device).addr());
+        if let Some(said) = self.said.get(&asked) {
+            return Some(said.clone());
+        }
+        let limit = share.cost.min(selector::MOST_COST);
+        let (said, cost) = program.selects(&candidate.id.driver, &device.attributes, &device.capacity, device.allow_multiple_allocations, limit);
+        // What one selector may cost is the selector's own fault; that there was less left is not.
+        if !share.pay(cost.saturating_add(LOOK)) && limit < selector::MOST_COST {
+            return None;
+        }
+        self.said.insert(asked, said.clone());
+        Some(said)
+    }
 }
 
 /// The name of each claim of a pod, and whether it was made for the pod; a sentence while it is not there.
@@ -137,22 +188,23 @@ impl Devices {
         if self.open().next().is_none() {
             return Ok(());
         }
-        let class = |object: &Arc<Object>| Ok((object.key.name.to_string(), read::<Class>(object)?));
-        self.classes = Arc::new(snapshot.range(CLASSES, None, None).map(class).collect::<Result<_, String>>()?);
-        for claim in self.claims.iter().filter(|claim| claim.status.allocation.is_none()) {
-            for request in &claim.spec.devices.requests {
-                if let Some(exact) = request.options().iter().find(|exact| !self.classes.contains_key(&exact.device_class_name)) {
-                    return Err(format!("request {}: device class {} does not exist", request.named(exact), exact.device_class_name));
+        let mut classes = BTreeMap::new();
+        for request in self.open().flat_map(|claim| &claim.spec.devices.requests) {
+            for exact in request.options() {
+                let name = &exact.device_class_name;
+                if classes.contains_key(name) {
+                    continue;
                 }
+                let stored = snapshot.get(&Key::new(CLASSES, "", name.as_str()));
+                let stored = stored.ok_or_else(|| format!("request {}: device class {name} does not exist", request.named(exact)))?;
+                classes.insert(name.clone(), read::<Class>(&stored)?);
             }
         }
-        self.slices = snapshot.range(SLICES, None, None).map(|object| read(object).map(Arc::new)).collect::<Result<_, String>>()?;
-        let mut taken: BTreeSet<DeviceId> = cluster.promised.values().flatten().cloned().collect();
-        for object in snapshot.range(CLAIMS, None, None) {
-            let given = read::<Claim>(object)?.status.allocation.unwrap_or_default().devices.results;
-            taken.extend(given.into_iter().filter(|given| !given.admin_access).map(|given| given.id));
-        }
-        self.taken = Arc::new(taken);
+        self.classes = Arc::new(classes);
+        self.known = cluster.devices.clone();
+        self.pools = self.known.pools()?;
+        self.promised = Arc::new(cluster.promised.values().flatten().cloned().collect());
+        self.search.borrow_mut().budget = Budget::new(cluster.nodes().count());
         Ok(())
     }
 
@@ -165,68 +217,69 @@ impl Devices {
         self.claims.iter().filter(|claim| claim.status.allocation.is_none())
     }
 
-    fn allocate(&self, node: &Node) -> Result<Option<Vec<Value>>, String> {
+    /// What the claims without devices would be given on a node; None if it has not enough of them.
+    fn allocate(&self, node: &Node) -> Result<Option<Vec<Value>>, Failure> {
         let open: Vec<Arc<Claim>> = self.open().cloned().collect();
         if open.is_empty() {
             return Ok(Some(Vec::new()));
         }
-        let pools = pools::gather(&self.slices, node);
-        let selects = |expression: &str, candidate: &Candidate<'_>| {
-            let device = candidate.device;
-            self.programs.get(expression).selects(&candidate.id.driver, &device.attributes, &device.capacity, device.allow_multiple_allocations)
-        };
-        allocate(&open, &Source { pools: &pools, taken: &self.taken, classes: &self.classes, selects: &selects })
+        let mut search = self.search.borrow_mut();
+        let Search { budget, nodes, selectors } = &mut *search;
+        if let Some(found) = nodes.get(&node.name) {
+            return found.clone();
+        }
+        let part = budget.share();
+        let (share, selectors) = (RefCell::new(part), RefCell::new(selectors));
+        let pools = self.pools.at(node);
+        let selects =
+            |expression: &str, candidate: &Candidate<'_>| selectors.borrow_mut().ask(&self.programs, expression, candidate, &mut share.borrow_mut());
+        let taken = |id: &DeviceId| self.promised.contains(id) || self.known.is_given(id);
+        let found = allocate(&open, &Source { pools: &pools, taken: &taken, classes: &self.classes, selects: &selects, share: &share });
+        budget.settle(part, share.into_inner());
+        nodes.insert(node.name.clone(), found.clone());
+        found
     }
 
     /// Why the pod's claims keep it from a node, if they do.
-    pub fn refuse(&self, node: &Node) -> Option<String> {
+    pub fn refuse(&self, node: &Node) -> Option<Failure> {
         if self.claims.is_empty() {
             return None;
         }
         let away = |claim: &Arc<Claim>| {
             let selector = claim.status.allocation.as_ref().and_then(|allocation| allocation.node_selector.as_ref());
-            selector.is_some_and(|selector| !pools::selects(selector, node))
+            selector.is_some_and(|selector| !node.is_selected(selector))
         };
         if self.claims.iter().any(away) {
-            return Some(NOT_HERE.into());
+            return Some(Failure::Node(NOT_HERE));
         }
         match self.allocate(node) {
             Ok(Some(_)) => None,
-            Ok(None) => Some(NOT_ENOUGH.into()),
-            Err(why) => Some(why),
+            Ok(None) => Some(Failure::Node(NOT_ENOUGH)),
+            Err(failure) => Some(failure),
         }
     }
 
     /// What has to be written before the pod can go to a node, and the devices that are spoken for until it is.
-    pub fn steps(&self, node: &Node) -> (Vec<Step>, Vec<(Key, Vec<DeviceId>)>) {
+    pub fn steps(&self, node: &Node) -> (Vec<Action>, Vec<(Key, Vec<DeviceId>)>) {
         let (mut steps, mut promised) = (Vec::new(), Vec::new());
         let Ok(Some(given)) = self.allocate(node) else { return (steps, promised) };
         let mut given = given.into_iter();
         for claim in &self.claims {
-            let metadata = &claim.metadata;
-            let key = Key::new(CLAIMS, metadata.namespace.as_str(), metadata.name.as_str());
             if claim.status.allocation.is_none() {
                 let Some(allocation) = given.next() else { continue };
-                let results: Vec<model::GivenDevice> = serde_json::from_value(allocation["devices"]["results"].clone()).unwrap_or_default();
-                promised.push((key.clone(), results.into_iter().filter(|given| !given.admin_access).map(|given| given.id).collect()));
-                if !metadata.finalizers.iter().any(|its| its == FINALIZER) {
-                    let finalizers: Vec<&str> = metadata.finalizers.iter().map(String::as_str).chain([FINALIZER]).collect();
-                    let patch = json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version, "finalizers": finalizers}});
-                    steps.push((key.clone(), "", patch));
-                }
-                let status = json!({"allocation": allocation, "reservedFor": [self.consumer]});
-                steps.push((key, "status", json!({"metadata": {"uid": metadata.uid}, "status": status})));
+                let results = serde_json::from_value(allocation["devices"]["results"].clone()).unwrap_or_default();
+                promised.push((claim.key(), ids(results)));
+                steps.extend(give(claim, &allocation, &self.consumer));
             } else if !self.holds(claim) {
                 let consumers: Vec<&Value> = claim.status.reserved_for.iter().chain([&self.consumer]).collect();
-                let metadata = json!({"uid": metadata.uid, "resourceVersion": metadata.resource_version});
-                steps.push((key, "status", json!({"metadata": metadata, "status": {"reservedFor": consumers}})));
+                steps.push(tell(claim, json!({"reservedFor": consumers})));
             }
         }
         (steps, promised)
     }
 
     /// Gives devices back that can be used on no node where the pod could go, if nobody but the pod uses them: one claim at a time.
-    pub fn release(&self, refused: impl Fn(&str) -> bool) -> Option<Step> {
+    pub fn release(&self, refused: impl Fn(&str) -> bool) -> Option<Action> {
         if !refused(NOT_HERE) {
             return None;
         }
@@ -237,9 +290,26 @@ impl Devices {
             _ => false,
         };
         let claim = self.claims.iter().filter(bound).find(alone)?;
-        let metadata = &claim.metadata;
-        let key = Key::new(CLAIMS, metadata.namespace.as_str(), metadata.name.as_str());
-        let preconditions = json!({"uid": metadata.uid, "resourceVersion": metadata.resource_version});
-        Some((key, "status", json!({"metadata": preconditions, "status": {"allocation": null, "reservedFor": null}})))
+        Some(tell(claim, json!({"allocation": null, "reservedFor": null})))
     }
+}
+
+/// A write for a claim, if nobody wrote it since it was read.
+fn tell(claim: &Claim, status: Value) -> Action {
+    let metadata = &claim.metadata;
+    let patch = json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version}, "status": status});
+    Action::Patch { key: claim.key(), subresource: "status", patch }
+}
+
+/// Gives a claim devices. It is protected first: what has devices must not go before they were given back.
+pub(crate) fn give(claim: &Claim, allocation: &Value, consumer: &Value) -> Vec<Action> {
+    let metadata = &claim.metadata;
+    let mut steps = Vec::new();
+    if !metadata.finalizers.iter().any(|its| its == FINALIZER) {
+        let finalizers: Vec<&str> = metadata.finalizers.iter().map(String::as_str).chain([FINALIZER]).collect();
+        let patch = json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version, "finalizers": finalizers}});
+        steps.push(Action::Patch { key: claim.key(), subresource: "", patch });
+    }
+    steps.push(tell(claim, json!({"allocation": allocation, "reservedFor": [consumer]})));
+    steps
 }

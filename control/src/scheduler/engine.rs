@@ -2,7 +2,6 @@
 
 use super::{
     cluster::{Cluster, Placed},
-    devices::Step,
     plugins::{Attempt, change},
     pod::Pod,
     preempt::{Refused, Victim, preempt},
@@ -11,6 +10,7 @@ use super::{
     select::{NoFit, select},
     volumes,
 };
+use crate::controllers::action::Action;
 use coracle_apiserver::{
     telemetry::Pending,
     view::{condition, parse, parse_bytes},
@@ -68,7 +68,7 @@ pub enum Decision {
         /// The pod.
         pod: Arc<Object>,
         /// In order.
-        steps: Vec<Step>,
+        steps: Vec<Action>,
         /// Claims whose devices are spoken for until this is done.
         promised: Vec<Key>,
     },
@@ -125,13 +125,17 @@ impl Engine {
         }
     }
 
-    /// A claim, a volume or a storage class came, changed or went.
-    pub fn volume(&mut self, now: Instant) {
+    /// A claim, a volume, a storage class, or what nodes have of volumes came, changed or went.
+    pub fn volume(&mut self, prev: Option<&Arc<Object>>, new: Option<&Arc<Object>>, now: Instant) {
+        self.cluster.volume_changed(prev, new);
         self.queue.cluster_changed(change::VOLUME, now);
     }
 
     /// A claim of devices, a class or a slice came, changed or went.
-    pub fn devices(&mut self, now: Instant) {
+    pub fn devices(&mut self, prev: Option<&Arc<Object>>, new: Option<&Arc<Object>>, now: Instant) {
+        if let Some(object) = new.or(prev) {
+            self.cluster.changed(object.key.clone());
+        }
         self.queue.cluster_changed(change::DEVICE, now);
     }
 
@@ -213,6 +217,7 @@ impl Engine {
     /// The next decision, if there is one to make now. What is not kept here is looked up in the snapshot: claims, volumes, owners and
     /// disruption budgets.
     pub fn decide(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Decision> {
+        self.cluster.read(snapshot);
         loop {
             let key = self.queue.take(now)?;
             let Some(object) = self.waiting.get(&key).cloned() else {
@@ -275,6 +280,10 @@ impl Engine {
     ) -> Option<Decision> {
         let (key, pod, mut message) = (&object.key, attempt.pod, no.message());
         let mut give_up = false;
+        if no.mistake.is_some() {
+            self.queue.failed(key, no.hears, now);
+            return tell(object, pod, message, give_up);
+        }
         if let Some(step) = attempt.devices.release(|reason| no.has(reason)) {
             return Some(Decision::Claim { pod: Arc::clone(object), steps: vec![step], promised: Vec::new() });
         }
@@ -330,6 +339,8 @@ impl Engine {
     pub fn claimed(&mut self, pod: &Arc<Object>, promised: &[Key], succeeded: bool, now: Instant) {
         for claim in promised {
             self.cluster.promised.remove(claim);
+            // The watch may bring it later than the pod that is looked at next.
+            self.cluster.changed(claim.clone());
         }
         match succeeded {
             true => self.queue.again(&pod.key),

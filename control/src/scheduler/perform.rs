@@ -1,12 +1,11 @@
 //! Carries the scheduler's decisions out: bindings, conditions, events, and the deletion of pods that make room.
 
 use super::{
-    devices::Step,
     engine::{Decision, Engine},
     pod::Pod,
     preempt::Victim,
 };
-use crate::controllers::Clock;
+use crate::controllers::{Clock, action};
 use coracle_api::Status;
 use coracle_apiserver::{
     client::{Client, DeleteOptions},
@@ -78,7 +77,7 @@ pub(super) async fn perform(client: &Client, clock: &Clock, decision: Decision) 
             Ended::Waits(pod, hears, outcome.is_ok())
         }
         Decision::Claim { pod, steps, promised } => {
-            let outcome = claim(client, steps).await;
+            let outcome = action::perform(client, None, steps).await;
             if let Err(status) = &outcome {
                 warn(&pod, status, "cannot give devices to a pod's claims; will try again");
             }
@@ -142,13 +141,6 @@ async fn make_way(client: &Client, clock: &Clock, preemptor: &Object, node: &str
 async fn prepare(client: &Client, patches: Vec<(Key, Value)>) -> Result<(), Status> {
     for (key, patch) in patches {
         client.patch(&key.resource, &key.namespace, &key.name, "", PatchKind::Merge, patch).await?;
-    }
-    Ok(())
-}
-
-async fn claim(client: &Client, steps: Vec<Step>) -> Result<(), Status> {
-    for (key, subresource, patch) in steps {
-        client.patch(&key.resource, &key.namespace, &key.name, subresource, PatchKind::Merge, patch).await?;
     }
     Ok(())
 }

@@ -114,6 +114,8 @@ pub struct Refusal {
     pub reasons: Vec<Cow<'static, str>>,
     /// Whether it holds whichever pods go from the node.
     pub lasting: bool,
+    /// Whether it is the pod's own mistake, which would come out wherever it went.
+    pub mistake: bool,
     /// Kinds of [`change`] that may end it.
     pub hears: u8,
 }
@@ -128,6 +130,12 @@ impl Refusal {
     pub fn lasting(&mut self, reason: impl Into<Cow<'static, str>>) {
         self.push(reason);
         self.lasting = true;
+    }
+
+    /// A mistake of the pod's own: it is to be told, and the pod goes nowhere until it is mended.
+    pub fn everywhere(&mut self, reason: impl Into<Cow<'static, str>>) {
+        self.lasting(reason);
+        self.mistake = true;
     }
 
     /// Whether the node is not out.

@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, sync::Arc};
 pub struct NoFit {
     total: usize,
     whole: Option<String>,
+    /// What is wrong with the pod itself, if that came out.
+    pub mistake: Option<String>,
     reasons: Reasons,
     /// Nodes on which it may fit if pods go from them.
     pub curable: Vec<Arc<str>>,
@@ -42,6 +44,9 @@ impl Reasons {
 impl NoFit {
     /// As condition and event say it.
     pub fn message(&self) -> String {
+        if let Some(mistake) = &self.mistake {
+            return mistake.clone();
+        }
         match &self.whole {
             _ if self.total == 0 => "no nodes available to schedule pods".to_owned(),
             Some(why) => format!("0/{} nodes are available: {why}.", self.total),
@@ -124,6 +129,10 @@ pub fn select(attempt: &Attempt<'_, '_>, cluster: &Cluster, profile: &Profile, t
             continue;
         }
         no.hears |= refusal.hears;
+        if refusal.mistake {
+            no.mistake = Some(refusal.reasons.join(", "));
+            return Err(no);
+        }
         refusal.reasons.iter().for_each(|reason| no.reasons.add(reason, 1));
         if !refusal.lasting {
             no.curable.push(node.name.clone());

@@ -280,7 +280,7 @@ impl Volumes {
         if pod.claims().next().is_none() {
             return volumes;
         }
-        volumes.limits = limits::Limits::of(key, pod, snapshot);
+        volumes.limits = limits::Limits::of(key, pod, &cluster.volumes, snapshot);
         if let Err(why) = volumes.look(key, pod, cluster, snapshot) {
             volumes.impossible = Some(why);
         }

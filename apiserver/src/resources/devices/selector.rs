@@ -3,9 +3,12 @@
 //! What a driver says of a device without a domain is in the driver's own domain. A domain that nothing is said in is an empty map.
 
 use coracle_api::quantity::Quantity;
-use coracle_cel::{Activation, CALL_LIMIT, Env, Key, Map, Opaque, Program, Text, Type, Val};
+use coracle_cel::{Activation, Env, Key, Map, Opaque, Program, Text, Type, Val};
 use serde_json::Value;
 use std::{collections::BTreeMap, rc::Rc};
+
+/// What one selector may cost for one device.
+pub const MOST_COST: u64 = coracle_cel::CALL_LIMIT;
 
 /// A selector that was compiled, or why it could not be.
 #[derive(Debug)]
@@ -48,6 +51,22 @@ fn capacity(value: &Value) -> Result<Val<'_>, String> {
     Ok(Val::Opaque(Rc::new(Opaque::Quantity(quantity))))
 }
 
+/// The variable `device`.
+fn device<'a>(
+    driver: &'a str,
+    attributes: &'a BTreeMap<String, Value>,
+    capacities: &'a BTreeMap<String, Value>,
+    shared: bool,
+) -> Result<Val<'a>, String> {
+    let fields = [
+        ("driver", Val::text(driver)),
+        ("allowMultipleAllocations", Val::Bool(shared)),
+        ("attributes", domains(driver, attributes, attribute)?),
+        ("capacity", domains(driver, capacities, capacity)?),
+    ];
+    Ok(Val::Map(Map::Own(Rc::new(fields.into_iter().map(|(name, value)| (Key::String(Text::Borrowed(name)), value)).collect()))))
+}
+
 impl Compiled {
     /// Compiles an expression.
     pub fn of(expression: &str) -> Self {
@@ -63,33 +82,33 @@ impl Compiled {
         self.0.as_ref().err().map(String::as_str)
     }
 
-    /// Whether it selects a device of a driver.
-    ///
-    /// # Errors
-    /// Why that cannot be said.
+    /// Whether it selects a device of a driver, or why that cannot be said; and what that cost, which `limit` bounds.
     pub fn selects(
         &self,
         driver: &str,
         attributes: &BTreeMap<String, Value>,
         capacities: &BTreeMap<String, Value>,
         shared: bool,
-    ) -> Result<bool, String> {
-        let program = self.0.as_ref().map_err(|why| format!("CEL compile error: {why}"))?;
+        limit: u64,
+    ) -> (Result<bool, String>, u64) {
+        let program = match &self.0 {
+            Ok(program) => program,
+            Err(why) => return (Err(format!("CEL compile error: {why}")), 0),
+        };
         let failed = |why: String| format!("CEL runtime error: {why}");
-        let fields = [
-            ("driver", Val::text(driver)),
-            ("allowMultipleAllocations", Val::Bool(shared)),
-            ("attributes", domains(driver, attributes, attribute).map_err(failed)?),
-            ("capacity", domains(driver, capacities, capacity).map_err(failed)?),
-        ];
-        let device = fields.into_iter().map(|(name, value)| (Key::String(Text::Borrowed(name)), value)).collect();
+        let device = match device(driver, attributes, capacities, shared) {
+            Ok(device) => device,
+            Err(why) => return (Err(failed(why)), 0),
+        };
         let mut activation = Activation::new();
-        activation.bind("device", Val::Map(Map::Own(Rc::new(device))));
-        match program.run(&activation, CALL_LIMIT).0 {
+        activation.bind("device", device);
+        let (value, cost) = program.run(&activation, limit);
+        let selects = match value {
             Ok(Val::Bool(selects)) => Ok(selects),
             Ok(_) => Err(failed("CEL result could not be converted to bool".into())),
             Err(why) => Err(failed(why.to_string())),
-        }
+        };
+        (selects, cost)
     }
 }
 
@@ -105,7 +124,7 @@ mod tests {
             "model": {"string": "a100"}, "other.com/index": {"int": 3}, "fast": {"bool": true}, "firmware": {"version": "1.10.0"},
         }));
         let capacities = said(json!({"memory": {"value": "40Gi"}}));
-        let ask = |expression: &str| Compiled::of(expression).selects("gpu.example.com", &attributes, &capacities, false);
+        let ask = |expression: &str| Compiled::of(expression).selects("gpu.example.com", &attributes, &capacities, false, MOST_COST).0;
         for (expression, selects) in [
             ("device.driver == 'gpu.example.com'", true),
             ("device.attributes['gpu.example.com'].model == 'a100'", true),

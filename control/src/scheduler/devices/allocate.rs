@@ -1,25 +1,44 @@
 //! Finds devices for claims on a node (upstream's structured allocator): every request of every claim is met, or none. Pure.
 //!
 //! A search in order, which takes the first solution. Devices of one request are chosen in the order of their pools, so that two like devices are not tried both ways round;
-//! how many devices are tried in all is bounded, where upstream has a timeout.
+//! what it may cost is bounded ([`budget`](super::budget)), where upstream has a timeout.
 
-use super::model::{Claim, Class, Constraint, Device, DeviceId, Exact, Place};
+use super::{
+    budget::{LOOKS, Share},
+    model::{Claim, Class, Constraint, Device, DeviceId, Exact, Place},
+};
 use serde_json::{Value, json};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 /// Most devices of one claim, as upstream.
 const MOST_RESULTS: usize = 32;
-/// Devices that are tried for one pod on one node.
-const TRIES: usize = 50_000;
+/// Why a search ends that costs too much, in upstream's words.
+const TIMED_OUT: &str = "timed out trying to allocate devices";
+
+/// Why it cannot be said what claims would be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Something is wrong with what the node has, or there is too much of it.
+    Node(&'static str),
+    /// Something is wrong with a claim or a class: wherever the pod went, it would come out.
+    Claim(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Claim(why)
+    }
+}
 
 /// A device that can be used on the node.
 #[derive(Clone, Debug)]
 pub struct Candidate<'d> {
     /// What it is called.
-    pub id: DeviceId,
+    pub id: &'d DeviceId,
     /// What it is.
     pub device: &'d Device,
     /// Where it, or its slice, can be used.
@@ -37,19 +56,21 @@ pub struct Pool<'d> {
     pub devices: Vec<Candidate<'d>>,
 }
 
-/// Says whether an expression selects a device; why it cannot be said.
-pub type Selects<'s> = &'s dyn Fn(&str, &Candidate<'_>) -> Result<bool, String>;
+/// Says whether an expression selects a device, or why that cannot be said; None if it would cost too much.
+pub type Selects<'s> = &'s dyn Fn(&str, &Candidate<'_>) -> Option<Result<bool, String>>;
 
 /// What is allocated from.
 pub struct Source<'s, 'd> {
     /// The pools.
     pub pools: &'s [Pool<'d>],
-    /// Devices that others have.
-    pub taken: &'s BTreeSet<DeviceId>,
+    /// Whether others have a device.
+    pub taken: &'s dyn Fn(&DeviceId) -> bool,
     /// Classes by name.
     pub classes: &'s BTreeMap<String, Class>,
     /// Selectors.
     pub selects: Selects<'s>,
+    /// What may be spent.
+    pub share: &'s RefCell<Share>,
 }
 
 /// One way to meet a request.
@@ -78,7 +99,6 @@ struct Search<'s, 'd, 'c> {
     /// By claim: option and candidate.
     picked: Vec<Vec<(usize, usize, usize)>>,
     used: BTreeSet<usize>,
-    tries: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -100,7 +120,7 @@ fn named(claim: &Claim, request: &str) -> String {
 ///
 /// # Errors
 /// What is wrong with a claim, a class or a pool, in upstream's words.
-pub fn allocate(claims: &[Arc<Claim>], source: &Source<'_, '_>) -> Result<Option<Vec<Value>>, String> {
+pub fn allocate(claims: &[Arc<Claim>], source: &Source<'_, '_>) -> Result<Option<Vec<Value>>, Failure> {
     let candidates: Vec<&Candidate<'_>> = source.pools.iter().filter(|pool| pool.unusable.is_none()).flat_map(|pool| &pool.devices).collect();
     let mut options = Vec::new();
     for claim in claims {
@@ -116,16 +136,16 @@ pub fn allocate(claims: &[Arc<Claim>], source: &Source<'_, '_>) -> Result<Option
         }
         if least > MOST_RESULTS {
             let (namespace, name) = (&claim.metadata.namespace, &claim.metadata.name);
-            return Err(format!("claim {namespace}/{name}: number of requested devices {least} exceeds the claim limit of {MOST_RESULTS}"));
+            return Err(format!("claim {namespace}/{name}: number of requested devices {least} exceeds the claim limit of {MOST_RESULTS}").into());
         }
         options.push(of_claim);
     }
     let common = claims.iter().map(|claim| claim.spec.devices.constraints.iter().map(|_| Common::default()).collect()).collect();
     let picked = claims.iter().map(|_| Vec::new()).collect();
-    let mut search = Search { source, candidates, claims, options, common, picked, used: BTreeSet::new(), tries: 0 };
+    let mut search = Search { source, candidates, claims, options, common, picked, used: BTreeSet::new() };
     let done = search.step(At { claim: 0, request: 0, option: None, nth: 0, from: 0 })?;
     if !done && source.pools.iter().any(|pool| pool.unusable == Some(INVALID)) {
-        return Err("invalid resource pools were encountered".into());
+        return Err(Failure::Node("invalid resource pools were encountered"));
     }
     Ok(done.then(|| (0..claims.len()).map(|claim| search.result(claim)).collect()))
 }
@@ -135,21 +155,24 @@ pub const INCOMPLETE: &str = "currently being updated";
 /// Why a pool cannot be used whose devices have the same name.
 pub const INVALID: &str = "currently invalid";
 
-fn option<'c>(claim: &Claim, name: String, exact: &'c Exact, source: &Source<'c, '_>, candidates: &[&Candidate<'_>]) -> Result<Choice<'c>, String> {
+fn option<'c>(claim: &Claim, name: String, exact: &'c Exact, source: &Source<'c, '_>, candidates: &[&Candidate<'_>]) -> Result<Choice<'c>, Failure> {
     let who = || named(claim, &name);
     let class = source.classes.get(&exact.device_class_name);
     let class = class.ok_or_else(|| format!("{}: could not retrieve device class {}", who(), exact.device_class_name))?;
     let all = match &*exact.allocation_mode {
         "All" => true,
         "ExactCount" | "" => false,
-        other => return Err(format!("{}: unsupported count mode {other}", who())),
+        other => return Err(format!("{}: unsupported count mode {other}", who()).into()),
     };
     if all && let Some((pool, why)) = source.pools.iter().find_map(|pool| Some((pool, pool.unusable?))) {
-        return Err(format!("{}: asks for all devices, but resource pool {}/{} is {why}", who(), pool.name.0, pool.name.1));
+        return Err(format!("{}: asks for all devices, but resource pool {}/{} is {why}", who(), pool.name.0, pool.name.1).into());
     }
     let mut fitting = Vec::new();
+    if !source.share.borrow_mut().pay(candidates.len() as u64 / LOOKS) {
+        return Err(Failure::Node(TIMED_OUT));
+    }
     for (at, candidate) in candidates.iter().enumerate() {
-        let free = exact.admin_access || all || !source.taken.contains(&candidate.id);
+        let free = exact.admin_access || all || !(source.taken)(candidate.id);
         if free && candidate.device.is_plain() && selected(claim, exact, class, candidate, source.selects)? {
             fitting.push(at);
         }
@@ -158,10 +181,11 @@ fn option<'c>(claim: &Claim, name: String, exact: &'c Exact, source: &Source<'c,
     Ok(Choice { named: name, exact, class, all, count, fitting })
 }
 
-fn selected(claim: &Claim, exact: &Exact, class: &Class, candidate: &Candidate<'_>, selects: Selects<'_>) -> Result<bool, String> {
+fn selected(claim: &Claim, exact: &Exact, class: &Class, candidate: &Candidate<'_>, selects: Selects<'_>) -> Result<bool, Failure> {
     let of_class = class.spec.selectors.iter().enumerate().map(|selector| (true, selector));
     for (of_class, (at, selector)) in of_class.chain(exact.selectors.iter().enumerate().map(|selector| (false, selector))) {
-        let matches = selects(&selector.cel.expression, candidate).map_err(|why| match of_class {
+        let said = selects(&selector.cel.expression, candidate).ok_or(Failure::Node(TIMED_OUT))?;
+        let matches = said.map_err(|why| match of_class {
             true => format!("class {}: selector #{at}: {why}", exact.device_class_name),
             false => format!("claim {}/{}: selector #{at}: {why}", claim.metadata.namespace, claim.metadata.name),
         })?;
@@ -178,7 +202,7 @@ fn concerns(constraint: &Constraint, request: &str) -> bool {
 }
 
 impl Search<'_, '_, '_> {
-    fn step(&mut self, at: At) -> Result<bool, String> {
+    fn step(&mut self, at: At) -> Result<bool, Failure> {
         let Some(of_claim) = self.options.get(at.claim) else { return Ok(true) };
         let Some(of_request) = of_claim.get(at.request) else {
             return self.step(At { claim: at.claim + 1, request: 0, option: None, nth: 0, from: 0 });
@@ -207,9 +231,8 @@ impl Search<'_, '_, '_> {
             if fitting - place < missing {
                 return Ok(false);
             }
-            self.tries += 1;
-            if self.tries > TRIES {
-                return Err(format!("gave up after {TRIES} devices were tried"));
+            if !self.source.share.borrow_mut().try_one() {
+                return Err(Failure::Node(TIMED_OUT));
             }
             if self.pick(at, option, place)? {
                 if self.step(At { nth: at.nth + 1, from: place + 1, ..at })? {
@@ -224,14 +247,14 @@ impl Search<'_, '_, '_> {
     }
 
     /// Takes a device, if it is free and as the constraints want it.
-    fn pick(&mut self, at: At, option: usize, place: usize) -> Result<bool, String> {
+    fn pick(&mut self, at: At, option: usize, place: usize) -> Result<bool, Failure> {
         let Some(chosen) = self.options.get(at.claim).and_then(|claim| claim.get(at.request)?.get(option)) else { return Ok(false) };
         let (Some(&candidate), Some(claim)) = (chosen.fitting.get(place), self.claims.get(at.claim)) else { return Ok(false) };
         let Some(&found) = self.candidates.get(candidate) else { return Ok(false) };
         let picked = self.picked.get(at.claim).map_or(&[][..], Vec::as_slice);
         let busy = match chosen.exact.admin_access {
             true => picked.iter().any(|(.., other)| *other == candidate),
-            false => self.used.contains(&candidate) || self.source.taken.contains(&found.id),
+            false => self.used.contains(&candidate) || (self.source.taken)(found.id),
         };
         if busy || found.device.repels(chosen.exact) {
             return Ok(false);
@@ -245,17 +268,17 @@ impl Search<'_, '_, '_> {
             let (name, distinct) = match (&constraint.match_attribute, &constraint.distinct_attribute) {
                 (Some(name), _) => (name, false),
                 (None, Some(name)) => (name, true),
-                (None, None) => return Err(format!("{}: empty constraint (unsupported constraint type?)", named(claim, &chosen.named))),
+                (None, None) => return Err(format!("{}: empty constraint (unsupported constraint type?)", named(claim, &chosen.named)).into()),
             };
             let value = found.device.attribute(&found.id.driver, name);
             let fits = value.is_some_and(|value| if distinct { !common.contains(value) } else { common.first().is_none_or(|first| first == value) });
             match value.filter(|_| fits) {
                 Some(value) => added.push((nth, value.clone())),
                 None if chosen.all => {
-                    let id = &found.id;
+                    let id = found.id;
                     let device = format!("{}/{}/{}", id.driver, id.pool, id.device);
                     let who = named(claim, &chosen.named);
-                    return Err(format!("{who}: cannot add device {device} because a claim constraint would not be satisfied"));
+                    return Err(format!("{who}: cannot add device {device} because a claim constraint would not be satisfied").into());
                 }
                 None => return Ok(false),
             }

@@ -34,11 +34,12 @@ fn slice(models: &[&str], more: Value) -> Slice {
 }
 
 /// What each claim is given, as `request=device`; or why not.
-fn given(claims: &[Arc<Claim>], slice: &Slice, taken: &[&str], unusable: Option<&'static str>) -> Result<Option<Vec<String>>, String> {
+fn given(claims: &[Arc<Claim>], slice: &Slice, taken: &[&str], unusable: Option<&'static str>) -> Result<Option<Vec<String>>, Failure> {
     let id = |device: &str| DeviceId { driver: "d.example.com".into(), pool: "n".into(), device: device.into() };
-    let candidate = |device| Candidate { id: id(&device_name(device)), device, place: &slice.spec.place };
-    let pools = [Pool { name: ("d.example.com".into(), "n".into()), unusable, devices: slice.spec.devices.iter().map(candidate).collect() }];
-    let taken = taken.iter().map(|device| id(device)).collect();
+    let ids: Vec<DeviceId> = slice.spec.devices.iter().map(|device| id(&device.name)).collect();
+    let candidates = slice.spec.devices.iter().zip(&ids).map(|(device, id)| Candidate { id, device, place: &slice.spec.place });
+    let pools = [Pool { name: ("d.example.com".into(), "n".into()), unusable, devices: candidates.collect() }];
+    let taken: BTreeSet<DeviceId> = taken.iter().map(|device| id(device)).collect();
     let class = |selector: &str| {
         serde_json::from_value(json!({"spec": {"selectors": [{"cel": {"expression": selector}}], "config": [{"opaque": {"driver": "d"}}]}}))
             .expect("a class")
@@ -46,10 +47,13 @@ fn given(claims: &[Arc<Claim>], slice: &Slice, taken: &[&str], unusable: Option<
     let classes = [("gpu".to_owned(), class("")), ("big".to_owned(), class("h100"))].into_iter().collect();
     // The model, in place of an expression.
     let selects = |expression: &str, candidate: &Candidate<'_>| match expression {
-        "broken" => Err("CEL runtime error: broken".to_owned()),
-        model => Ok(model.is_empty() || candidate.device.attributes["model"]["string"] == *model),
+        "costly" => None,
+        "broken" => Some(Err("CEL runtime error: broken".to_owned())),
+        model => Some(Ok(model.is_empty() || candidate.device.attributes["model"]["string"] == *model)),
     };
-    let allocated = allocate(claims, &Source { pools: &pools, taken: &taken, classes: &classes, selects: &selects })?;
+    let share = RefCell::new(Share { cost: 1_000, tries: 50_000 });
+    let taken = |id: &DeviceId| taken.contains(id);
+    let allocated = allocate(claims, &Source { pools: &pools, taken: &taken, classes: &classes, selects: &selects, share: &share })?;
     let text = |allocation: &Value| {
         let results = allocation["devices"]["results"].as_array().expect("results").iter();
         results
@@ -58,10 +62,6 @@ fn given(claims: &[Arc<Claim>], slice: &Slice, taken: &[&str], unusable: Option<
             .join(" ")
     };
     Ok(allocated.map(|all| all.iter().map(text).collect()))
-}
-
-fn device_name(device: &Device) -> String {
-    device.name.clone()
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn devices_have_in_common_what_is_wanted() {
     assert_eq!(said(json!({"matchAttribute": "d.example.com/board", "requests": ["another"]}), 3), text("r=a0 r=a1 r=a2"), "it is about others");
     let all = claim(json!({"requests": [exact("r", json!({"allocationMode": "All"}))], "constraints": [{"matchAttribute": "d.example.com/model"}]}));
     let why = "claim default/c, request r: cannot add device d.example.com/n/a1 because a claim constraint would not be satisfied";
-    assert_eq!(given(&[all], &four, &[], None), Err(why.into()));
+    assert_eq!(given(&[all], &four, &[], None), Err(Failure::Claim(why.into())));
 }
 
 #[test]
@@ -140,17 +140,23 @@ fn tainted_and_unusual_devices_are_left_alone() {
 fn mistakes_are_told() {
     let one = slice(&["a100"], Value::Null);
     let said = |more: Value, unusable| given(&[claim(json!({"requests": [exact("r", more)]}))], &one, &[], unusable);
-    assert_eq!(said(json!({"deviceClassName": "none"}), None), Err("claim default/c, request r: could not retrieve device class none".into()));
+    assert_eq!(
+        said(json!({"deviceClassName": "none"}), None),
+        Err(Failure::Claim("claim default/c, request r: could not retrieve device class none".into()))
+    );
     assert_eq!(
         said(json!({"selectors": [{"cel": {"expression": "broken"}}]}), None),
-        Err("claim default/c: selector #0: CEL runtime error: broken".into())
+        Err(Failure::Claim("claim default/c: selector #0: CEL runtime error: broken".into()))
     );
-    assert_eq!(said(json!({"count": 33}), None), Err("claim default/c: number of requested devices 33 exceeds the claim limit of 32".into()));
+    assert_eq!(
+        said(json!({"count": 33}), None),
+        Err(Failure::Claim("claim default/c: number of requested devices 33 exceeds the claim limit of 32".into()))
+    );
     let all = json!({"allocationMode": "All"});
     let why = "claim default/c, request r: asks for all devices, but resource pool d.example.com/n is currently being updated";
-    assert_eq!(said(all, Some(INCOMPLETE)), Err(why.into()));
+    assert_eq!(said(all, Some(INCOMPLETE)), Err(Failure::Claim(why.into())));
     assert_eq!(said(json!({}), Some(INCOMPLETE)), Ok(None));
-    assert_eq!(said(json!({}), Some(INVALID)), Err("invalid resource pools were encountered".into()));
+    assert_eq!(said(json!({}), Some(INVALID)), Err(Failure::Node("invalid resource pools were encountered")));
 }
 
 #[test]
@@ -162,7 +168,9 @@ fn a_search_without_end_is_given_up() {
     let constraints: Vec<Value> =
         vec![json!({"matchAttribute": "d.example.com/model"}), json!({"requests": ["r7"], "matchAttribute": "d.example.com/board"})];
     let said = given(&[claim(json!({"requests": requests, "constraints": constraints}))], &many, &[], None);
-    assert_eq!(said, Err(format!("gave up after {TRIES} devices were tried")));
+    assert_eq!(said, Err(Failure::Node(TIMED_OUT)));
+    let costly = claim(json!({"requests": [exact("r", json!({"selectors": [{"cel": {"expression": "costly"}}]}))]}));
+    assert_eq!(given(&[costly], &many, &[], None), Err(Failure::Node(TIMED_OUT)), "without the claim's name: it may not be its fault");
 }
 
 #[test]

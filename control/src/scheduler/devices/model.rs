@@ -1,5 +1,6 @@
 //! What the scheduler reads of `resource.k8s.io/v1`.
 
+use coracle_store::Key;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,6 +45,13 @@ pub struct Claim {
     pub spec: ClaimSpec,
     /// What was given.
     pub status: ClaimStatus,
+}
+
+impl Claim {
+    /// Its key.
+    pub fn key(&self) -> Key {
+        Key::new(super::CLAIMS, self.metadata.namespace.as_str(), self.metadata.name.as_str())
+    }
 }
 
 /// `ResourceClaimSpec`
@@ -267,6 +275,13 @@ pub struct SliceSpec {
     pub shared_counters: Vec<Value>,
     /// The devices.
     pub devices: Vec<Device>,
+}
+
+impl SliceSpec {
+    /// The one node whose devices these are, if they are of one.
+    pub fn at_one_node(&self) -> Option<&str> {
+        self.place.node_name.as_deref().filter(|name| !name.is_empty() && !self.per_device_node_selection)
+    }
 }
 
 /// `ResourcePool`

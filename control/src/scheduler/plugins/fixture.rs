@@ -61,7 +61,10 @@ impl World {
                 _ => {}
             }
         }
-        Self { cluster, snapshot: Snapshot::of(1, others.iter().cloned()) }
+        others.iter().for_each(|object| cluster.volume_changed(None, Some(object)));
+        let snapshot = Snapshot::of(1, others.iter().cloned());
+        cluster.read(&snapshot);
+        Self { cluster, snapshot }
     }
 
     fn attempt<R>(&self, object: &Arc<Object>, look: impl FnOnce(&Attempt<'_, '_>) -> R) -> R {

@@ -170,20 +170,19 @@ impl Spread {
     }
 
     /// With the pods of each place of what must hold.
-    fn counted(self, pod: &Pod<'_>, cluster: &Cluster) -> Self {
-        let mut spread = self;
+    fn counted(mut self, pod: &Pod<'_>, cluster: &Cluster) -> Self {
         for node in cluster.nodes() {
-            let keys: Vec<Box<str>> = spread.hard.iter().map(|(constraint, _)| constraint.key.clone()).collect();
+            let keys: Vec<Box<str>> = self.hard.iter().map(|(constraint, _)| constraint.key.clone()).collect();
             if !keys.iter().all(|key| node.label(key).is_some()) {
                 continue;
             }
-            for (constraint, places) in &mut spread.hard {
+            for (constraint, places) in &mut self.hard {
                 if let Some(value) = node.label(&constraint.key).filter(|_| constraint.includes(pod, node)) {
                     *places.entry(value.into()).or_default() += constraint.count(&pod.metadata.namespace, node);
                 }
             }
         }
-        spread
+        self
     }
 
     /// Counts a pod in or out.

@@ -1,14 +1,15 @@
 //! How many volumes of a CSI driver a node takes (`CSINode.spec.drivers[].allocatable.count`): what its pods use, and what is attached to it, counts once each.
 //!
-//! Looked up once an attempt, and only where a driver of the pod's own volumes is bounded somewhere. Volumes of the kinds that were built into Kubernetes are not counted as their drivers'.
+//! What claims, attachments and nodes say is read once each time that it changes ([`Known`]): a pod costs a look at the claims of the pods of each node, and nothing where no driver of its own
+//! volumes is bounded. Volumes of the kinds that were built into Kubernetes are not counted as their drivers'.
 
-use super::{CLAIMS, CLASSES, Claim, Class, VOLUMES};
+use super::{CLAIMS, CLASSES, Claim, ClaimRef, Class, VOLUMES};
 use crate::scheduler::{cluster::Node, pod::Pod};
 use coracle_apiserver::view::{Text, parse};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -27,10 +28,11 @@ struct Volume<'a> {
     spec: VolumeSpec<'a>,
 }
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct VolumeSpec<'a> {
     #[serde(borrow)]
     csi: Option<Csi<'a>>,
+    claim_ref: Option<ClaimRef<'a>>,
 }
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -84,17 +86,25 @@ struct Source<'a> {
     persistent_volume_name: Option<Text<'a>>,
 }
 
+/// What is known of all claims, of what is attached, and of what bounds nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// By namespace and name of the claim; None where nothing leads to a volume.
+    claims: HashMap<Arc<str>, HashMap<Arc<str>, Option<Unique>>>,
+    /// By node and attachment.
+    attached: HashMap<Box<str>, HashMap<Arc<str>, Unique>>,
+    /// Where an attachment was counted.
+    places: HashMap<Arc<str>, Box<str>>,
+    /// Most volumes by driver, of the nodes that have such bounds.
+    most: HashMap<Arc<str>, Vec<(Box<str>, usize)>>,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
     /// Volumes of the pod.
     new: BTreeSet<Unique>,
-    /// Most volumes by driver, of the nodes that have such bounds.
-    most: HashMap<Arc<str>, Vec<(Box<str>, usize)>>,
-    /// Volumes by the namespace and the name of the claim.
-    claimed: HashMap<(Arc<str>, Box<str>), Unique>,
-    /// Volumes that are attached to a node.
-    attached: HashMap<Box<str>, BTreeSet<Unique>>,
+    known: Arc<Known>,
 }
 
 /// The driver's name for a volume.
@@ -117,54 +127,98 @@ fn volume(object: &Object, snapshot: &Snapshot) -> Option<Unique> {
     Some(((*provisioner).into(), format!("\0{}/{}", object.key.namespace, object.key.name).into()))
 }
 
+impl Known {
+    /// What is to be read again when this object came, changed or went.
+    pub fn concerns(&self, object: &Object) -> Vec<Key> {
+        match &*object.key.resource {
+            CLAIMS | CSI_NODES | ATTACHMENTS => vec![object.key.clone()],
+            VOLUMES => {
+                let claim = parse::<Volume<'_>>(object).ok().and_then(|volume| volume.spec.claim_ref);
+                claim.map(|claim| Key::new(CLAIMS, &*claim.namespace, &*claim.name)).into_iter().collect()
+            }
+            CLASSES => {
+                let names = |(namespace, claims): (&Arc<str>, &HashMap<Arc<str>, _>)| {
+                    claims.keys().map(|name| Key::new(CLAIMS, namespace.clone(), name.clone())).collect::<Vec<_>>()
+                };
+                self.claims.iter().flat_map(names).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// A claim, an attachment or a node's bounds are like this now, or gone.
+    pub fn read(&mut self, key: &Key, object: Option<&Object>, snapshot: &Snapshot) {
+        match &*key.resource {
+            CLAIMS => self.claim(key, object, snapshot),
+            ATTACHMENTS => self.attachment(key, object, snapshot),
+            CSI_NODES => {
+                let node = object.and_then(|object| parse::<CsiNode<'_>>(object).ok()).unwrap_or_default();
+                let most: Vec<_> = node.spec.drivers.iter().filter_map(|driver| Some(((*driver.name).into(), driver.allocatable.count?))).collect();
+                match most.is_empty() {
+                    true => drop(self.most.remove(&key.name)),
+                    false => drop(self.most.insert(key.name.clone(), most)),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn claim(&mut self, key: &Key, object: Option<&Object>, snapshot: &Snapshot) {
+        let claims = self.claims.entry(key.namespace.clone()).or_default();
+        match object {
+            Some(object) => drop(claims.insert(key.name.clone(), volume(object, snapshot))),
+            None => drop(claims.remove(&key.name)),
+        }
+        if claims.is_empty() {
+            self.claims.remove(&key.namespace);
+        }
+    }
+
+    fn attachment(&mut self, key: &Key, object: Option<&Object>, snapshot: &Snapshot) {
+        if let Some(node) = self.places.remove(&key.name)
+            && let Some(there) = self.attached.get_mut(&node)
+        {
+            there.remove(&key.name);
+            if there.is_empty() {
+                self.attached.remove(&node);
+            }
+        }
+        let Some(Attachment { spec }) = object.and_then(|object| parse(object).ok()) else { return };
+        if let Some((_, handle)) = spec.source.persistent_volume_name.as_deref().and_then(|name| handle(name, snapshot)) {
+            let node: Box<str> = (*spec.node_name).into();
+            self.places.insert(key.name.clone(), node.clone());
+            self.attached.entry(node).or_default().insert(key.name.clone(), ((*spec.attacher).into(), handle));
+        }
+    }
+
+    fn of_claim(&self, namespace: &str, name: &str) -> Option<&Unique> {
+        self.claims.get(namespace)?.get(name)?.as_ref()
+    }
+}
+
 impl Limits {
-    /// Looks at the claims of a pod, and at what bounds them.
-    pub fn of(key: &Key, pod: &Pod<'_>, snapshot: &Snapshot) -> Self {
+    /// Looks at the claims of a pod.
+    pub fn of(key: &Key, pod: &Pod<'_>, known: &Arc<Known>, snapshot: &Snapshot) -> Self {
+        if known.most.is_empty() {
+            return Self::default();
+        }
         let claims = pod.claims().filter_map(|(name, _)| snapshot.get(&Key::new(CLAIMS, key.namespace.clone(), name.as_str())));
-        let new: BTreeSet<Unique> = claims.filter_map(|object| volume(&object, snapshot)).collect();
-        let concerns = |driver: &str| new.iter().any(|(its, _)| **its == *driver);
-        let mut limits = Self::default();
-        if new.is_empty() {
-            return limits;
-        }
-        for object in snapshot.range(CSI_NODES, None, None) {
-            let Ok(node) = parse::<CsiNode<'_>>(object) else { continue };
-            let bounds = node.spec.drivers.iter().filter(|driver| concerns(&driver.name));
-            let bounds: Vec<_> = bounds.filter_map(|driver| Some(((*driver.name).into(), driver.allocatable.count?))).collect();
-            if !bounds.is_empty() {
-                limits.most.insert(object.key.name.clone(), bounds);
-            }
-        }
-        if limits.most.is_empty() {
-            return limits;
-        }
-        for object in snapshot.range(CLAIMS, None, None) {
-            if let Some(volume) = volume(object, snapshot).filter(|(driver, _)| concerns(driver)) {
-                limits.claimed.insert((object.key.namespace.clone(), (*object.key.name).into()), volume);
-            }
-        }
-        for object in snapshot.range(ATTACHMENTS, None, None) {
-            let Ok(Attachment { spec }) = parse::<Attachment<'_>>(object) else { continue };
-            let name =
-                spec.source.persistent_volume_name.as_deref().filter(|_| concerns(&spec.attacher) && limits.most.contains_key(&*spec.node_name));
-            if let Some((_, handle)) = name.and_then(|name| handle(name, snapshot)) {
-                limits.attached.entry((*spec.node_name).into()).or_default().insert(((*spec.attacher).into(), handle));
-            }
-        }
-        limits.new = new;
-        limits
+        Self { new: claims.filter_map(|object| volume(&object, snapshot)).collect(), known: known.clone() }
     }
 
     /// Whether the pod's volumes are too many for a node.
     pub fn exceeded(&self, node: &Node) -> bool {
-        let Some(most) = self.most.get(&node.name) else { return false };
-        let claims = node.pods.iter().flat_map(|(key, placed)| placed.claims.iter().map(|claim| (key.namespace.clone(), claim.clone())));
-        let mut there: BTreeSet<&Unique> = claims.filter_map(|claim| self.claimed.get(&claim)).collect();
-        there.extend(self.attached.get(&*node.name).into_iter().flatten());
-        let of = |driver: &str, volumes: &mut dyn Iterator<Item = &Unique>| volumes.filter(|(its, _)| **its == *driver).count();
-        most.iter().any(|(driver, most)| {
-            let more = of(driver, &mut self.new.iter().filter(|volume| !there.contains(volume)));
-            more > 0 && of(driver, &mut there.iter().copied()) + more > *most
+        let most = self.known.most.get(&node.name).into_iter().flatten();
+        let mut concerned = most.filter(|(driver, _)| self.new.iter().any(|(its, _)| its == driver)).peekable();
+        if concerned.peek().is_none() {
+            return false;
+        }
+        let claims = node.pods.iter().flat_map(|(key, placed)| placed.claims.iter().map(|claim| (&*key.namespace, &**claim)));
+        let mut there: HashSet<&Unique> = claims.filter_map(|(namespace, name)| self.known.of_claim(namespace, name)).collect();
+        there.extend(self.known.attached.get(&*node.name).into_iter().flat_map(HashMap::values));
+        concerned.any(|(driver, most)| {
+            let more = self.new.iter().filter(|volume| volume.0 == *driver && !there.contains(volume)).count();
+            more > 0 && there.iter().filter(|volume| volume.0 == *driver).count() + more > *most
         })
     }
 }

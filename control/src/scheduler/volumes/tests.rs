@@ -200,3 +200,61 @@ fn nodes_take_so_many_volumes_of_a_driver() {
     assert_eq!(refusals(&late, &[], "f"), ["ok", "ok"]);
     assert_eq!(refusals(&late, &[uses("q", "g")], "f"), full);
 }
+
+#[test]
+fn what_counts_follows_its_objects() {
+    let csi = |more: Value| {
+        let mut spec = json!({ "csi": { "driver": "disk", "volumeHandle": "h" } });
+        spec.as_object_mut().expect("a spec").extend(more.as_object().cloned().unwrap_or_default());
+        volume("v", "", spec)
+    };
+    let takes = |count: u8| {
+        let driver = json!({ "name": "disk", "nodeID": "a", "allocatable": { "count": count } });
+        object(limits::CSI_NODES, 1, json!({ "metadata": { "name": "a" }, "spec": { "drivers": [driver] } }))
+    };
+    let attachment = object(
+        limits::ATTACHMENTS,
+        1,
+        json!({ "metadata": { "name": "x" }, "spec": { "attacher": "disk", "nodeName": "a", "source": { "persistentVolumeName": "v" } } }),
+    );
+    let late = class("disk", "WaitForFirstConsumer");
+    let unbound = claim("c", json!({ "storageClassName": "late" }), json!({}));
+    let filter = crate::scheduler::plugins::volume_limits::filter;
+    let mut world = world(&[takes(1), csi(json!({})), attachment.clone(), unbound.clone()]);
+    // Each change goes in as the watches tell it.
+    let mut change = |gone: &[&Arc<Object>], new: &[&Arc<Object>], now: &[&Arc<Object>]| {
+        gone.iter().for_each(|object| world.cluster.volume_changed(Some(object), None));
+        new.iter().for_each(|object| world.cluster.volume_changed(None, Some(object)));
+        world.snapshot = Snapshot::of(2, now.iter().map(|object| Arc::clone(object)));
+        world.cluster.read(&world.snapshot);
+        world.refusals(filter, &user("c"))
+    };
+    let (full, free) = (["node(s) exceed max volume count", "ok"], ["ok", "ok"]);
+    let volume = csi(json!({}));
+    assert_eq!(change(&[], &[], &[&takes(1), &volume, &attachment, &unbound]), free, "without its class nobody will make it a volume");
+    assert_eq!(change(&[], &[&late], &[&takes(1), &volume, &attachment, &unbound, &late]), full, "what is attached takes the only place");
+    let bound = claim("c", json!({ "storageClassName": "late", "volumeName": "v" }), json!({}));
+    assert_eq!(change(&[], &[&bound], &[&takes(1), &volume, &attachment, &bound, &late]), free, "that is its own volume");
+    assert_eq!(change(&[], &[&unbound, &takes(2)], &[&takes(2), &volume, &attachment, &unbound, &late]), free);
+    assert_eq!(change(&[], &[&takes(1)], &[&takes(1), &volume, &attachment, &unbound, &late]), full);
+    assert_eq!(change(&[&attachment], &[], &[&takes(1), &volume, &unbound, &late]), free, "it was detached");
+    // A pod is there with a claim whose volume comes later, and is told of by the volume alone.
+    let other = claim("d", json!({ "volumeName": "w" }), json!({}));
+    let its = object(
+        VOLUMES,
+        1,
+        json!({ "metadata": { "name": "w" }, "spec": { "csi": { "driver": "disk", "volumeHandle": "w" },
+        "claimRef": { "namespace": "n", "name": "d" } } }),
+    );
+    let user_of_d = pod("q", "1", json!({ "spec": { "volumes": [{ "name": "v", "persistentVolumeClaim": { "claimName": "d" } }] } }));
+    let view: Pod<'_> = parse(&user_of_d).expect("a pod");
+    world.cluster.place(&user_of_d.key, Placed::of(&user_of_d, &view), "a");
+    let mut change = |new: &[&Arc<Object>], now: &[&Arc<Object>]| {
+        new.iter().for_each(|object| world.cluster.volume_changed(None, Some(object)));
+        world.snapshot = Snapshot::of(3, now.iter().map(|object| Arc::clone(object)));
+        world.cluster.read(&world.snapshot);
+        world.refusals(filter, &user("c"))
+    };
+    assert_eq!(change(&[&other], &[&takes(1), &volume, &unbound, &late, &other]), free);
+    assert_eq!(change(&[&its], &[&takes(1), &volume, &unbound, &late, &other, &its]), full);
+}
