@@ -183,12 +183,25 @@ pub struct Evictions {
     context: Context,
     /// Pods that will have to go from each node if nothing changes.
     pending: Mutex<HashMap<Arc<str>, HashSet<Key>>>,
+    /// Since when nodes have taints that do not say so.
+    seen: Mutex<HashMap<Arc<str>, eviction::Seen>>,
 }
 
 impl Evictions {
     /// Acting as `node-controller`.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("node-controller"), pending: Mutex::default() }
+        Self { context: context.acting_as("node-controller"), pending: Mutex::default(), seen: Mutex::default() }
+    }
+
+    /// Since when the taints of a node are there.
+    fn look(&self, node: &Arc<str>, taints: &[health::Taint<'_>]) -> eviction::Seen {
+        let mut all = self.seen.lock();
+        let mut seen = all.remove(node).unwrap_or_default();
+        seen.look(taints, self.context.now());
+        if !seen.is_empty() {
+            all.insert(node.clone(), seen.clone());
+        }
+        seen
     }
 
     /// Remembers who has to go from a node, and tells of those that need not any more.
@@ -248,8 +261,12 @@ impl Controller for Evictions {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Status> {
         let snapshot = self.context.client.store().snapshot();
-        let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
+        let Some(object) = snapshot.get(key) else {
+            self.seen.lock().remove(&key.name);
+            return Ok(Next::Idle);
+        };
         let node: Node<'_> = parse(&object)?;
+        let seen = self.look(&key.name, &node.spec.taints);
         if !node.spec.taints.iter().any(|taint| taint.effect == "NoExecute") {
             self.note(&key.name, HashSet::new(), &snapshot);
             return Ok(Next::Idle);
@@ -264,7 +281,7 @@ impl Controller for Evictions {
             }
             let bound = condition(&view.status.conditions, "PodScheduled").filter(|c| c.is_true()).and_then(Condition::since);
             let came = bound.unwrap_or(view.metadata.created());
-            match eviction::judge(&view.spec.tolerations, &node.spec.taints, came, now) {
+            match eviction::judge(&view.spec.tolerations, &node.spec.taints, &seen, came, now) {
                 Verdict::Stays => {}
                 Verdict::Goes => {
                     pending.insert(pod.key.clone());
