@@ -121,7 +121,9 @@ async fn terminal(pods: &Api<Pod>) -> Result<()> {
     // The size goes a way of its own: it is asked for until it has come.
     stdin.write_all(b"until [ \"$(stty size)\" = '45 123' ]; do sleep 0.1; done; echo it is $(stty size)\n").await?;
     until(&mut stdout, "it is 45 123\r\n").await?;
+    let status = shell.take_status().context("a status")?;
     stdin.write_all(b"exit\n").await?;
-    soon("the shell's end", shell.join()).await?;
+    let status = soon("the shell's end", async { status.await.context("no status came") }).await?;
+    ensure!(status.status.as_deref() == Some("Success"), "{status:?}");
     Ok(())
 }
