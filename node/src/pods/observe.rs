@@ -63,7 +63,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                         Why::Resized => format!("Container {name} resize requires restart"),
                         Why::Hook => "FailedPostStartHook".into(),
                         Why::Probe(kind) => {
-                            let ending = if step::restarts(step::policy(pod, *container), 1) { ", will be restarted" } else { "" };
+                            let ending = if step::restarts(pod, *container, 1) { ", will be restarted" } else { "" };
                             format!("Container {name} failed {} probe{ending}", kind.title().to_lowercase())
                         }
                     };
@@ -319,7 +319,7 @@ fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit
     state.image = Image::Unknown;
     state.probes = Default::default();
     state.hook = Hook::Done;
-    let waits = state.restart_due(&exit).is_some() && step::restarts(step::policy(pod, container), exit.code);
+    let waits = state.restart_due(&exit).is_some() && step::restarts(pod, container, exit.code);
     state.run = Run::Exited(exit);
     let ends = machine.gone || machine.leaving.is_some() || pod.deletion_grace().is_some();
     if waits && !ends {

@@ -228,7 +228,7 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
     match &state.run {
         Run::Running { since, .. } => (json!({ "running": { "startedAt": since.rfc3339() } }), last),
         Run::Exited(exit) => {
-            let restarts = !over && step::restarts(step::policy(pod, index), exit.code);
+            let restarts = !over && step::restarts(pod, index, exit.code);
             if let Some(waiting) = image.filter(|_| restarts) {
                 return (waiting, terminated(exit, id, most));
             }

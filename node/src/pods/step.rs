@@ -30,15 +30,15 @@ pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
         return Some(End::Failed);
     }
     if !machine.initialized {
-        let failed = pod.spec.init_containers.iter().zip(&machine.containers).any(|(container, state)| {
-            !container.is_sidecar() && pod.spec.restart_policy == "Never" && matches!(&state.run, Run::Exited(exit) if exit.code != 0)
-        });
+        let failed = (0..pod.inits())
+            .zip(&machine.containers)
+            .any(|(index, state)| matches!(&state.run, Run::Exited(exit) if exit.code != 0 && !restarts(pod, index, exit.code)));
         return failed.then_some(End::Failed);
     }
     let mut result = End::Succeeded;
-    for state in machine.containers.iter().take(pod.mains().end).skip(pod.inits()) {
+    for (index, state) in machine.containers.iter().enumerate().take(pod.mains().end).skip(pod.inits()) {
         match &state.run {
-            Run::Exited(exit) if !restarts(&pod.spec.restart_policy, exit.code) => {
+            Run::Exited(exit) if !restarts(pod, index, exit.code) => {
                 if exit.code != 0 {
                     result = End::Failed;
                 }
@@ -49,28 +49,18 @@ pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
     Some(result)
 }
 
-/// The restart policy's word on an exit.
-pub fn restarts(policy: &str, code: i32) -> bool {
-    match policy {
+/// Whether a container that ended so is started again: by its own rules and policy (KEP-5307), or else its pod's. Sidecars always are, init containers that
+/// succeeded and ephemeral ones never.
+pub fn restarts(pod: &Pod, index: usize, code: i32) -> bool {
+    let Some(container) = pod.container(index).filter(|_| !pod.is_ephemeral(index)) else { return false };
+    if container.restart_policy.is_some() && container.restart_rules.iter().any(|rule| rule.restarts(code)) {
+        return true;
+    }
+    match container.restart_policy.as_ref().unwrap_or(&pod.spec.restart_policy).as_str() {
         "Never" => false,
         "OnFailure" => code != 0,
+        _ if index < pod.inits() && !container.is_sidecar() => code != 0,
         _ => true,
-    }
-}
-
-/// The policy that holds for that container: sidecars always restart, init containers do unless the pod never does, ephemeral ones never.
-pub fn policy(pod: &Pod, index: usize) -> &str {
-    let policy = pod.spec.restart_policy.as_str();
-    if pod.is_ephemeral(index) {
-        return "Never";
-    }
-    if index >= pod.inits() {
-        return policy;
-    }
-    match pod.container(index) {
-        Some(container) if container.is_sidecar() => "Always",
-        _ if policy == "Never" => "Never",
-        _ => "OnFailure",
     }
 }
 
@@ -172,7 +162,7 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
         let due = match &state.run {
             Run::Idle => true,
             Run::Refused { retry, .. } => retry.is_some_and(|due| due.reached(now)),
-            Run::Exited(exit) => restarts(policy(pod, index), exit.code) && state.restart_due(exit).is_none_or(|due| due.reached(now)),
+            Run::Exited(exit) => restarts(pod, index, exit.code) && state.restart_due(exit).is_none_or(|due| due.reached(now)),
             Run::Starting => false,
             Run::Running { stopping, .. } => {
                 if stopping.is_none() {

@@ -69,7 +69,7 @@ impl Set {
                 attempt: state.attempt,
                 created: state.created,
                 alive: state.alive(),
-                over: over || matches!(&state.run, Run::Exited(exit) if !step::restarts(step::policy(&entry.pod, index), exit.code)),
+                over: over || matches!(&state.run, Run::Exited(exit) if !step::restarts(&entry.pod, index, exit.code)),
                 waiting: match (&state.run, &state.image) {
                     (Run::Refused { reason, .. }, _) | (_, Image::Failed { reason, .. }) => Some(reason.clone()),
                     (Run::Idle | Run::Starting, _) => Some("ContainerCreating".into()),

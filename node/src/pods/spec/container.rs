@@ -45,8 +45,11 @@ pub struct Container {
     pub startup_probe: Option<Probe>,
     /// Hooks.
     pub lifecycle: Option<Lifecycle>,
-    /// `Always` makes an init container a sidecar (KEP-753).
+    /// Its own instead of the pod's (KEP-5307); `Always` makes an init container a sidecar (KEP-753).
     pub restart_policy: Option<String>,
+    /// Exceptions from it, by exit code; the first that matches holds.
+    #[serde(rename = "restartPolicyRules")]
+    pub restart_rules: Vec<RestartRule>,
     /// Security context.
     pub security_context: SecurityContext,
     /// Terminal.
@@ -65,6 +68,35 @@ impl Container {
     /// A restartable init container (KEP-753).
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy.as_deref() == Some("Always")
+    }
+}
+
+/// `ContainerRestartRule`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RestartRule {
+    /// When the container is started again. (`RestartAllContainers` starts it alone.)
+    pub exit_codes: ExitCodes,
+}
+
+/// `ContainerRestartRuleOnExitCodes`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: String,
+    /// Exit codes.
+    pub values: Vec<i32>,
+}
+
+impl RestartRule {
+    /// Whether a container that ended so is started again by this rule.
+    pub fn restarts(&self, code: i32) -> bool {
+        match self.exit_codes.operator.as_str() {
+            "In" => self.exit_codes.values.contains(&code),
+            "NotIn" => !self.exit_codes.values.contains(&code),
+            _ => false,
+        }
     }
 }
 

@@ -23,6 +23,32 @@ fn the_restart_policy_decides_how_a_pod_ends() {
 }
 
 #[test]
+fn a_container_may_have_a_policy_of_its_own() {
+    let rule = json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }]);
+    for (pod, own, rules, code, phase) in [
+        ("Never", "Always", json!([]), 0, "Running"),
+        ("Always", "Never", json!([]), 1, "Failed"),
+        ("Always", "OnFailure", json!([]), 0, "Succeeded"),
+        ("Never", "OnFailure", json!([]), 1, "Running"),
+        ("Never", "Never", rule.clone(), 42, "Running"),
+        ("Never", "Never", rule, 1, "Failed"),
+    ] {
+        let container = json!({ "name": "c", "image": "i", "restartPolicy": own, "restartPolicyRules": rules });
+        let mut play = Play::new(json!({ "restartPolicy": pod, "containers": [container] }));
+        play.settle();
+        play.exit(0, code);
+        assert_eq!(Play::starts(&play.settle()).len(), usize::from(phase == "Running"), "{pod} {own} {code}");
+        assert_eq!(play.phase(), phase, "{pod} {own} {code}");
+    }
+    let init = json!([{ "name": "i", "image": "i", "restartPolicy": "Never" }]);
+    let mut play = Play::new(json!({ "initContainers": init, "containers": [{ "name": "c", "image": "i" }] }));
+    play.settle();
+    play.exit(0, 1);
+    play.settle();
+    assert_eq!(play.phase(), "Failed", "an init container that is not started again ends its pod");
+}
+
+#[test]
 fn one_of_two_containers_does_not_end_the_pod() {
     let mut play = Play::new(json!({ "restartPolicy": "Never", "containers": [{ "name": "a", "image": "i" }, { "name": "b", "image": "i" }] }));
     play.settle();
