@@ -125,6 +125,16 @@ async fn pods_are_bound_once_and_evicted(client: &Client) {
         (status.code, status.message.as_str()),
         (409, "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n1\"")
     );
+    let mut waiting = pod("m");
+    waiting["spec"]["schedulerName"] = "nobody".into();
+    client.create("pods", "bind", waiting).await.expect("created");
+    let mut mirror = binding("n1");
+    mirror["metadata"] = json!({"name": "m", "annotations": {"kubernetes.io/config.mirror": "x"}});
+    let status = client.create_subresource("pods", "bind", "m", "binding", mirror).await.expect_err("a mirror is made, not bound");
+    assert_eq!(status.code, 422, "{status}");
+    assert!(status.message.ends_with("metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation"), "{status}");
+    assert_eq!(value(&client.get("pods", "bind", "m").expect("there"))["spec"]["nodeName"], Value::Null, "nothing was bound");
+
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}, "deleteOptions": {"gracePeriodSeconds": 7}});
     client.create_subresource("pods", "bind", "a", "eviction", eviction).await.expect("evicted");
     let stored = value(&client.get("pods", "bind", "a").expect("still ending"));

@@ -1,7 +1,7 @@
 //! ServiceAccount: every pod runs as somebody, and finds its token where clients look for it.
 
 use super::{Plugin, lookup};
-use crate::resources::{Cx, pod::ephemeral::MIRROR};
+use crate::resources::{Cx, pod::annotations::is_mirror};
 use coracle_api::{names, status::Status};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ impl Plugin for ServiceAccount {
             return Ok(());
         }
         // It runs without the API, and must not need anything of it.
-        if new["metadata"]["annotations"].get(MIRROR).is_some() {
+        if is_mirror(new) {
             return mirror(new).map_err(|what| lookup::forbidden(cx, new, &format!("a mirror pod may not {what}")));
         }
         let name = chosen(new);

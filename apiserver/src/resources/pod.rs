@@ -3,6 +3,7 @@
 //! A pod's rules are also the rules of every pod template; each part takes the place where its specification stands.
 
 mod account;
+pub mod annotations;
 pub mod binding;
 pub mod cells;
 pub mod containers;
@@ -59,7 +60,7 @@ impl Hooks for Pod {
     }
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value, causes: &mut Vec<Cause>) {
         if let Some(old) = old {
-            update::mirror(old, new, causes);
+            annotations::update(old, new, causes);
         }
         match (cx.subresource(), old) {
             ("status", Some(old)) => status::validate(old, new, causes),
@@ -117,7 +118,11 @@ fn open_gates(pod: &mut Value, _now: &str) {
 
 pub(super) fn create(pod: &Value, causes: &mut Causes) {
     let root = At::root(pod);
-    let spec = root.field("spec");
+    let (metadata, spec) = (root.field("metadata"), root.field("spec"));
+    annotations::validate(&metadata.field("annotations"), spec.value, causes);
+    if annotations::is_mirror(pod) && !spec.field("resourceClaims").is_empty() {
+        root.forbidden(causes, "static pods do not support resource claims");
+    }
     spec::validate(&spec, spec::Of::Pod, causes);
     only_for_pods(&spec, causes);
     let ephemeral = spec.field("ephemeralContainers");

@@ -1,6 +1,6 @@
 //! `pods/binding`: the scheduler's decision, once.
 
-use super::write;
+use super::{annotations, write};
 use crate::{
     pipeline::{Answer, Core, Request, decode},
     resources::rules::{
@@ -76,9 +76,11 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
     let binding = core.admit(request, binding, &mut warnings).await?;
     write::change(core, request, |stored, pod, now| {
         write::precondition(stored, &binding)?;
+        let before = pod.clone();
         assign(pod, &binding, now).map_err(|why| Status::conflict("", "pods/binding", &request.name, &why))?;
         let mut causes = Causes::new();
         annotation_map(&At::root(pod).field("metadata").field("annotations"), &mut causes);
+        annotations::update(&before, pod, &mut causes);
         if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Pod", &request.name, causes)) }
     })
     .await?;

@@ -6,6 +6,9 @@ use coracle_api::names;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+const MAX_RESTART_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
+
 /// All containers of a pod.
 pub fn validate(spec: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut Causes) {
     let containers = spec.field("containers");
@@ -18,16 +21,15 @@ pub fn validate(spec: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut Causes) {
         common(&container, volumes, causes);
         unique(&mut seen, &container.field("name"), causes);
         probes::of_container(&container, grace, causes);
-        container.field("restartPolicy").one_of(causes, &["Always", "Never", "OnFailure"]);
+        restarts(&container, causes);
     }
     host_ports(&containers, causes);
     let inits = spec.field("initContainers");
     for container in inits.items() {
         common(&container, volumes, causes);
         unique(&mut seen, &container.field("name"), causes);
-        let policy = container.field("restartPolicy");
-        policy.one_of(causes, &["Always", "Never", "OnFailure"]);
-        if policy.text() == "Always" {
+        restarts(&container, causes);
+        if container.field("restartPolicy").text() == "Always" {
             probes::of_container(&container, grace, causes);
             continue;
         }
@@ -61,6 +63,35 @@ pub(super) fn common(container: &At<'_, '_>, volumes: &Volumes<'_>, causes: &mut
     container.field("imagePullPolicy").one_of(causes, &["Always", "IfNotPresent", "Never"]);
     requests::of_container(&container.field("resources"), causes);
     security::of_container(&container.field("securityContext"), causes);
+}
+
+/// A container's own restart policy, and its rules by exit code.
+fn restarts(container: &At<'_, '_>, causes: &mut Causes) {
+    let (policy, rules) = (container.field("restartPolicy"), container.field("restartPolicyRules"));
+    if !policy.is_set() && !rules.is_empty() {
+        policy.missing(causes, "must specify restartPolicy when restart rules are used");
+    }
+    policy.one_of(causes, &["Always", "Never", "OnFailure"]);
+    if rules.len() > MAX_RESTART_RULES {
+        rules.too_many(causes, MAX_RESTART_RULES);
+    }
+    for rule in rules.items() {
+        let (action, codes) = (rule.field("action"), rule.field("exitCodes"));
+        if !matches!(action.text(), "Restart" | "RestartAllContainers") {
+            action.unsupported(causes, &["Restart", "RestartAllContainers"]);
+        }
+        if !codes.is_set() {
+            codes.missing(causes, "must be specified");
+            continue;
+        }
+        let (operator, values) = (codes.field("operator"), codes.field("values"));
+        if !matches!(operator.text(), "In" | "NotIn") {
+            operator.unsupported(causes, &["In", "NotIn"]);
+        }
+        if values.len() > MAX_EXIT_CODES {
+            values.too_many(causes, MAX_EXIT_CODES);
+        }
+    }
 }
 
 fn ports(ports: &At<'_, '_>, causes: &mut Causes) {
@@ -223,6 +254,32 @@ mod tests {
                 "initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always",
             ]
         );
+    }
+
+    #[test]
+    fn containers_may_restart_by_rules() {
+        let with = |fields: Value| {
+            let mut container = fields;
+            container["name"] = "a".into();
+            container["image"] = "x".into();
+            wrong(json!({"containers": [container]}))
+        };
+        let codes = json!({"operator": "In", "values": [42]});
+        assert_eq!(with(json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart", "exitCodes": codes}]})), Vec::<String>::new());
+        assert_eq!(
+            with(json!({"restartPolicyRules": [{"action": "Stop", "exitCodes": {"operator": "Is"}}, {"action": "Restart"}]})),
+            [
+                "containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+                "containers[0].restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
+                "containers[0].restartPolicyRules[0].exitCodes.operator: Unsupported value: \"Is\": supported values: \"In\", \"NotIn\"",
+                "containers[0].restartPolicyRules[1].exitCodes: Required value: must be specified",
+            ]
+        );
+        let many = vec![json!({"action": "Restart", "exitCodes": {"operator": "In", "values": vec![1; 256]}}); 21];
+        let found = with(json!({"restartPolicy": "Never", "restartPolicyRules": many}));
+        assert_eq!(found.len(), 22);
+        assert_eq!(found[0], "containers[0].restartPolicyRules: Too many: 21: must have at most 20 items");
+        assert_eq!(found[1], "containers[0].restartPolicyRules[0].exitCodes.values: Too many: 256: must have at most 255 items");
     }
 
     #[test]

@@ -1,15 +1,12 @@
 //! Ephemeral containers: added to a running pod through their own subresource, and never taken away or changed again.
 
-use super::{env, spec::unique, volumes::Volumes};
+use super::{annotations::is_mirror, env, spec::unique, volumes::Volumes};
 use crate::resources::{
     cells::list,
     rules::{At, Causes},
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
-
-/// Annotation of pods that a node runs by itself.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Fields of a container that an ephemeral one has too; the rest would make it part of the workload.
 const FIELDS: &[&str] = &[
@@ -83,7 +80,7 @@ pub fn keep_the_rest(old: &Value, new: &mut Value) {
 /// Rules of a write of the subresource.
 pub fn update(old: &Value, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
-    if old["metadata"]["annotations"].get(MIRROR).is_some() {
+    if is_mirror(old) {
         root.forbidden(causes, "static pods do not support ephemeral containers");
         return;
     }

@@ -1,6 +1,6 @@
 //! Resize: the processor time and memory of a running pod's containers, changed through their own subresource (KEP-1287).
 
-use super::{ephemeral::MIRROR, qos};
+use super::{annotations::is_mirror, qos};
 use crate::resources::{
     cells::list,
     rules::{At, Causes},
@@ -46,7 +46,7 @@ fn put(to: &mut Value, from: &Value, field: &str) {
 /// Rules of a write of the subresource.
 pub fn update(old: &Value, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
-    if old["metadata"]["annotations"].get(MIRROR).is_some() {
+    if is_mirror(old) {
         root.forbidden(causes, "static pods cannot be resized");
         return;
     }

@@ -1,6 +1,6 @@
 //! Pod templates inside workloads: metadata and the pod's own rules.
 
-use super::spec;
+use super::{annotations, spec};
 use crate::resources::rules::{
     At, Causes,
     labels::{annotation_map, label_map},
@@ -14,6 +14,7 @@ pub fn validate(_old: Option<&Value>, template: &At<'_, '_>, causes: &mut Causes
     label_map(&template.field("labels").with(&metadata["labels"]), causes);
     annotation_map(&template.field("annotations").with(&metadata["annotations"]), causes);
     let pod = template.field("spec");
+    annotations::validate(&template.field("annotations").with(&metadata["annotations"]), pod.value, causes);
     spec::validate(&pod, spec::Of::Template, causes);
     let ephemeral = pod.field("ephemeralContainers");
     if !ephemeral.is_empty() {

@@ -1,6 +1,6 @@
 //! What may change in a pod that exists: images, the deadline, more tolerations, fewer gates. Everything else is another pod.
 
-use super::{ephemeral::MIRROR, only_for_pods, spec};
+use super::{only_for_pods, spec};
 use crate::resources::rules::{At, Causes};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -35,18 +35,6 @@ pub fn validate(old: &Value, new: &Value, causes: &mut Causes) {
     }
     if allowed != old["spec"] {
         spec.forbidden(causes, &format!("pod updates may not change fields other than {CHANGEABLE}\n{}", differences(&old["spec"], &allowed)));
-    }
-}
-
-/// What makes a pod the mirror of a static one is said when it is made, and stays: nodes leave mirrors alone. Rule of every update, status included.
-pub fn mirror(old: &Value, new: &Value, causes: &mut Causes) {
-    let root = At::root(new);
-    let metadata = root.field("metadata");
-    let at = metadata.field("annotations");
-    match (&old["metadata"]["annotations"][MIRROR], &new["metadata"]["annotations"][MIRROR]) {
-        (before, now) if before == now => {}
-        (Value::Null, _) => at.key(MIRROR).forbidden(causes, "may not add mirror pod annotation"),
-        _ => at.key(MIRROR).forbidden(causes, "may not remove or update mirror pod annotation"),
     }
 }
 
@@ -179,21 +167,6 @@ mod tests {
         assert_eq!(wrong(|s| s["tolerations"] = json!([{"key": "t", "operator": "Exists"}, {"key": "u", "operator": "Exists"}])), none);
         assert_eq!(wrong(|s| s["schedulingGates"] = json!([])), none);
         assert_eq!(wrong(|s| s["nodeSelector"]["c"] = "d".into()), none);
-    }
-
-    #[test]
-    fn mirrors_stay_what_they_are() {
-        let pod = |mirror: Option<&str>| json!({"metadata": {"annotations": mirror.map_or(json!({}), |hash| json!({MIRROR: hash}))}});
-        let wrong = |old: Option<&str>, new: Option<&str>| {
-            let mut causes = Vec::new();
-            mirror(&pod(old), &pod(new), &mut causes);
-            lines(&causes)
-        };
-        let at = |rule: &str| vec![format!("metadata.annotations[{MIRROR}]: Forbidden: may not {rule} mirror pod annotation")];
-        assert_eq!((wrong(None, None), wrong(Some("h"), Some("h"))), (vec![], vec![]));
-        assert_eq!(wrong(None, Some("h")), at("add"));
-        assert_eq!(wrong(Some("h"), None), at("remove or update"));
-        assert_eq!(wrong(Some("h"), Some("i")), at("remove or update"));
     }
 
     #[test]
