@@ -100,7 +100,7 @@ impl Core {
         for (at, value) in places.into_iter().zip(values) {
             let Some(object) = objects.get_mut(at) else { continue };
             let draft = object::draft(row, &value);
-            let shown = match object::unchanged(object, &draft) {
+            let shown = match object::unchanged(object, &draft) && object.meta == draft.meta {
                 true => object.clone(),
                 false => Object::from_draft(object.key.clone(), &draft, object.revision),
             };

@@ -98,7 +98,9 @@ fn scope(request: &Request, filter: &Filter) -> Scope {
     } else if !request.name.is_empty() {
         scope.name = Some(request.name.as_str().into());
     }
-    if let Some(node) = filter.fields.exact("spec.nodeName").filter(|node| !node.is_empty()) {
+    // What is indexed is the stored form; a kind whose objects are converted may have the field in the form that is asked for alone.
+    let node = filter.fields.exact("spec.nodeName").filter(|node| !node.is_empty() && !request.resource.converted());
+    if let Some(node) = node {
         scope.field = Some(("spec.nodeName".into(), node.into()));
     }
     scope

@@ -63,6 +63,7 @@ pub async fn all(cluster: &Cluster) {
     lists_of_both(&mut admin, &server).await;
     managers_of_both(&mut admin, &server).await;
     selected(&mut admin, &server).await;
+    selected_by_one_version(&mut admin).await;
     broken(&mut admin, &server).await;
 }
 
@@ -180,6 +181,50 @@ async fn selected(admin: &mut Peer, server: &Server) {
     assert_eq!(told(&mut by_host, 2).await, [event("DELETED", "a"), event("DELETED", "b")]);
     assert_eq!(told(&mut by_both, 1).await, [event("DELETED", "a")]);
     assert_eq!(told(&mut by_joined, 1).await, [event("DELETED", "a")]);
+}
+
+/// Fields that the stored version does not select by, and fields of objects that were there before anybody could.
+async fn selected_by_one_version(admin: &mut Peer) {
+    let text = json!({"type": "string"});
+    // Two versions of one schema are one to upstream, and then a field of a single version is refused.
+    let schema = |name: &str| {
+        let spec = json!({"type": "object", "properties": {"nodeName": text, (format!("of{name}")): text}});
+        json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}})
+    };
+    let fields = json!([{"jsonPath": ".spec.nodeName"}]);
+    let version = |name: &str, fields: &Value| json!({"name": name, "served": true, "storage": name == "v1", "schema": schema(name), "selectableFields": fields});
+    let names = json!({"plural": "routes", "singular": "route", "kind": "Route", "listKind": "RouteList"});
+    let spec = json!({"group": "placed.example.com", "scope": "Namespaced", "names": names, "versions": [version("v1", &json!([])), version("v2", &fields)]});
+    made(admin, DEFINITIONS, json!({"metadata": {"name": "routes.placed.example.com"}, "spec": spec})).await;
+    let established = |definition: &Value| {
+        definition["status"]["conditions"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"))
+    };
+    reached(admin, DEFINITIONS, "routes.placed.example.com", "it is established", established).await;
+    namespace(admin, "placed").await;
+    let path = |version: &str| format!("/apis/placed.example.com/{version}/namespaces/placed/routes");
+    let there = |version: &str| format!("{}?fieldSelector=spec.nodeName%3Dn1", path(version));
+    let mut events = admin.watch(&format!("{}&watch=true", there("v2"))).await;
+    add(admin, &path("v1"), "elsewhere", json!({"spec": {"nodeName": "n2"}})).await;
+    add(admin, &path("v1"), "here", json!({"spec": {"nodeName": "n1"}})).await;
+    let event = |kind: &str| [(kind.to_owned(), "here".to_owned())];
+    assert_eq!(told(&mut events, 1).await, event("ADDED"));
+    patched(admin, &format!("{}/here", path("v1")), "merge", json!({"spec": {"nodeName": "n2"}})).await;
+    assert_eq!(told(&mut events, 1).await, event("DELETED"));
+
+    patched(admin, &format!("{}/here", path("v1")), "merge", json!({"spec": {"nodeName": "n1"}})).await;
+    assert_eq!(admin.get(&there("v1")).await.code, 400);
+    patched(
+        admin,
+        &format!("{DEFINITIONS}/routes.placed.example.com"),
+        "merge",
+        json!({"spec": {"versions": [version("v1", &fields), version("v2", &fields)]}}),
+    )
+    .await;
+    let mut list = admin.get(&there("v1")).await;
+    while list.code == 400 {
+        list = admin.get(&there("v1")).await;
+    }
+    assert_eq!(list.body["items"].as_array().expect("items").iter().map(name).collect::<Vec<_>>(), ["here"], "what was there before");
 }
 
 /// A webhook that fails keeps nobody from what is stored in the version that is asked for.
