@@ -5,6 +5,7 @@
 
 pub mod amounts;
 pub mod cause;
+pub mod duration;
 pub mod names;
 pub mod quantity;
 pub mod registry;

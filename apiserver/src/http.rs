@@ -274,11 +274,10 @@ async fn bounded(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, route: Route
     if is_long_running(core, call, &route) {
         return dispatch(core, user, call, route, body).await;
     }
-    match tokio::time::timeout(REQUEST_TIME, dispatch(core, user, call, route, body)).await {
+    let time = route::timeout(call.raw_query)?.map_or(REQUEST_TIME, |asked| asked.min(REQUEST_TIME));
+    match tokio::time::timeout(time, dispatch(core, user, call, route, body)).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(Status::new(504, "Timeout", format!("the request did not finish within {} s; it may have been carried out", REQUEST_TIME.as_secs())))
-        }
+        Err(_) => Err(Status::new(504, "Timeout", format!("Timeout: the request did not finish within {time:?}; it may have been carried out"))),
     }
 }
 

@@ -320,7 +320,7 @@ impl Checker<'_> {
         let Some(Expr { id, kind: Kind::Literal(Literal::String(text)) }) = call.args.last() else { return };
         let fine = match &*call.name {
             "matches" => regex::compile(text).is_ok(),
-            "duration" => time::parse_duration(text).is_some(),
+            "duration" => coracle_api::duration::parse(text).is_ok(),
             "timestamp" => time::parse_timestamp(text).is_some(),
             _ => true,
         };

@@ -284,9 +284,9 @@ impl<'a> Val<'a> {
                 Some(bytes) => Val::Bytes(bytes.into()),
                 None => return Err(Error::Cel(format!("Invalid byte formatted string {text}"))),
             },
-            (Value::String(text), Shape::Duration) => match crate::library::time::parse_duration(text) {
-                Some(nanos) => Val::Duration(nanos),
-                None => return Err(Error::Cel(format!("Invalid duration {text}"))),
+            (Value::String(text), Shape::Duration) => match coracle_api::duration::parse(text) {
+                Ok(nanos) => Val::Duration(nanos),
+                Err(_) => return Err(Error::Cel(format!("Invalid duration {text}"))),
             },
             (Value::String(text), Shape::Date) => match crate::library::time::parse_date(text) {
                 Some(time) => Val::Timestamp(time),

@@ -4,7 +4,9 @@
 //! before it is known whether it exists, because refusals come first.)
 
 use crate::pipeline::Verb;
+use coracle_api::status::Status;
 use http::Method;
+use std::time::Duration;
 
 /// A parsed request path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +144,17 @@ pub fn flag(value: Option<&str>) -> bool {
     value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
 }
 
+/// `?timeout=5s`: how long a client wants to wait for an answer at most; none and zero leave it to the server.
+///
+/// # Errors
+/// 400 for what is no duration.
+pub fn timeout(raw_query: &str) -> Result<Option<Duration>, Status> {
+    let Some((_, text)) = query(raw_query).into_iter().find(|(key, text)| key == "timeout" && !text.is_empty()) else { return Ok(None) };
+    let wrong = |why| Status::bad_request(format!("invalid timeout specified in the request URL - {why}"));
+    let nanos = coracle_api::duration::parse(&text).map_err(wrong)?;
+    Ok(u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos))
+}
+
 /// The verb of a method on a target; None is 405. `?watch` is about collections: of one object there is only the old path.
 pub fn verb(method: &Method, target: &Target, watch: bool) -> Option<Verb> {
     let named = !target.name.is_empty();
@@ -167,6 +180,18 @@ mod tests {
             Some(Route::Resource(target)) => target,
             other => panic!("{path}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn clients_may_wait_for_less() {
+        assert_eq!(timeout("limit=5").expect("none"), None);
+        assert_eq!(timeout("timeout=&limit=5").expect("none"), None);
+        assert_eq!(timeout("timeout=0s").expect("zero"), None);
+        assert_eq!(timeout("timeout=-1s").expect("less than nothing"), None);
+        assert_eq!(timeout("limit=5&timeout=1m30s").expect("given"), Some(Duration::from_secs(90)));
+        let wrong = timeout("timeout=invalid").expect_err("no duration");
+        let why = "invalid timeout specified in the request URL - time: invalid duration \"invalid\"";
+        assert_eq!((wrong.code, wrong.message.as_str()), (400, why));
     }
 
     #[test]

@@ -46,9 +46,9 @@ fn same<'a>(_: &mut Run<'_, 'a>, args: &[Val<'a>]) -> Answer<'a> {
 
 fn duration<'a>(_: &mut Run<'_, 'a>, args: &[Val<'a>]) -> Answer<'a> {
     match args {
-        [Val::String(text)] => match parse_duration(text) {
-            Some(nanos) => Ok(Val::Duration(nanos)),
-            None => error("type conversion error from 'string' to 'google.protobuf.Duration'"),
+        [Val::String(text)] => match coracle_api::duration::parse(text) {
+            Ok(nanos) => Ok(Val::Duration(nanos)),
+            Err(_) => error("type conversion error from 'string' to 'google.protobuf.Duration'"),
         },
         _ => no_overload(),
     }
@@ -79,52 +79,6 @@ pub(crate) fn shift<'a>(at: Timestamp, nanos: i128) -> Answer<'a> {
         Some(at) => Ok(Val::Timestamp(at)),
         None => error("timestamp overflow"),
     }
-}
-
-/// Go's notation, such as `1h30m`, `-1.5s`, `100ms`.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total: i128 = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(end);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, next) = after.split_at(unit_end);
-        let scale: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => i128::from(SECOND),
-            "m" => 60 * i128::from(SECOND),
-            "h" => 3600 * i128::from(SECOND),
-            _ => return None,
-        };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 19 {
-            return None;
-        }
-        let mut part = if whole.is_empty() { 0 } else { whole.parse::<i128>().ok()? * scale };
-        let mut unit_left = scale;
-        for digit in fraction.bytes() {
-            unit_left /= 10;
-            part += i128::from(digit - b'0') * unit_left;
-        }
-        total += part;
-        if total > i128::from(i64::MAX) + 1 {
-            return None;
-        }
-        rest = next;
-    }
-    i64::try_from(if negative { -total } else { total }).ok()
 }
 
 /// Seconds with as many decimals as it takes: `5400s`, `1.5s`.

@@ -99,8 +99,8 @@ impl Schedule {
             return Self::parse(fields);
         }
         let Some(every) = text.strip_prefix("@every ") else { return Err(format!("unrecognized descriptor: {text}")) };
-        let duration = duration(every).ok_or_else(|| format!("failed to parse duration {text}: time: invalid duration \"{every}\""))?;
-        Ok(Self::Every(SignedDuration::from_secs(duration.as_secs().max(1))))
+        let nanos = coracle_api::duration::parse(every).map_err(|why| format!("failed to parse duration {text}: {why}"))?;
+        Ok(Self::Every(SignedDuration::from_secs(SignedDuration::from_nanos(nanos).as_secs().max(1))))
     }
 
     /// The first time after this one; None if there is none in the next years.
@@ -207,34 +207,6 @@ fn number(text: &str) -> Result<u32, String> {
     u32::try_from(number).map_err(|_| format!("negative number ({number}) not allowed: {text}"))
 }
 
-/// A duration as Go writes it: `1h30m`, `1.5s`.
-fn duration(text: &str) -> Option<SignedDuration> {
-    let mut rest = text;
-    let mut total = SignedDuration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
-        let (count, unit) = rest.split_at(digits);
-        let end = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
-        let (unit, after) = unit.split_at(end);
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let part = SignedDuration::try_from_secs_f64(count.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = after;
-    }
-    Some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,16 +287,6 @@ mod tests {
             ("@every x", "failed to parse duration @every x: time: invalid duration \"x\""),
         ] {
             assert_eq!(Schedule::parse(expression), Err(expected.to_owned()));
-        }
-    }
-
-    #[test]
-    fn durations_are_gos() {
-        let seconds = |text: &str| duration(text).map(|duration| duration.as_secs_f64());
-        assert_eq!(seconds("1h30m"), Some(5400.0));
-        assert_eq!(seconds("1.5s"), Some(1.5));
-        for wrong in ["", "5", "s", "1d", "1h-", "-1h", "1..5s"] {
-            assert_eq!(seconds(wrong), None, "{wrong}");
         }
     }
 }
