@@ -414,7 +414,9 @@ async fn bad_input(admin: &mut Peer) {
     assert_eq!(admin.send("POST", path, "application/json", deep).await.code, 400);
     let unmatched = admin.get(&format!("{path}?resourceVersionMatch=Exact")).await;
     assert_eq!((unmatched.code, unmatched.reason()), (422, "Invalid"), "{}", unmatched.body);
-    for query in ["labelSelector=a%20b", "labelSelector=%3D", "fieldSelector=spec.x%3Dy", "limit=x", "resourceVersion=x", "continue=x"] {
+    for query in
+        ["labelSelector=a%20b", "labelSelector=%3D", "fieldSelector=spec.x%3Dy", "limit=x", "resourceVersion=x", "continue=x", "timeout=invalid"]
+    {
         let answer = admin.get(&format!("{path}?{query}")).await;
         assert_eq!((answer.code, answer.reason()), (400, "BadRequest"), "{query}: {}", answer.body);
     }

@@ -4,10 +4,14 @@
 
 #[path = "conformance/accounts.rs"]
 mod accounts;
+#[path = "conformance/aggregator.rs"]
+mod aggregator;
 #[path = "conformance/applying.rs"]
 mod applying;
 #[path = "conformance/budgets.rs"]
 mod budgets;
+#[path = "conformance/certificates.rs"]
+mod certificates;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "conformance/collector.rs"]
@@ -18,6 +22,8 @@ mod daemon_sets;
 mod definitions;
 #[path = "conformance/deployments.rs"]
 mod deployments;
+#[path = "conformance/events.rs"]
+mod events;
 #[path = "conformance/jobs.rs"]
 mod jobs;
 #[path = "conformance/namespaces.rs"]
@@ -42,6 +48,8 @@ mod scheduling;
 mod server;
 #[path = "conformance/stateful_sets.rs"]
 mod stateful_sets;
+#[path = "conformance/storage.rs"]
+mod storage;
 #[path = "conformance/taints.rs"]
 mod taints;
 #[path = "conformance/versions.rs"]
@@ -57,6 +65,13 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 async fn objects_and_owners() {
     let cluster = Cluster::start().await;
     tokio::join!(collector::all(&cluster), namespaces::all(&cluster), owners::all(&cluster), reading::all(&cluster));
+    assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_by_themselves() {
+    let cluster = Cluster::start().await;
+    tokio::join!(aggregator::all(&cluster), certificates::all(&cluster), events::all(&cluster), storage::all(&cluster));
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 
