@@ -10,6 +10,7 @@ mod ingress_class;
 mod limit_ranger;
 pub(crate) mod lookup;
 mod namespace_lifecycle;
+mod node_restriction;
 mod pod_security;
 pub mod policy;
 mod priority;
@@ -144,7 +145,7 @@ fn builtin() -> Vec<Box<dyn Plugin>> {
         Box::new(namespace_lifecycle::NamespaceLifecycle),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
-        Box::new(crate::auth::node::NodeRestriction),
+        Box::new(node_restriction::NodeRestriction),
         Box::new(tolerations::TaintNodesByCondition),
         Box::new(pod_security::PodSecurity),
         Box::new(priority::Priority),

@@ -13,7 +13,6 @@ mod encode;
 pub mod fairness;
 mod health;
 pub mod inflight;
-pub mod list;
 mod openapi;
 mod paths;
 pub mod respond;
@@ -22,7 +21,6 @@ pub mod table;
 mod tls;
 mod told;
 pub mod upgrade;
-pub mod watch;
 
 pub use connection::{Error, Listener, bind};
 pub use paths::{KUBERNETES, version};

@@ -7,6 +7,7 @@ mod create;
 pub mod decode;
 mod delete;
 pub mod handle;
+pub mod list;
 pub mod managers;
 pub mod metadata;
 pub mod object;
@@ -15,6 +16,7 @@ mod read;
 pub mod scale;
 mod told;
 mod update;
+pub mod watch;
 
 use crate::{
     admission, aggregation,
@@ -102,7 +104,7 @@ pub enum Body {
     },
 }
 
-/// Query options of a write; list and watch options are `ListOptions` in `http`.
+/// Query options of a write; list and watch options are [`list::ListOptions`].
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
     /// `dryRun=All`.
@@ -194,9 +196,9 @@ pub enum Answer {
         warnings: Vec<String>,
     },
     /// A list.
-    List(Box<crate::http::list::Page>),
+    List(Box<list::Page>),
     /// A watch.
-    Watch(Box<crate::http::watch::Stream>),
+    Watch(Box<watch::Stream>),
     /// A body that is not an object: logs, a proxied answer.
     Response(Box<http::Response<axum::body::Body>>),
 }

@@ -1,18 +1,14 @@
-//! The node authorizer: what `system:node:NAME` may do, and nothing else (upstream's node authorizer and NodeRestriction).
+//! The node authorizer: what `system:node:NAME` may do, and nothing else; what stands in bodies is admission's ([`crate::admission`], `NodeRestriction`).
 //!
 //! Instead of upstream's graph of every pod and what it names, the right is looked up when it is asked: nodes read through their
 //! feed, which is built from the same relation, so a GET of a secret is the rare case and may cost a walk over one namespace's pods.
 
-mod mirror;
-mod restriction;
 mod slice;
 
-pub use restriction::NodeRestriction;
 pub use slice::names;
 
-use super::{Attributes, Decision, User};
+use super::{Attributes, Decision};
 use crate::view::{parse, volume::Volume};
-use coracle_api::status::Status;
 use coracle_store::{Key, Object, Snapshot, Store};
 use serde::Deserialize;
 use serde_json::Value;
@@ -127,41 +123,4 @@ fn uses_volume(snapshot: &Snapshot, node: &str, volume: &str) -> bool {
 fn text_of(snapshot: &Snapshot, resource: &str, name: &str, path: &str) -> Option<String> {
     let object = snapshot.get(&Key::new(resource, "", name))?;
     serde_json::from_slice::<Value>(&object.json).ok()?.pointer(path)?.as_str().map(str::to_owned)
-}
-
-/// What authorization cannot see, because it is in the body: a node writes only its own Node and lease, and events and pod states
-/// only as itself. For create and update (with the object as it would be stored); a no-op for users that are no nodes.
-///
-/// # Errors
-/// 403 with upstream's words.
-pub fn admit(user: &User, resource: &str, subresource: &str, object: &Value) -> Result<(), Status> {
-    let Some(node) = user.node_name() else { return Ok(()) };
-    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    match (resource, subresource) {
-        ("nodes", _) if name != node => Err(Status::forbidden("", "nodes", name, &format!("node {node:?} is not allowed to modify node {name:?}"))),
-        ("leases", _) if name != node => {
-            let why = "can only access node lease with the same name as the requesting node";
-            Err(Status::forbidden("coordination.k8s.io", "leases", name, why))
-        }
-        ("csinodes", _) if name != node => {
-            Err(Status::forbidden("storage.k8s.io", "csinodes", name, "can only access CSINode with the same name as the requesting node"))
-        }
-        ("resourceslices", _) if object.pointer("/spec/nodeName").and_then(Value::as_str) != Some(node) => {
-            let why = "can only create or change ResourceSlice with the same NodeName as the requesting node";
-            Err(Status::forbidden("resource.k8s.io", "resourceslices", name, why))
-        }
-        ("pods", "status") => {
-            let bound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-            match bound == node {
-                true => Ok(()),
-                false => Err(Status::forbidden(
-                    "",
-                    "pods",
-                    name,
-                    &format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"),
-                )),
-            }
-        }
-        _ => Ok(()),
-    }
 }

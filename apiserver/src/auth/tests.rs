@@ -79,18 +79,6 @@ fn what_a_pod_names() {
     node::names(b"junk", &mut |_, _| panic!("nothing"));
 }
 
-#[test]
-fn a_node_writes_only_its_own() {
-    let (node, jane) = (User::node("n1"), User { name: "jane".into(), ..User::default() });
-    let named = |n: &str| serde_json::json!({"metadata": {"name": n}, "spec": {"nodeName": n}});
-    assert!(node::admit(&node, "nodes", "", &named("n1")).is_ok());
-    assert_eq!(node::admit(&node, "nodes", "status", &named("n2")).unwrap_err().code, 403);
-    assert_eq!(node::admit(&node, "leases", "", &named("n2")).unwrap_err().code, 403);
-    assert!(node::admit(&node, "pods", "status", &named("n1")).is_ok());
-    assert_eq!(node::admit(&node, "pods", "status", &named("n2")).unwrap_err().code, 403);
-    assert!(node::admit(&jane, "nodes", "", &named("n2")).is_ok());
-}
-
 /// A server's auth over a store, after a first start.
 struct World {
     dir: tempfile::TempDir,

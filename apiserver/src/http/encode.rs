@@ -5,10 +5,13 @@
 
 use super::{
     accept::{Accepted, Media, Shape},
-    list::{self, Page},
     table::{self, Include, Tables},
 };
-use crate::pipeline::Core;
+use crate::pipeline::{
+    Core,
+    list::{self, Page},
+    watch::Event,
+};
 use bytes::{Bytes, BytesMut};
 use coracle_api::registry::ResourceRef;
 use coracle_schema::{Schema, protobuf, protobuf::envelope};
@@ -232,8 +235,7 @@ impl Frames {
     }
 
     /// Appends one event.
-    pub fn event(&mut self, event: super::watch::Event, out: &mut Vec<u8>) {
-        use super::watch::Event;
+    pub fn event(&mut self, event: Event, out: &mut Vec<u8>) {
         let (word, document) = match event {
             Event::Added(object) => ("ADDED", self.object(&object)),
             Event::Modified(object) => ("MODIFIED", self.object(&object)),

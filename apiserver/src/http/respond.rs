@@ -5,9 +5,8 @@ use super::{
     compress::Document,
     encode::{self, Encoder, Frames},
     table::Include,
-    watch::Stream,
 };
-use crate::pipeline::{Answer, Core};
+use crate::pipeline::{Answer, Core, watch::Stream};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{registry::ResourceRef, status::Status};

@@ -1,7 +1,7 @@
 //! Delete and deletecollection: preconditions, grace, propagation, finalizers.
 
-use super::{Answer, Body, Core, Request, Verb, decode, handle, metadata, object, update::conflict};
-use crate::{http::list::Filter, resources::Deletion};
+use super::{Answer, Body, Core, Request, Verb, decode, handle, list::Filter, metadata, object, update::conflict};
+use crate::resources::Deletion;
 use coracle_api::{names, status::Cause, status::Status};
 use coracle_store::{Expect, Op};
 use jiff::{SignedDuration, Timestamp};

@@ -1,7 +1,7 @@
 //! Get, list and the start of a watch.
 
-use super::{Answer, Core, Request, handle};
-use crate::http::{
+use super::{
+    Answer, Core, Request, handle,
     list::{self, Page},
     watch::{self, Stream},
 };

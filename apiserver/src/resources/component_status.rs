@@ -5,9 +5,10 @@ use super::{
     Hooks,
     cells::{self, NAME, list, text_or},
 };
-use crate::{
-    http::list::Filter,
-    pipeline::{Answer, Core, Request, Verb, handle, object},
+use crate::pipeline::{
+    Answer, Core, Request, Verb, handle,
+    list::{Filter, Page},
+    object,
 };
 use async_trait::async_trait;
 use coracle_api::{registry::Column, status::Status};
@@ -50,7 +51,7 @@ fn answer(request: &Request, health: &Result<(), Status>) -> Result<Answer, Stat
         Verb::List => {
             let filter = Filter::of(request)?;
             let items = COMPONENTS.iter().map(|name| component(request, name, health)).filter(|object| filter.matches(object)).collect();
-            let page = crate::http::list::Page { row: request.resource.clone(), revision: 0, next: String::new(), remaining: None, items };
+            let page = Page { row: request.resource.clone(), revision: 0, next: String::new(), remaining: None, items };
             Ok(Answer::List(Box::new(page)))
         }
         _ => Err(Status::method_not_allowed()),

@@ -5,9 +5,12 @@ use super::{
     cells::{self, list},
 };
 use crate::{
-    http::list::{Filter, Page},
     metrics::Usage,
-    pipeline::{Answer, Core, Request, Verb, object},
+    pipeline::{
+        Answer, Core, Request, Verb,
+        list::{Filter, Page},
+        object,
+    },
 };
 use async_trait::async_trait;
 use coracle_api::{names::rfc3339, quantity::Quantity, registry::Column, status::Status};

@@ -3,7 +3,7 @@
 pub mod options;
 mod token;
 
-use crate::pipeline::{Core, Request, handle, object};
+use super::{Core, Request, handle, object};
 use coracle_api::{
     registry::{Resource, ResourceRef},
     selector::{FieldSelector, Selector},

@@ -1,7 +1,6 @@
 //! The only pods that a node creates: mirrors of those that files on it ask for.
 
-use super::names;
-use crate::resources::pod::annotations::MIRROR;
+use crate::{auth::node::names, resources::pod::annotations::MIRROR};
 use serde_json::Value;
 
 /// What upstream's NodeRestriction asks of a pod that a node creates; `uid` is the node's, if it is registered.

@@ -1,10 +1,10 @@
 //! Watches: where they start, what of the store's changes a selector lets through, bookmarks, the end.
 
-use super::list::{self, Filter, ListOptions};
-use crate::{
-    custom,
-    pipeline::{Core, Request, handle},
+use super::{
+    Core, Request, handle,
+    list::{self, Filter, ListOptions},
 };
+use crate::custom;
 use coracle_api::{registry::ResourceRef, status::Status};
 use coracle_store::{Change, Error, Object, Scope, Snapshot, Watch};
 use std::{collections::VecDeque, sync::Arc, time::Duration};

@@ -1,16 +1,14 @@
 //! Admission `NodeRestriction`: the part of a node's limits that stands in the body of what it writes.
 
-use super::mirror;
-use crate::{
-    admission::{Plugin, lookup},
-    auth::User,
-    resources::Cx,
-};
+mod mirror;
+
+use super::{Plugin, lookup};
+use crate::{auth::User, resources::Cx};
 use coracle_api::status::Status;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// See [`super::admit`].
+/// The plugin.
 pub struct NodeRestriction;
 
 impl Plugin for NodeRestriction {
@@ -21,7 +19,7 @@ impl Plugin for NodeRestriction {
     fn validate(&self, cx: &Cx<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), Status> {
         match new {
             Some(new) => {
-                super::admit(cx.user(), &cx.row().plural, cx.subresource(), new)?;
+                own(cx.user(), &cx.row().plural, cx.subresource(), new)?;
                 if let (Some(node), None, true) = (cx.user().node_name(), old, lookup::is_pod(cx)) {
                     let stored = lookup::object(cx, "nodes", "", node)?;
                     let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
@@ -32,6 +30,43 @@ impl Plugin for NodeRestriction {
             // deletes name their object, so authorization has seen all of it
             None => Ok(()),
         }
+    }
+}
+
+/// What authorization cannot see, because it is in the body: a node writes only its own Node and lease, and events and pod states
+/// only as itself. For create and update (with the object as it would be stored); a no-op for users that are no nodes.
+///
+/// # Errors
+/// 403 with upstream's words.
+fn own(user: &User, resource: &str, subresource: &str, object: &Value) -> Result<(), Status> {
+    let Some(node) = user.node_name() else { return Ok(()) };
+    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    match (resource, subresource) {
+        ("nodes", _) if name != node => Err(Status::forbidden("", "nodes", name, &format!("node {node:?} is not allowed to modify node {name:?}"))),
+        ("leases", _) if name != node => {
+            let why = "can only access node lease with the same name as the requesting node";
+            Err(Status::forbidden("coordination.k8s.io", "leases", name, why))
+        }
+        ("csinodes", _) if name != node => {
+            Err(Status::forbidden("storage.k8s.io", "csinodes", name, "can only access CSINode with the same name as the requesting node"))
+        }
+        ("resourceslices", _) if object.pointer("/spec/nodeName").and_then(Value::as_str) != Some(node) => {
+            let why = "can only create or change ResourceSlice with the same NodeName as the requesting node";
+            Err(Status::forbidden("resource.k8s.io", "resourceslices", name, why))
+        }
+        ("pods", "status") => {
+            let bound = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            match bound == node {
+                true => Ok(()),
+                false => Err(Status::forbidden(
+                    "",
+                    "pods",
+                    name,
+                    &format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"),
+                )),
+            }
+        }
+        _ => Ok(()),
     }
 }
 
@@ -115,6 +150,18 @@ fn reserved(key: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_node_writes_only_its_own() {
+        let (node, jane) = (User::node("n1"), User { name: "jane".into(), ..User::default() });
+        let named = |n: &str| serde_json::json!({"metadata": {"name": n}, "spec": {"nodeName": n}});
+        assert!(own(&node, "nodes", "", &named("n1")).is_ok());
+        assert_eq!(own(&node, "nodes", "status", &named("n2")).unwrap_err().code, 403);
+        assert_eq!(own(&node, "leases", "", &named("n2")).unwrap_err().code, 403);
+        assert!(own(&node, "pods", "status", &named("n1")).is_ok());
+        assert_eq!(own(&node, "pods", "status", &named("n2")).unwrap_err().code, 403);
+        assert!(own(&jane, "nodes", "", &named("n2")).is_ok());
+    }
 
     #[test]
     fn a_node_does_not_relabel_pods() {
