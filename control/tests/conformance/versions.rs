@@ -186,12 +186,12 @@ async fn selected(admin: &mut Peer, server: &Server) {
 /// Fields that the stored version does not select by, and fields of objects that were there before anybody could.
 async fn selected_by_one_version(admin: &mut Peer) {
     let text = json!({"type": "string"});
-    // Two versions of one schema are one to upstream, and then a field of a single version is refused.
+    // What two versions have alike stands for both to upstream: fields of one version need a schema of that version.
     let schema = |name: &str| {
         let spec = json!({"type": "object", "properties": {"nodeName": text, (format!("of{name}")): text}});
         json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}})
     };
-    let fields = json!([{"jsonPath": ".spec.nodeName"}]);
+    let (fields, more) = (json!([{"jsonPath": ".spec.nodeName"}]), json!([{"jsonPath": ".spec.nodeName"}, {"jsonPath": ".spec.ofv1"}]));
     let version = |name: &str, fields: &Value| json!({"name": name, "served": true, "storage": name == "v1", "schema": schema(name), "selectableFields": fields});
     let names = json!({"plural": "routes", "singular": "route", "kind": "Route", "listKind": "RouteList"});
     let spec = json!({"group": "placed.example.com", "scope": "Namespaced", "names": names, "versions": [version("v1", &json!([])), version("v2", &fields)]});
@@ -217,7 +217,7 @@ async fn selected_by_one_version(admin: &mut Peer) {
         admin,
         &format!("{DEFINITIONS}/routes.placed.example.com"),
         "merge",
-        json!({"spec": {"versions": [version("v1", &fields), version("v2", &fields)]}}),
+        json!({"spec": {"versions": [version("v1", &more), version("v2", &fields)]}}),
     )
     .await;
     let mut list = admin.get(&there("v1")).await;
