@@ -1,10 +1,12 @@
 //! The first line and the headers of a request.
 
 use crate::text;
-use coracle_apiserver::http::{
-    accept::{Offer, negotiate},
-    list::Token,
-    route::{Route, parse, query},
+use coracle_apiserver::{
+    http::{
+        accept::{Offer, negotiate},
+        route::{Route, parse, query},
+    },
+    pipeline::list::Token,
 };
 
 /// A part of a path or query with everything escaped.
