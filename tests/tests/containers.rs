@@ -104,8 +104,8 @@ fn a_real_server_from_its_example(cluster: &Cluster) -> Result {
     // By its Service's name, out of its own pod and out of another one.
     ensure!(ask(&["-h", "redis", "get", "answer"])?.ok()? == "42\n");
     pod(cluster, &ns, "client", "(printf 'GET answer\\r\\n'; sleep 1) | nc -w 5 redis 6379", "", "  restartPolicy: Never\n")?;
-    finished(cluster, &ns, "client")?;
-    ensure!(logs(cluster, &ns, "client")?.contains("42"), "{}", logs(cluster, &ns, "client")?);
+    cluster.finished(&ns, "client")?;
+    ensure!(cluster.logs(&ns, "client")?.contains("42"), "{}", cluster.logs(&ns, "client")?);
     // It ends in good order, begins anew, and has what was written.
     ask(&["shutdown"])?;
     eventually("it has begun anew", 60, || {
@@ -212,7 +212,7 @@ fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
         let mount = format!("env: [{{name: OUT, value: ../../..}}], volumeMounts: [{{name: v, mountPath: /v, subPathExpr: '{expression}'}}]");
         pod(cluster, &ns, name, "true", &mount, volume)?;
         eventually("why it waits", 60, || {
-            let status = status(cluster, &ns, name)?;
+            let status = cluster.status(&ns, name)?;
             let waiting = &status["containerStatuses"][0]["state"]["waiting"];
             ensure!(waiting["reason"] == "CreateContainerConfigError", "{status}");
             has(waiting["message"].as_str().unwrap_or_default(), &[why])
