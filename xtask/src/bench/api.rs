@@ -30,20 +30,24 @@ pub async fn run() -> Result<()> {
     packages::ensure(packages::KUBECTL)?;
     packages::ensure(&[packages::Need { program: "etcd", package: "etcd-server" }])?;
     let cluster = Cluster::start()?;
-    let etcd = Etcd::start().await?;
+    let (etcd, plain) = (Etcd::start(true).await?, Etcd::start(false).await?);
     println!("\n{:<44} {:>12} {:<8} {:>12} {:<8} ours is", "", "coracle", "", "etcd 3.4", "");
 
     for (clients, count, name, upstream) in [(1, ONE, "create, 1 client", 454.0), (CLIENTS, MANY, "create, 32 clients", 1_545.0)] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            ours.push(creates(&cluster, ASIDE, clients, count, &format!("{name} {round}")).await?);
-            theirs.push(puts(&etcd, clients, count, &format!("{name} {round}")).await?);
+            let tag = format!("{name} {round}");
+            ours.push(creates(&cluster, ASIDE, clients, count, &tag).await?);
+            theirs.push(puts(&etcd, clients, count, &tag).await?);
+            bare.push(puts(&plain, clients, count, &tag).await?);
         }
-        let (ours, theirs) = (median(ours), median(theirs));
+        let (ours, theirs, bare) = (median(ours), median(theirs), median(bare));
         row(name, (ours, "/s"), (theirs, "/s"), ours / theirs);
+        row("  beside etcd without TLS", (ours, "/s"), (bare, "/s"), ours / bare);
         versus("", (ours, "/s"), (upstream, "/s"), ours / upstream, 3);
     }
 
+    drop(plain);
     let mut client = cluster.connect().await?;
     fill(&cluster, &etcd).await?;
     let mut store = etcd.connect().await?;

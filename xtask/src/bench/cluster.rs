@@ -16,7 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        self,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    },
+};
 
 /// A connection to the API, as the administrator.
 pub type Client = SendRequest<Full<Bytes>>;
@@ -113,21 +120,15 @@ impl Cluster {
             use base64::Engine;
             Ok(base64::engine::general_purpose::STANDARD.decode(value.as_str().context("not in the kubeconfig")?)?)
         };
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&decode(&config["clusters"][0]["cluster"]["certificate-authority-data"])?)?)?;
         let user = &config["users"][0]["user"];
         let chain = CertificateDer::pem_slice_iter(&decode(&user["client-certificate-data"])?).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        tls.alpn_protocols = vec![protocol.to_vec()];
+        let tls = connector(roots, Some((chain, key)), protocol)?;
         let stream = TcpStream::connect(&self.api).await?;
         stream.set_nodelay(true)?;
-        Ok(TlsConnector::from(Arc::new(tls)).connect(ServerName::try_from("127.0.0.1")?, stream).await?)
+        Ok(tls.connect(ServerName::try_from("127.0.0.1")?, stream).await?)
     }
 
     /// The process that serves the API.
@@ -152,6 +153,22 @@ impl Drop for Cluster {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// A client's side of TLS for a protocol: whom it trusts and, perhaps, who it is.
+pub fn connector(
+    roots: rustls::RootCertStore,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    protocol: &[u8],
+) -> Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?.with_root_certificates(roots);
+    let mut tls = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    Ok(TlsConnector::from(Arc::new(tls)))
 }
 
 fn all() -> impl Iterator<Item = u32> {

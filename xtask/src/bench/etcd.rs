@@ -1,6 +1,7 @@
-//! Debian's etcd as the yardstick: put and range over gRPC, on one HTTP/2 connection a client, as kube-apiserver talks to it.
+//! Debian's etcd as the yardstick: put and range over gRPC, on one HTTP/2 connection a client, as kube-apiserver talks to it. Over TLS, as in any cluster that
+//! kubeadm or k3s made, and without.
 
-use super::cluster::free_address;
+use super::cluster::{self, free_address};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,27 +13,42 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, rustls};
 
 /// A running etcd; ended and removed when dropped.
 pub struct Etcd {
     child: Child,
     dir: PathBuf,
     address: String,
+    tls: Option<TlsConnector>,
 }
 
 impl Etcd {
     /// Starts one on loopback.
-    pub async fn start() -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("coracle-bench-etcd-{}", std::process::id()));
+    pub async fn start(tls: bool) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("coracle-bench-etcd-{}-{tls}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
         let address = free_address()?;
         let peer = format!("http://{}", free_address()?);
-        let client = format!("http://{address}");
+        let client = format!("{}://{address}", if tls { "https" } else { "http" });
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(&dir).args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.arg("--data-dir").arg(dir.join("data")).args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
+        let tls = if tls {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+            let (certificate, key) = (dir.join("certificate"), dir.join("key"));
+            std::fs::write(&certificate, made.cert.pem())?;
+            std::fs::write(&key, made.signing_key.serialize_pem())?;
+            command.arg("--cert-file").arg(certificate).arg("--key-file").arg(key);
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(made.cert.der().clone())?;
+            Some(cluster::connector(roots, None, b"h2")?)
+        } else {
+            None
+        };
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start etcd; install etcd-server")?;
-        let etcd = Self { child, dir, address };
+        let etcd = Self { child, dir, address, tls };
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             if let Ok(mut client) = etcd.connect().await
@@ -51,6 +67,12 @@ impl Etcd {
         stream.set_nodelay(true)?;
         let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(8 << 20).initial_connection_window_size(8 << 20);
+        if let Some(tls) = &self.tls {
+            let stream = tls.connect(rustls::pki_types::ServerName::try_from("127.0.0.1")?, stream).await?;
+            let (client, connection) = builder.handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection);
+            return Ok(client);
+        }
         let (client, connection) = builder.handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(client)
