@@ -13,10 +13,10 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use http_body_util::BodyExt;
 use std::time::{Duration, Instant};
 
-const ONE: usize = 400;
-const MANY: usize = 4_000;
+const ONE: usize = 200;
+const MANY: usize = 1_600;
 /// Ours and theirs take turns so often; the medians count.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Clients at once.
 pub const CLIENTS: usize = 32;
 const LIST: usize = 5_000;
