@@ -10,6 +10,7 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Whether we may configure the kernel's network.
@@ -70,11 +71,21 @@ impl NetworkLock {
 /// The longest path of a data directory in which a socket may be as deep as `/run/wasm/control.sock` (sun_path holds 107 bytes and an end).
 const LONGEST_PATH: usize = 107 - "/run/wasm/control.sock".len();
 
+/// So often the lock of one that was killed is tried, with 10 ms between.
+const FORKED: usize = 1000;
+
 /// The right to use a data directory, held until it is dropped.
 pub struct DataDir {
     /// Absolute path.
     pub path: PathBuf,
     _lock: Flock<File>,
+}
+
+/// Who wrote its process id into a lock.
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
+    holder.trim().to_owned()
 }
 
 impl DataDir {
@@ -94,23 +105,49 @@ impl DataDir {
         }
         let name = path.join("lock");
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
-        let file = file.with_context(|| format!("cannot write in the data directory {}; give another one with --data-dir", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut lock) => {
-                lock.set_len(0)?;
-                lock.rewind()?;
-                writeln!(lock, "{}", std::process::id())?;
-                Ok(Self { path, _lock: lock })
+        let mut file = file.with_context(|| format!("cannot write in the data directory {}; give another one with --data-dir", path.display()))?;
+        for _ in 0..FORKED {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut lock) => {
+                    lock.set_len(0)?;
+                    lock.rewind()?;
+                    writeln!(lock, "{}", std::process::id())?;
+                    return Ok(Self { path, _lock: lock });
+                }
+                Err((file, _)) => file,
+            };
+            // What one that was killed had just forked has its descriptors until it becomes another program.
+            if Path::new("/proc").join(holder(&mut file)).exists() {
+                break;
             }
-            Err((mut file, _)) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                bail!(
-                    "the data directory {} is in use by another coracle (process {}); stop that one, or give another directory with --data-dir",
-                    path.display(),
-                    holder.trim()
-                )
-            }
+            std::thread::sleep(Duration::from_millis(10));
         }
+        bail!(
+            "the data directory {} is in use by another coracle (process {}); stop that one, or give another directory with --data-dir",
+            path.display(),
+            holder(&mut file)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_one_that_was_killed_is_waited_for() {
+        let dir = std::env::temp_dir().join(format!("coracle-lock-{}", std::process::id()));
+        let first = DataDir::lock(&dir).unwrap();
+        let why = DataDir::lock(&dir).err().unwrap().to_string();
+        assert!(why.contains(&format!("in use by another coracle (process {})", std::process::id())), "{why}");
+        // No process has a number as high as that.
+        fs::write(dir.join("lock"), "4194305\n").unwrap();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+        });
+        drop(DataDir::lock(&dir).unwrap());
+        late.join().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
     }
 }
