@@ -270,6 +270,7 @@ pub async fn one_container_joins_anothers_processes() {
 pub async fn users_are_the_pods_own() {
     use std::os::unix::fs::{MetadataExt, chown};
     const FIRST: u32 = 0x00c8_0000;
+    const TMPFS: i64 = 0x0102_1994;
     let world = World::new().await;
     let volume = world.path("volume");
     fs::create_dir_all(&volume).unwrap();
@@ -288,7 +289,15 @@ pub async fn users_are_the_pods_own() {
         let mut spec = world.container(&sandbox, &["sh", "-c", script]);
         spec.mounts = vec![coracle_runtime::Mount { host_path: volume.clone(), container_path: "/volume".into(), ..Default::default() }];
         (spec.security.add, spec.working_dir) = (vec!["SYS_ADMIN".into()], Some("/made".into()));
-        let id = world.start(&spec).await.unwrap_or_else(|why| panic!("{}", why.message));
+        let id = match world.start(&spec).await {
+            // Before Linux 6.3, as in the guest, whose disk is memory: then it is refused by name.
+            Err(why) if rustix::fs::statfs(&volume).unwrap().f_type == TMPFS => {
+                let refusal = format!("map the ids of {}: its file system cannot give it to the pod's users (hostUsers: false)", volume.display());
+                assert_eq!(why.message, refusal);
+                return;
+            }
+            started => started.unwrap_or_else(|why| panic!("{}", why.message)),
+        };
         until("its end", || lines(&spec.log_path).iter().any(|line| line.ends_with(" over"))).await;
         let log: Vec<String> = lines(&spec.log_path).iter().filter_map(|line| line.strip_prefix("stdout F ").map(str::to_owned)).collect();
         let first = format!("0 {FIRST} 65536");
