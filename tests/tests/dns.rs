@@ -76,10 +76,11 @@ fn services_have_names_in_components(cluster: &Cluster) -> Result {
         let text = cluster.host.get(&format!("http://{pod}:8080/fetch?{name}:80"))?;
         ensure!(text.contains("fetched 200"), "{name}: {text}");
     }
-    cluster.kubectl(&["-n", &ns, "run", "caller", "--image=probe:v1", "--restart=Never", "--", "connect", "back:80", "hello"])?.ok()?;
+    // A whole request: what is less is waited for.
+    cluster.kubectl(&["-n", &ns, "run", "caller", "--image=probe:v1", "--restart=Never", "--", "connect", "back:80", "GET / HTTP/1.0\n"])?.ok()?;
     eventually("a socket is connected by name", 30, || {
         let text = cluster.kubectl(&["-n", &ns, "logs", "caller"])?.ok()?;
-        has(&text, &["connected from", "received HTTP/1.1"])
+        has(&text, &["connected from", "received HTTP/1.0 200"])
     })
 }
 

@@ -1,7 +1,7 @@
 //! Finds devices for claims on a node (upstream's structured allocator): every request of every claim is met, or none. Pure.
 //!
 //! A search in order, which takes the first solution. Devices of one request are chosen in the order of their pools, so that two like devices are not tried both ways round;
-//! what it may cost is bounded ([`budget`](super::budget)), where upstream has a timeout.
+//! what it may cost is bounded (`budget`), where upstream has a timeout.
 
 use super::{
     budget::{LOOKS, Share},
