@@ -14,7 +14,10 @@ use super::{
 };
 use crate::wire::{Refusal, Said};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONTENT_TYPE, HOST},
+};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -26,7 +29,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
     pin::Pin,
     sync::{
@@ -151,6 +154,17 @@ fn tokio_listener(fd: OwnedFd) -> io::Result<tokio::net::TcpListener> {
     tokio::net::TcpListener::from_std(listener)
 }
 
+/// HTTP/1.0 needs no Host, wasi:http does: then it is the address the client came to (RFC 9112, section 3.3).
+fn name_host<B>(request: &mut Request<B>, address: Option<SocketAddr>) {
+    if request.version() == Version::HTTP_10
+        && request.uri().authority().is_none()
+        && !request.headers().contains_key(HOST)
+        && let Some(host) = address.and_then(|address| HeaderValue::from_str(&address.to_string()).ok())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
 /// An instance could not even be made within the container's memory, because of others.
 #[derive(Debug, thiserror::Error)]
 #[error("no memory left for another instance of this container")]
@@ -201,7 +215,9 @@ impl Served {
 
     async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream) {
         let (stop, kill) = (self.stop.clone(), self.kill.clone());
-        let service = hyper::service::service_fn(move |request| {
+        let address = stream.local_addr().ok();
+        let service = hyper::service::service_fn(move |mut request| {
+            name_host(&mut request, address);
             let served = self.clone();
             async move { Ok::<_, Infallible>(served.answer(request).await) }
         });
@@ -355,6 +371,6 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -19,6 +19,7 @@ cases![
     http_service_listeners,
     http_stats,
     http_two_protocols,
+    http_old_clients_name_no_host,
 ];
 
 async fn http_hello() {
@@ -241,4 +242,17 @@ async fn http_two_protocols() {
     let response = sender.send_request(request).await.unwrap();
     let text = response.into_body().collect().await.unwrap().to_bytes();
     assert!(text.starts_with(b"POST /echo xxx") && text.len() > 200_000, "{} bytes", text.len());
+}
+
+async fn http_old_clients_name_no_host() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new().await;
+    let (sandbox, _) = world.run(&world.built("web"), |_| {}).await;
+    for (request, answer) in [("GET / HTTP/1.0\n\n", "HTTP/1.0 200 "), ("GET / HTTP/1.1\nConnection: close\n\n", "HTTP/1.1 400 ")] {
+        let mut stream = tokio::net::TcpStream::connect((sandbox.ip, 8080)).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with(answer), "{request:?}: {text}");
+    }
 }
