@@ -48,7 +48,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let components = guests::build(false)?;
     let mut build = Command::new("cargo");
-    build.current_dir(guests::root()).args(["build", "--profile", "ci", "-p", "coracle"]);
+    // Of the whole workspace: what the tests were built with has the same features, and is not built again.
+    build.current_dir(guests::root()).args(["build", "--profile", "ci", "--workspace", "--bin", "coracle"]);
     step::run("build coracle (the first time takes some minutes)", &mut build)?;
 
     let binary = guests::target_dir().join("ci/coracle");

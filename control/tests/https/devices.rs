@@ -1,9 +1,6 @@
 //! Devices that pods ask for: claims are made from templates, given devices by the scheduler, and give them back.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 
 const GROUP: &str = "/apis/resource.k8s.io/v1";
@@ -132,7 +129,7 @@ async fn templates(admin: &mut Peer) {
 }
 
 /// The claims that were made for pods go with their pods.
-async fn nothing_is_left(admin: &mut Peer, mut events: cluster::Events) {
+async fn nothing_is_left(admin: &mut Peer, mut events: crate::cluster::Events) {
     while admin.get(&format!("{CLAIMS}?labelSelector=made%3Dhere")).await.body["items"].as_array().is_none_or(|items| !items.is_empty()) {
         events.next().await.expect("an event");
     }

@@ -1,9 +1,6 @@
 //! Pod Security admission as clients see it.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer};
+use crate::cluster::{Answer, Cluster, Peer};
 use serde_json::{Value, json};
 
 async fn made(admin: &mut Peer, path: &str, object: Value) -> Answer {

@@ -1,9 +1,6 @@
 //! Managed fields and server-side apply over HTTPS: a whole control plane in this process. One cluster for all cases.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer, eventually};
+use crate::cluster::{Answer, Cluster, Peer, eventually};
 use serde_json::{Value, json};
 
 const APPLY: &str = "application/apply-patch+yaml";

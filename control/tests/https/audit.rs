@@ -1,15 +1,10 @@
 //! What the audit log tells of decisions, and of those who ask within the control plane.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-#[path = "webhooks/server.rs"]
-mod server;
-
-use cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer};
+use crate::server::Server;
 use coracle_apiserver::audit;
 use coracle_control::Settings;
 use serde_json::{Value, json};
-use server::Server;
 
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/audited/configmaps";

@@ -1,5 +1,4 @@
 //! A control plane in this process and TLS connections to it. Not every test file uses all of it.
-#![allow(dead_code, reason = "each test file takes what it needs")]
 
 use bytes::{Bytes, BytesMut};
 use coracle_control::{Control, Options, Settings};

@@ -1,9 +1,6 @@
 //! ResourceQuotas and LimitRanges as clients see them (the behaviours of upstream's `test/e2e/apimachinery/resource_quota.go` and `scheduling/limit_range.go`).
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer};
+use crate::cluster::{Answer, Cluster, Peer};
 use serde_json::{Value, json};
 
 fn path(namespace: &str, resource: &str) -> String {

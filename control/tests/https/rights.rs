@@ -1,9 +1,6 @@
 //! Rights over every kind: nothing of the API is open to whoever has none.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use coracle_api::{Registry, registry::Resource};
 
 /// What everybody may ask about themselves (`system:basic-user`).

@@ -1,10 +1,7 @@
 //! The API in the encodings client libraries ask for: protobuf both ways, gzip, documents with an ETag. One cluster for all cases.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
+use crate::cluster::{Cluster, Peer};
 use bytes::Bytes;
-use cluster::{Cluster, Peer};
 use coracle_schema::{FieldValidation, Schemas, protobuf};
 use serde_json::{Value, json};
 use std::io::Read;

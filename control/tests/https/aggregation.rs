@@ -1,11 +1,8 @@
 //! Group versions that another server serves: a real TLS server in this process behind a Service.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
+use crate::cluster::{Cluster, Peer, eventually};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use cluster::{Cluster, Peer, eventually};
 use coracle_link::pki::{self, Authority};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};

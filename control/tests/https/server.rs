@@ -1,5 +1,4 @@
 //! A webhook over TLS in this process: what it answers is in the path it is called by. Not every test file uses all of it.
-#![allow(dead_code, reason = "each test file takes what it needs")]
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;

@@ -1,13 +1,8 @@
 //! Admission webhooks: a TLS server in this process is asked about writes, and answers well or badly.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-#[path = "webhooks/server.rs"]
-mod server;
-
-use cluster::{Answer, Cluster, Peer};
+use crate::cluster::{Answer, Cluster, Peer};
+use crate::server::Server;
 use serde_json::{Value, json};
-use server::Server;
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 

@@ -1,9 +1,6 @@
 //! The API as clients see it: a whole control plane in this process, real TLS, HTTP/2 and HTTP/1.1. One cluster for all cases.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer};
+use crate::cluster::{Answer, Cluster, Peer};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -480,6 +477,6 @@ async fn many_watches(cluster: &Cluster) {
         all.push(watcher.watch("/api/v1/namespaces/many/secrets?watch=true&resourceVersion=0&timeoutSeconds=60").await);
     }
     admin.post("/api/v1/namespaces/many/secrets", json!({"metadata": {"name": "s"}})).await;
-    let told = futures::future::join_all(all.iter_mut().map(cluster::Events::next)).await;
+    let told = futures::future::join_all(all.iter_mut().map(crate::cluster::Events::next)).await;
     assert!(told.iter().flatten().filter(|event| event["type"] == "ADDED" && event["object"]["metadata"]["name"] == "s").count() == 250);
 }

@@ -1,9 +1,6 @@
 //! One stored object in several forms, over real HTTP: events in two groups, autoscalers in two versions.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 
 const OLDER: &str = "/api/v1/namespaces/default/events";

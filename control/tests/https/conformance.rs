@@ -2,60 +2,32 @@
 //!
 //! A file is a file of `test/e2e` upstream, a function a spec of it. What the operations of every kind have in common is proven by `operations`.
 
-#[path = "conformance/accounts.rs"]
 mod accounts;
-#[path = "conformance/aggregator.rs"]
 mod aggregator;
-#[path = "conformance/applying.rs"]
 mod applying;
-#[path = "conformance/budgets.rs"]
 mod budgets;
-#[path = "conformance/certificates.rs"]
 mod certificates;
-#[path = "api/cluster.rs"]
-mod cluster;
-#[path = "conformance/collector.rs"]
 mod collector;
-#[path = "conformance/daemon_sets.rs"]
 mod daemon_sets;
-#[path = "conformance/definitions.rs"]
 mod definitions;
-#[path = "conformance/deployments.rs"]
 mod deployments;
-#[path = "conformance/events.rs"]
 mod events;
-#[path = "conformance/jobs.rs"]
 mod jobs;
-#[path = "conformance/namespaces.rs"]
 mod namespaces;
-#[path = "conformance/network.rs"]
 mod network;
-#[path = "conformance/openapi.rs"]
 mod openapi;
-#[path = "conformance/owners.rs"]
 mod owners;
-#[path = "conformance/played.rs"]
 mod played;
-#[path = "conformance/pods.rs"]
 mod pods;
-#[path = "conformance/reading.rs"]
 mod reading;
-#[path = "conformance/replica_sets.rs"]
 mod replica_sets;
-#[path = "conformance/scheduling.rs"]
 mod scheduling;
-#[path = "webhooks/server.rs"]
-mod server;
-#[path = "conformance/stateful_sets.rs"]
 mod stateful_sets;
-#[path = "conformance/storage.rs"]
 mod storage;
-#[path = "conformance/taints.rs"]
 mod taints;
-#[path = "conformance/versions.rs"]
 mod versions;
 
-use cluster::{Answer, Cluster, Events, Peer};
+use crate::cluster::{Answer, Cluster, Events, Peer};
 use serde_json::{Value, json};
 use std::time::Duration;
 

@@ -1,10 +1,7 @@
 //! A node as the control plane sees it: real QUIC, the whole pipeline behind its calls, streams to it behind the API.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
+use crate::cluster::{Cluster, Peer};
 use bytes::Bytes;
-use cluster::{Cluster, Peer};
 use coracle_link::{
     ByteStream, Connection,
     protocol::{Feed, Open, Reply},

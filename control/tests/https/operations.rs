@@ -2,12 +2,9 @@
 //!
 //! A kind without an example in the table fails the test, so that none is left out.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-#[path = "operations/examples.rs"]
 mod examples;
 
-use cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer};
 use coracle_api::{
     Registry,
     registry::{Resource, ResourceRef},
@@ -58,11 +55,11 @@ fn listed(list: &Value) -> Vec<&str> {
     names
 }
 
-async fn put(admin: &mut Peer, path: &str, object: &Value) -> cluster::Answer {
+async fn put(admin: &mut Peer, path: &str, object: &Value) -> crate::cluster::Answer {
     admin.send("PUT", path, "application/json", object.to_string()).await
 }
 
-async fn merge(admin: &mut Peer, path: &str, patch: Value) -> cluster::Answer {
+async fn merge(admin: &mut Peer, path: &str, patch: Value) -> crate::cluster::Answer {
     admin.send("PATCH", path, "application/merge-patch+json", patch.to_string()).await
 }
 
@@ -211,7 +208,7 @@ fn null(value: &Value) -> Option<String> {
 }
 
 /// The event that is waited for, whatever controllers do meanwhile.
-async fn until(events: &mut cluster::Events, id: &str, wanted: impl Fn(&Value) -> bool) {
+async fn until(events: &mut crate::cluster::Events, id: &str, wanted: impl Fn(&Value) -> bool) {
     loop {
         let event = events.next().await.unwrap_or_else(|| panic!("{id}: the watch ended"));
         assert_ne!(event["type"], "ERROR", "{id}: {event}");

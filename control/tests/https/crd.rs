@@ -1,9 +1,6 @@
 //! Custom resources as clients see them: definitions, and objects of the kinds they make. One control plane for all cases; each case has a group of its own.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer};
+use crate::cluster::{Answer, Cluster, Peer};
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

@@ -1,9 +1,6 @@
 //! What is told of requests: the audit log, the headers that name a request, priority levels; and who may ask what about whom.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
-use cluster::{Answer, Cluster, Peer, eventually};
+use crate::cluster::{Answer, Cluster, Peer, eventually};
 use coracle_apiserver::audit;
 use coracle_control::Settings;
 use serde_json::{Value, json};

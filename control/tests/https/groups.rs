@@ -1,10 +1,7 @@
 //! What is special about single groups of the API, over real HTTP.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
+use crate::cluster::{Cluster, Peer};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cluster::{Cluster, Peer};
 use coracle_link::pki::KeyPair;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 use serde_json::{Value, json};
@@ -27,7 +24,7 @@ async fn groups() {
 }
 
 /// Sends, as this user when one is named.
-async fn send(admin: &mut Peer, user: &str, method: &str, path: &str, body: &Value) -> cluster::Answer {
+async fn send(admin: &mut Peer, user: &str, method: &str, path: &str, body: &Value) -> crate::cluster::Answer {
     admin.headers = if user.is_empty() { Vec::new() } else { vec![("Impersonate-User".into(), user.into())] };
     let answer = admin.send(method, path, "application/json", body.to_string()).await;
     admin.headers.clear();
@@ -64,7 +61,7 @@ fn signing_request(name: &str, signer: &str, request: &str) -> Value {
 }
 
 /// What `kubectl certificate approve` sends.
-async fn decide(admin: &mut Peer, user: &str, name: &str, kind: &str) -> cluster::Answer {
+async fn decide(admin: &mut Peer, user: &str, name: &str, kind: &str) -> crate::cluster::Answer {
     let mut request = admin.get(&format!("{REQUESTS}/{name}")).await.body;
     request["status"]["conditions"] = json!([{"type": kind, "status": "True", "reason": "Test", "message": "by hand"}]);
     send(admin, user, "PUT", &format!("{REQUESTS}/{name}/approval"), &request).await
@@ -210,5 +207,5 @@ async fn endpoints_that_users_write_are_shown_as_slices(admin: &mut Peer) {
         }
     }
     // Which of the two goes first is nobody's promise.
-    cluster::eventually(async || admin.get(&format!("{ENDPOINTS}/db")).await, |endpoints| endpoints.code == 404).await;
+    crate::cluster::eventually(async || admin.get(&format!("{ENDPOINTS}/db")).await, |endpoints| endpoints.code == 404).await;
 }

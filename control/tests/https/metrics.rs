@@ -1,10 +1,7 @@
 //! Metrics of nodes and pods, and what autoscalers make of them: a node that is played over a real link.
 
-#[path = "api/cluster.rs"]
-mod cluster;
-
+use crate::cluster::{Cluster, Peer, eventually};
 use bytes::Bytes;
-use cluster::{Cluster, Peer, eventually};
 use coracle_link::{
     Connection,
     protocol::{Open, Reply},
@@ -42,7 +39,7 @@ fn play(node: Arc<dyn Connection>, uid: String, millis: Arc<AtomicU64>) {
     });
 }
 
-async fn merge(admin: &mut Peer, path: &str, patch: Value) -> cluster::Answer {
+async fn merge(admin: &mut Peer, path: &str, patch: Value) -> crate::cluster::Answer {
     admin.send("PATCH", path, "application/merge-patch+json", patch.to_string()).await
 }
 
