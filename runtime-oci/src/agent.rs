@@ -264,7 +264,7 @@ impl Runtime for OciRuntime {
         if result.is_err() {
             shim.known.lock().remove(id);
             let trees = self.shared.trees.clone();
-            _ = blocking(move || remains::remove_container(&trees, &group, &dir, &bundle)).await;
+            _ = blocking(move || remains::remove_container(&trees, &group, &bundle)).await;
         }
         result.map(|_| ())
     }
@@ -308,7 +308,7 @@ impl Runtime for OciRuntime {
         ask(&shim.connection, Ask::RemoveContainer(id.clone()), PATIENCE).await?;
         let Some(spec) = shim.known.lock().remove(id) else { return Ok(()) };
         let (trees, dir, group) = (self.shared.trees.clone(), self.shared.dir(&shim.spec), config::group(&spec, &shim.spec));
-        blocking(move || remains::remove_container(&trees, &group, &dir, &worker::bundle(&dir, &spec))).await
+        blocking(move || remains::remove_container(&trees, &group, &worker::bundle(&dir, &spec))).await
     }
 
     fn holds(&self, id: &str) -> bool {

@@ -37,6 +37,7 @@ use nix::{
     unistd::{Pid, setsid},
 };
 use pause::Pause;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -65,6 +66,8 @@ struct Shim {
     workers: Vec<Worker>,
     execs: Execs,
     removing: Option<u64>,
+    /// Something is known that is not written down yet.
+    changed: bool,
     buffer: Vec<u8>,
 }
 
@@ -119,6 +122,7 @@ impl Shim {
             workers: Vec::new(),
             execs: Execs::default(),
             removing: None,
+            changed: false,
             buffer: vec![0; BUFFER],
         })
     }
@@ -179,6 +183,10 @@ impl Shim {
         self.execs.enforce();
         self.containers.enforce(&self.trees, self.sandbox.as_ref().map(|sandbox| &sandbox.spec));
         self.listen();
+        // Once, and after everybody has their answer.
+        if std::mem::take(&mut self.changed) {
+            self.save();
+        }
         self.over()
     }
 
@@ -300,7 +308,7 @@ impl Shim {
                 } else {
                     Err(refusal("RemoveContainerError", format!("container {name} still runs; stop it first")))
                 };
-                self.save();
+                self.changed = true;
                 self.answer(id, done);
             }
             Ask::Exec(exec) => self.exec(id, *exec, fds),
@@ -394,11 +402,13 @@ impl Shim {
         let Some(container) = self.containers.by_pid(pid) else { return false };
         let group = crate::config::group(&container.spec, &sandbox.spec);
         // In a PID namespace of its own everything has ended with it already; elsewhere it has not.
-        self.trees.kill(&group);
+        if sandbox.spec.linux.host_pid || sandbox.spec.linux.share_processes {
+            self.trees.kill(&group);
+        }
         container.drain(&mut self.buffer);
         let waiting = container.ended(code, reason(code, self.trees.oom_kills(&group)));
         let happened = container.happened();
-        self.save();
+        self.changed = true;
         self.tell(&Answered::Event(happened));
         for id in waiting {
             self.answer(id, Ok(Answer::Done));
@@ -414,11 +424,19 @@ impl Shim {
     fn save(&self) {
         let Some(pod) = self.pod() else { return };
         let (path, next) = (self.dir.join(STATE), self.dir.join("state.json.next"));
-        let written =
-            serde_json::to_vec(&pod).map_err(io::Error::from).and_then(|text| fs::write(&next, text)).and_then(|()| fs::rename(&next, &path));
+        let written = serde_json::to_vec(&pod).map_err(io::Error::from).and_then(|text| fs::write(&next, text)).and_then(|()| replace(&next, &path));
         if let Err(error) = written {
             eprintln!("coracle shim: write {}: {error}", path.display());
         }
+    }
+}
+
+/// Puts a file in another's place. A plain rename over a file has ext4 write the new one out first, for the sake of machines that lose their power: no container survives that.
+fn replace(next: &Path, path: &Path) -> io::Result<()> {
+    match renameat_with(CWD, next, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => fs::remove_file(next),
+        // The first of its name, or a file system that cannot.
+        Err(_) => fs::rename(next, path),
     }
 }
 

@@ -26,7 +26,7 @@ use nix::{
 };
 use payload::Payload;
 use rustix::{
-    mount::{MountPropagationFlags, mount_change},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 use serde::{Deserialize, Serialize};
@@ -310,6 +310,14 @@ fn copy_mounts() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Where libcontainer writes down what only this process reads again: in memory, since a disk would be waited for at each of its rewrites. Goes with the copy of the mounts.
+fn notes(dir: &Path) -> std::io::Result<PathBuf> {
+    let place = dir.join("libcontainer");
+    fs::create_dir_all(&place)?;
+    mount("libcontainer", &place, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, Some(c"mode=755,size=1m"))?;
+    Ok(place)
+}
+
 /// /etc/hosts and so on, which the agent wrote.
 fn own_files(dir: &Path, spec: &ContainerSpec) -> Vec<Bind> {
     let file = |name: &str| Bind { source: dir.join("etc").join(name), target: format!("/etc/{name}"), read_only: spec.security.read_only_root };
@@ -356,13 +364,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> Result<i32, Outcome> {
     let (error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
-    let state = dir.join("libcontainer");
-    let id = config::name(spec);
-    // What an attempt that was cut off left.
-    _ = fs::remove_dir_all(state.join(&id));
-    fs::create_dir_all(&state).map_err(create_error)?;
+    let state = notes(dir).map_err(create_error)?;
     let payload = Payload(Rc::new(word));
-    let builder = ContainerBuilder::new(id, SyscallType::default())
+    let builder = ContainerBuilder::new(config::name(spec), SyscallType::default())
         .with_executor(payload)
         .with_root_path(&state)
         .map_err(|error| start_error(&chain(&error)))?;

@@ -62,10 +62,7 @@ pub fn remove_unknown(trees: &Trees, uid: &str, dir: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// As for [`remove`].
-pub fn remove_container(trees: &Trees, group: &Path, dir: &Path, bundle: &Path) -> io::Result<()> {
+pub fn remove_container(trees: &Trees, group: &Path, bundle: &Path) -> io::Result<()> {
     trees.end(group)?;
-    if let Some(name) = bundle.file_name() {
-        remove_tree(&dir.join("libcontainer").join(name))?;
-    }
     remove_tree(bundle)
 }

@@ -286,7 +286,7 @@ impl Shim {
                 self.answer(id, Err(refusal(&reason, message)));
             }
         }
-        self.save();
+        self.changed = true;
     }
 }
 

@@ -50,11 +50,20 @@ fn component(world: &World, sandbox: &SandboxSpec, guest: &str, args: &[&str]) -
     ContainerSpec { image, args, ports, ..world.container(sandbox, &[]) }
 }
 
-/// The process of a container, as the shim wrote it down.
-fn pid(sandbox: &SandboxSpec, id: &str) -> Option<i32> {
-    let text = fs::read(sandbox.dir.join("runtime/oci/state.json")).ok()?;
-    let pod: Pod = serde_json::from_slice(&text).ok()?;
-    pod.containers.into_iter().find(|(spec, ..)| spec.id() == id)?.2
+/// The process of a container, as the shim writes it down when it has answered.
+async fn pid(sandbox: &SandboxSpec, id: &str) -> i32 {
+    let mut found = None;
+    let written = || {
+        let text = fs::read(sandbox.dir.join("runtime/oci/state.json")).ok()?;
+        let pod: Pod = serde_json::from_slice(&text).ok()?;
+        pod.containers.into_iter().find(|(spec, ..)| spec.id() == id)?.2
+    };
+    until("its process", || {
+        found = written();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
 }
 
 /// An HTTP request through the runtime's way into the pod.
@@ -185,7 +194,7 @@ async fn memory_is_bounded_and_its_end_has_a_reason() {
     // Killed from outside, it is no process that ran out of memory.
     let victim = component(&world, &sandbox, "probe", &["count", "0", "50"]);
     world.start(&victim).await.unwrap();
-    kill(Pid::from_raw(pid(&sandbox, &victim.id()).unwrap()), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(pid(&sandbox, &victim.id()).await), Signal::SIGKILL).unwrap();
     assert_eq!(world.exit(&victim.id()).await, (137, "Error".to_owned()));
 }
 
@@ -201,7 +210,7 @@ async fn a_host_has_no_power() {
         ContainerSpec { security: coracle_runtime::Security { run_as_user: Some(1234), run_as_group: Some(1235), ..Default::default() }, ..own };
     world.start(&own).await.unwrap();
     for (spec, uid, gid) in [(&spec, 65533, 65533), (&own, 1234, 1235)] {
-        let pid = pid(&sandbox, &spec.id()).unwrap();
+        let pid = pid(&sandbox, &spec.id()).await;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned();
         for (name, id) in [("Uid", uid), ("Gid", gid)] {
@@ -247,7 +256,7 @@ async fn a_host_has_no_power() {
         assert!(!targets.iter().any(|target| target.contains("shim") || target.contains("state.json")), "{targets:?}");
         assert!(!targets.iter().any(|target| target.starts_with("/dev/") && target != "/dev/null"), "no device: {targets:?}");
     }
-    assert!(fs::read_to_string(format!("/proc/{}/status", pid(&sandbox, &spec.id()).unwrap())).unwrap().contains("4321"), "fsGroup and the like");
+    assert!(fs::read_to_string(format!("/proc/{}/status", pid(&sandbox, &spec.id()).await)).unwrap().contains("4321"), "fsGroup and the like");
 }
 
 async fn components_are_among_the_processes_of_pods_that_share_theirs() {
@@ -275,7 +284,7 @@ async fn components_outlive_the_agent_and_end_with_their_shim() {
     for spec in [&serving, &ending] {
         world.start(spec).await.unwrap();
     }
-    let process = pid(&sandbox, &serving.id());
+    let process = pid(&sandbox, &serving.id()).await;
     let dir = world.dir.clone();
     drop(world);
     until("the end of one", || fs::read_to_string(sandbox.dir.join("runtime/oci/state.json")).is_ok_and(|text| text.contains("\"code\":5"))).await;
@@ -284,13 +293,13 @@ async fn components_outlive_the_agent_and_end_with_their_shim() {
     let state = |id: &str| list[0].containers.iter().find(|status| status.id == id).map(|status| status.state.clone());
     assert!(matches!(state(&ending.id()), Some(State::Exited { code: 5, .. })), "{list:?}");
     assert!(matches!(state(&serving.id()), Some(State::Running { .. })));
-    assert_eq!((lines(&ending.log_path), pid(&sandbox, &serving.id())), (vec!["stdout F hello from probe".to_owned()], process));
+    assert_eq!((lines(&ending.log_path), pid(&sandbox, &serving.id()).await), (vec!["stdout F hello from probe".to_owned()], process));
     let answer = get(&world, &sandbox, "/served").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     kill(Pid::from_raw(crate::world::shims(&sandbox)[0]), Signal::SIGKILL).unwrap();
     let uid = sandbox.pod.uid.clone();
     world.event(|event| matches!(event, Event::SandboxLost { sandbox, .. } if *sandbox == uid).then_some(())).await;
-    until("nothing left", || left(&sandbox).is_empty() && process.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true))).await;
+    until("nothing left", || left(&sandbox).is_empty() && !fs::exists(format!("/proc/{process}")).unwrap_or(true)).await;
 }
 
 async fn what_cannot_run_is_said() {
