@@ -7,8 +7,10 @@ pub mod api;
 mod bridge;
 mod checks;
 mod conntrack;
+mod flushed;
 pub mod kernel;
 pub mod loopback;
+mod netfilter;
 mod nftables;
 mod pool;
 mod rules;
@@ -67,4 +69,8 @@ pub trait Network: Send + Sync + 'static {
     /// The Services and EndpointSlices (canonical JSON) that now hold, as the node of this name sees them. Returns, by pod uid, the Service addresses that pods on this
     /// node have to listen on themselves: all pods that had some and all that get some; empty where the kernel does the work.
     async fn sync_services(&self, services: Vec<Bytes>, slices: Vec<Bytes>, node: &str) -> Result<Vec<(String, Listeners)>, Error>;
+    /// Waits until somebody may have taken away what [`sync_services`](Self::sync_services) made; the next call looks, and makes it anew.
+    async fn disturbed(&self) {
+        std::future::pending().await
+    }
 }

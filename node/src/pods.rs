@@ -20,6 +20,7 @@ pub mod orphans;
 pub mod probe;
 pub mod probes;
 pub mod resize;
+pub mod restart;
 pub mod set;
 pub mod spec;
 pub mod statics;

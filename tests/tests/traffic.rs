@@ -309,7 +309,15 @@ fn ports_of_the_node_lead_to_pods(world: &World) -> Result {
 fn rules_that_were_flushed_come_back(world: &World) -> Result {
     let ns = both(world)?;
     let ip = world.field(ns, "svc", "boxed", ".spec.clusterIP")?;
+    let works = || world.cluster.host.get(&format!("http://{ip}/cgi-bin/name")).map(drop);
+    // A firewall that is loaded anew, twice; a Service that changes meanwhile is no other case.
+    for _ in 0..2 {
+        eventually("the Service answers", 30, works)?;
+        world.cluster.host.run("nft", &["flush", "ruleset"])?.ok()?;
+    }
+    eventually("the rules come back by themselves", 30, works)?;
     world.cluster.host.run("nft", &["flush", "ruleset"])?.ok()?;
     world.apply(&service(ns, "another", "boxed", json!({})))?;
-    eventually("the next change brings all of them back", 30, || world.cluster.host.get(&format!("http://{ip}/cgi-bin/name")).map(drop))
+    let other = world.field(ns, "svc", "another", ".spec.clusterIP")?;
+    eventually("with what changed meanwhile", 30, || world.cluster.host.get(&format!("http://{other}/cgi-bin/name")).map(drop))
 }

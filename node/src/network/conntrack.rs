@@ -3,7 +3,10 @@
 //!
 //! Speaks the kernel's ctnetlink (linux/netfilter/nfnetlink_conntrack.h) itself: the crates for it dump, and do not delete.
 
-use super::services::{Backend, Frontend, Protocol, Table};
+use super::{
+    netfilter::{FAMILY, NESTED, attribute, message, split, value},
+    services::{Backend, Frontend, Protocol, Table},
+};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 use std::{
     collections::BTreeSet,
@@ -28,12 +31,7 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ADDRESSES: u16 = 1;
 const PORTS: u16 = 2;
-/// Marks an attribute that holds others.
-const NESTED: u16 = 0x8000;
 const UDP: u8 = 17;
-const HEADER: usize = 16;
-/// Of a netfilter message: family, version, resource.
-const FAMILY: [u8; 4] = [2, 0, 0, 0];
 
 /// A frontend whose backends are others than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,47 +117,6 @@ fn answers(socket: &OwnedFd, mut each: impl FnMut(u16, &[u8])) -> io::Result<()>
     }
 }
 
-/// The first message: its type, what is in it, and what follows.
-fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let body = bytes.get(HEADER..length)?;
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + FAMILY.len() + body.len()).unwrap_or(u32::MAX);
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    // Number of the request, and of the sender: the kernel knows.
-    bytes.extend([0; 8]);
-    bytes.extend(FAMILY);
-    bytes.extend(body);
-    bytes
-}
-
-fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-/// The value of an attribute among several.
-fn value(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & !NESTED;
-        let value = bytes.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 /// A flow of datagrams; none: of something else.
 fn flow(body: &[u8]) -> Option<Flow> {
     let attributes = body.get(FAMILY.len()..)?;
@@ -206,12 +163,6 @@ mod tests {
         for length in 0..whole.len() {
             assert!(flow(&whole[..length]).is_none_or(|flow| flow == read), "no panic at {length}");
         }
-        let message = message(DELETE, REQUEST, &[1, 2, 3]);
-        assert_eq!(split(&message).map(|(kind, body, rest)| (kind, body.len(), rest.len())), Some((DELETE, 7, 0)));
-        assert_eq!(split(&message[..20]), None);
-        // A length of nothing must not go round for ever.
-        assert_eq!(split(&[0; 16]), None);
-        assert_eq!(value(&[0; 16], 1), None);
     }
 
     #[test]

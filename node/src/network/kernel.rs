@@ -8,6 +8,7 @@ use super::{
     bridge::{self, Bridge},
     checks::Checks,
     conntrack,
+    flushed::News,
     nftables::{Places, Proxy},
     pool::{Pool, Range},
     rules::Rules,
@@ -24,6 +25,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// The kernel's routing table of addresses that are this machine's own.
@@ -38,6 +40,11 @@ pub struct Kernel {
     bridge: Bridge,
     routes: Routes,
     proxy: tokio::sync::Mutex<Proxy>,
+    /// The nft table.
+    name: String,
+    news: Option<News>,
+    /// A table of that name was deleted.
+    doubt: AtomicBool,
     /// What the rules were last made of.
     table: Mutex<services::Table>,
     /// Every pod of the node.
@@ -62,6 +69,7 @@ impl Kernel {
         routes.set().await?;
         let places = Places { table: table.into(), services, pods: whole, local: half, own: own(services), bridge: bridge::NAME };
         let proxy = Proxy::start(places).await.map_err(kernel)?;
+        let news = News::new().inspect_err(|error| tracing::warn!(%error, "rules that others delete come back with the next change of a Service")).ok();
         let lower = whole.lower_half();
         let bridge = Bridge::new(lower);
         let mut sandboxes = Pool::new(lower);
@@ -75,6 +83,9 @@ impl Kernel {
             bridge,
             routes,
             proxy: tokio::sync::Mutex::new(proxy),
+            name: table.into(),
+            news,
+            doubt: AtomicBool::default(),
             table: Mutex::default(),
             whole,
             hosts: Mutex::default(),
@@ -190,7 +201,16 @@ impl Network for Kernel {
         let hosts: Vec<HostPort> = self.hosts.lock().values().flatten().copied().collect();
         self.checks.set(&table.checks);
         let rules = Rules::new(&table, &hosts, &self.whole.to_string());
-        self.proxy.lock().await.apply(rules).await.map_err(kernel)?;
+        {
+            let mut proxy = self.proxy.lock().await;
+            if self.doubt.swap(false, Ordering::Relaxed)
+                && let Err(error) = proxy.look().await
+            {
+                self.doubt.store(true, Ordering::Relaxed);
+                return Err(kernel(error));
+            }
+            proxy.apply(rules).await.map_err(kernel)?;
+        }
         let before = std::mem::replace(&mut *self.table.lock(), table.clone());
         let changed = conntrack::changed(&before, &table);
         if !changed.is_empty() {
@@ -201,5 +221,17 @@ impl Network for Kernel {
             }
         }
         Ok(Vec::new())
+    }
+
+    async fn disturbed(&self) {
+        let heard = match &self.news {
+            Some(news) => news.deleted(&self.name).await,
+            None => std::future::pending().await,
+        };
+        if let Err(error) = heard {
+            tracing::warn!(%error, "nothing more is heard of rules that others delete");
+            return std::future::pending().await;
+        }
+        self.doubt.store(true, Ordering::Relaxed);
     }
 }

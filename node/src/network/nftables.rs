@@ -77,6 +77,17 @@ impl Proxy {
         run(&format!("add table ip {0}\ndelete table ip {0}\n", self.places.table)).await
     }
 
+    /// Makes the table anew if somebody else deleted it; the rules of Services are for the next [`apply`](Self::apply).
+    pub async fn look(&mut self) -> Result<(), Error> {
+        match run(&format!("list chain ip {} dispatch\n", self.places.table)).await {
+            Err(Error::Refused(_)) => {
+                tracing::warn!("another program deleted the service rules; they are made anew");
+                self.begin().await
+            }
+            other => other,
+        }
+    }
+
     /// Makes the kernel's rules those of `wanted`; nothing is run when nothing changed. If the kernel has other rules than it was given (a firewall was
     /// loaded anew, say), all are made anew. On an error the rules are as before, or those of no Service.
     pub async fn apply(&mut self, wanted: Rules) -> Result<(), Error> {

@@ -47,6 +47,7 @@ impl Sync {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 more = changed.changed() => if more.is_err() { return },
+                () = self.network.disturbed() => {}
                 () = tokio::time::sleep(wait), if failed => wait = (wait * 2).min(AGAIN.1),
             }
         }

@@ -5,6 +5,7 @@
 
 use super::{
     machine::{ContainerState, Exit, Machine, Run, Sandbox, Verdict},
+    restart,
     spec::{Pod, StoredContainer},
     step,
     time::Time,
@@ -45,6 +46,14 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
         // Tokens are looked at at once: the mount is idempotent and answers when they want renewal.
         machine.refresh = Some(super::time::Due::in_millis(now, 0));
     }
+    if !matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+        machine.restarting = pod.status.conditions.iter().any(|one| one.r#type == restart::CONDITION && one.status == "True");
+        for index in 0..pod.mains().end {
+            if let Some(Run::Exited(exit)) = machine.containers.get(index).map(|state| state.run.clone()) {
+                restart::ended(pod, &mut machine, index, exit.code);
+            }
+        }
+    }
     match pod.status.phase.as_str() {
         "Failed" if step::end(pod, &machine).is_none() => {
             let reason = if pod.status.reason.is_empty() { "Error".into() } else { pod.status.reason.clone() };
@@ -65,6 +74,10 @@ fn take_live(state: &mut ContainerState, live: &coracle_runtime::ContainerStatus
     match &live.state {
         // Created and not started: the number is not used up, creating is idempotent.
         State::Created => {}
+        // All of the pod begin again, and this one has not yet.
+        State::Exited { .. } if stored.is_some_and(|stored| stored.restart_count > live.attempt) => {
+            state.attempt = stored.map_or(live.attempt, |stored| stored.restart_count);
+        }
         State::Running { started } => {
             state.created = true;
             state.run = Run::Running { since: (*started).into(), stopping: None };

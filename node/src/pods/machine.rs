@@ -82,6 +82,8 @@ pub struct Machine {
     pub containers: Vec<ContainerState>,
     /// All init containers are done; stays so for the life of the sandbox.
     pub initialized: bool,
+    /// A container asked for all to begin again, which waits for those that still run.
+    pub restarting: bool,
     /// When this node took the pod.
     pub start_time: Time,
     /// The pod failed as a whole.
@@ -145,6 +147,7 @@ impl Machine {
             lost: false,
             containers: pod.all_containers().map(|_| ContainerState::new()).collect(),
             initialized: pod.inits() == 0,
+            restarting: false,
             start_time: pod.status.start_time.as_deref().and_then(Time::parse).unwrap_or(now),
             verdict: None,
             evicted: None,

@@ -2,11 +2,10 @@
 
 use super::{
     machine::{
-        Action, Backoff, ContainerState, Deletion, Event, Eviction, Exit, FIRST_DELAY, FORGIVEN, Hook, Image, LONGEST_DELAY, Machine, Note, Run,
-        Sandbox, Why, doubling,
+        Action, ContainerState, Deletion, Event, Eviction, Exit, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why, doubling,
     },
     probe::Trouble,
-    probes, resize,
+    probes, resize, restart,
     spec::{Container, Pod},
     step,
     time::{Due, Time},
@@ -25,6 +24,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
         Action::Forget => machine.forgotten = true,
         Action::Refresh => machine.refreshing = true,
         Action::Resize(_) => machine.resize.begin(),
+        Action::Restart => restart::begin(pod, machine, now),
         Action::Fail(verdict) => {
             notes.push(note(None, true, &verdict.reason, verdict.message.clone()));
             machine.verdict = Some(verdict.clone());
@@ -37,14 +37,9 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
         Action::Start { container, attempt } => {
             let Some(state) = machine.containers.get_mut(*container) else { return };
             if let Run::Exited(exit) = &state.run {
-                let fresh = Backoff { delay: FIRST_DELAY, updated: now };
-                state.backoff = Some(match state.backoff {
-                    Some(old) if exit.finished.since(old.updated) <= FORGIVEN => {
-                        Backoff { delay: old.delay.saturating_mul(2).min(LONGEST_DELAY), updated: now }
-                    }
-                    _ => fresh,
-                });
-                state.last = Some(exit.clone());
+                let exit = exit.clone();
+                state.back_off(exit.finished, now);
+                state.last = Some(exit);
             }
             state.attempt = *attempt;
             state.run = Run::Starting;
@@ -62,6 +57,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                         Why::Changed => format!("Container {name} definition changed, will be restarted"),
                         Why::Resized => format!("Container {name} resize requires restart"),
                         Why::Hook => "FailedPostStartHook".into(),
+                        Why::Restarted => "killing".into(),
                         Why::Probe(kind) => {
                             let ending = if step::restarts(pod, *container, 1) { ", will be restarted" } else { "" };
                             format!("Container {name} failed {} probe{ending}", kind.title().to_lowercase())
@@ -320,7 +316,9 @@ fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit
     state.probes = Default::default();
     state.hook = Hook::Done;
     let waits = state.restart_due(&exit).is_some() && step::restarts(pod, container, exit.code);
+    let code = exit.code;
     state.run = Run::Exited(exit);
+    restart::ended(pod, machine, container, code);
     let ends = machine.gone || machine.leaving.is_some() || pod.deletion_grace().is_some();
     if waits && !ends {
         let name = pod.container(container).map_or("", |c| c.name.as_str());

@@ -285,7 +285,7 @@ impl Set {
             }
             for action in actions {
                 match action {
-                    Action::Fail(_) => {}
+                    Action::Fail(_) | Action::Restart => {}
                     Action::Delete => {
                         self.report(uid, true);
                         self.reports.delete(report::about(&pod, uid));

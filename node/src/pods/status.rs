@@ -2,7 +2,7 @@
 
 use super::{
     machine::{ContainerState, Exit, Image, Machine, Run, Sandbox},
-    probes, resize,
+    probes, resize, restart,
     spec::{Container, Pod, VolumeMount},
     step::{self, End},
     time::Time,
@@ -17,7 +17,7 @@ pub fn phase(pod: &Pod, machine: &Machine) -> &'static str {
         Some(End::Failed) => return "Failed",
         None => {}
     }
-    let never_ran = |state: &ContainerState| !state.created;
+    let never_ran = |state: &ContainerState| !state.created && state.last.is_none();
     if !machine.initialized || machine.containers.iter().take(pod.mains().end).skip(pod.inits()).any(never_ran) { "Pending" } else { "Running" }
 }
 
@@ -87,7 +87,9 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
         "Failed" => Some("PodFailed"),
         _ => None,
     };
-    let waiting: Vec<String> = if machine.initialized {
+    // What was initialized once stays so, also while init containers run again (KEP-5532).
+    let was = machine.conditions.get("Initialized").is_some_and(|(value, _)| value == "True");
+    let waiting: Vec<String> = if machine.initialized || was {
         Vec::new()
     } else {
         pod.spec
@@ -113,6 +115,13 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
     let sandbox = machine.sandbox == Sandbox::Ready;
     let disruption = machine.evicted.filter(|(_, disruption)| *disruption).and(machine.verdict.as_ref());
     let disruption = disruption.map(|verdict| ("DisruptionTarget", (true, "TerminationByKubelet", verdict.message.clone())));
+    let restarting = match done {
+        _ if !restart::possible(pod) => None,
+        Some(reason) => Some((false, reason, String::new())),
+        None if machine.restarting => Some((true, "RestartAllContainersStarted", "container exited with restart policy rule".into())),
+        None => Some((false, "", String::new())),
+    };
+    let restarting = restarting.map(|what| (restart::CONDITION, what));
     let list = [
         ("PodReadyToStartContainers", (sandbox, "", String::new())),
         ("Initialized", initialized),
@@ -120,7 +129,7 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
         ("ContainersReady", containers),
     ];
     let mut conditions = Vec::new();
-    for (kind, (value, reason, message)) in list.into_iter().chain(disruption) {
+    for (kind, (value, reason, message)) in list.into_iter().chain(restarting).chain(disruption) {
         let value = if value { "True" } else { "False" };
         let since = match machine.conditions.get(kind) {
             Some((old, since)) if old == value => *since,

@@ -7,7 +7,7 @@
 use super::{
     machine::{Action, Deletion, Hook, Image, Machine, Run, Sandbox, Verdict, Why},
     probes::{self, Kind},
-    resize,
+    resize, restart,
     spec::{Container, Pod},
     time::Time,
 };
@@ -28,6 +28,9 @@ pub enum End {
 pub fn end(pod: &Pod, machine: &Machine) -> Option<End> {
     if machine.verdict.is_some() {
         return Some(End::Failed);
+    }
+    if machine.restarting {
+        return None;
     }
     if !machine.initialized {
         let failed = (0..pod.inits())
@@ -155,7 +158,9 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
     if machine.sandbox == Sandbox::Ready && !machine.refreshing && machine.refresh.is_some_and(|due| due.reached(now)) {
         actions.push(Action::Refresh);
     }
-    if machine.sandbox == Sandbox::Ready {
+    if machine.restarting {
+        actions.extend(restart::actions(pod, machine, now));
+    } else if machine.sandbox == Sandbox::Ready {
         actions.extend(resize::action(pod, machine, now));
     }
     for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
@@ -165,7 +170,7 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
             Run::Exited(exit) => restarts(pod, index, exit.code) && state.restart_due(exit).is_none_or(|due| due.reached(now)),
             Run::Starting => false,
             Run::Running { stopping, .. } => {
-                if stopping.is_none() {
+                if stopping.is_none() && !machine.restarting {
                     watch_over(pod, index, container, state, now, &mut actions);
                 }
                 false
@@ -189,6 +194,9 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
 /// Whose turn it is to run: ephemeral containers at any time, init containers one after another, sidecars from their turn on, then all others.
 fn turn(pod: &Pod, machine: &Machine) -> Vec<usize> {
     let mut order: Vec<usize> = (pod.mains().end..machine.containers.len()).collect();
+    if machine.restarting {
+        return order;
+    }
     for (index, (container, state)) in pod.spec.init_containers.iter().zip(&machine.containers).enumerate() {
         if container.is_sidecar() {
             order.push(index);

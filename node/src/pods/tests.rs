@@ -2,6 +2,7 @@
 
 mod any_order;
 mod ending;
+mod restarting;
 mod running;
 mod starting;
 
@@ -122,6 +123,6 @@ fn success(action: &Action, now: Time) -> Option<Event> {
         Action::Resize(_) => Event::Resized(Ok(Vec::new())),
         Action::Teardown | Action::Leave => Event::TornDown,
         Action::Delete => Event::Deleted(true),
-        Action::Fail(_) | Action::Forget => return None,
+        Action::Fail(_) | Action::Restart | Action::Forget => return None,
     })
 }

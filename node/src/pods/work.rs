@@ -238,7 +238,7 @@ impl Work {
             Action::Teardown => self.tear_down(pod, volumes::unmount).await,
             Action::Leave => self.tear_down(pod, volumes::leave).await,
             // Handled by the set itself.
-            Action::Fail(_) | Action::Delete | Action::Forget => Event::SpecChanged { volume: false },
+            Action::Fail(_) | Action::Restart | Action::Delete | Action::Forget => Event::SpecChanged { volume: false },
         }
     }
 

@@ -64,13 +64,13 @@ pub(in crate::resources) fn ip_address(old: Option<&Value>, new: &Value, causes:
     }
 }
 
-/// The object that reserves an address for a Service.
+/// The object that reserves an address for a Service, in canonical form: no group is the core group.
 pub fn for_service(ip: &IpAddr, namespace: &str, name: &str) -> Value {
     let (key, managed_by) = MANAGED_BY;
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {"name": ip.to_string(), "labels": {key: managed_by, "ipaddress.kubernetes.io/ip-family": if ip.is_ipv4() { "IPv4" } else { "IPv6" }}},
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": name}},
     })
 }
 

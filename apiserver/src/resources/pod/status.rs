@@ -56,9 +56,9 @@ pub fn validate(old: &Value, new: &Value, causes: &mut Causes) {
     }
     generation(&status, causes);
     status.field("qosClass").immutable(causes, &old["status"]["qosClass"]);
-    // (Init containers run again in a new sandbox, which upstream's rule about them forgets.)
-    for (statuses, containers) in [("containerStatuses", "containers"), ("ephemeralContainerStatuses", "ephemeralContainers")] {
-        ended(old, statuses, containers, &status.field(statuses), causes);
+    for containers in ["containers", "initContainers", "ephemeralContainers"] {
+        let statuses = format!("{}Statuses", containers.strip_suffix('s').unwrap_or(containers));
+        ended(old, &statuses, containers, &status.field(&statuses), causes);
     }
     claims(&status.field("resourceClaimStatuses"), &new["spec"], causes);
     addresses(&status.field("podIPs"), &old["status"]["podIPs"], causes);
@@ -85,7 +85,8 @@ fn generation(at: &At<'_, '_>, causes: &mut Causes) {
     }
 }
 
-/// A container that ended for good does not run again.
+/// A container that ended for good does not run again. (Init containers do, in a new sandbox, which upstream's rule about them forgets; whoever says so says as well that
+/// they have been here before.)
 fn ended(old: &Value, statuses: &str, containers: &str, now: &At<'_, '_>, causes: &mut Causes) {
     let spec = &old["spec"];
     let ephemeral = containers == "ephemeralContainers";
@@ -97,7 +98,12 @@ fn ended(old: &Value, statuses: &str, containers: &str, now: &At<'_, '_>, causes
         if !terminated.is_object() {
             continue;
         }
-        let again = list(now.value).iter().any(|one| one["name"] == before["name"] && !one["state"]["terminated"].is_object());
+        let anew = |one: &Value| {
+            let restarts = |status: &Value| status["restartCount"].as_i64().unwrap_or_default();
+            containers == "initContainers" && (restarts(one) > restarts(before) || one["lastState"]["terminated"].is_object())
+        };
+        let runs = |one: &&Value| !one["state"]["terminated"].is_object() && !anew(one);
+        let again = list(now.value).iter().filter(|one| one["name"] == before["name"]).any(|one| runs(&one));
         let code = terminated["exitCode"].as_i64().unwrap_or_default();
         let container = list(&spec[containers]).iter().find(|container| container["name"] == before["name"]);
         if again && (ephemeral || !container.is_some_and(|container| restarts(container, spec, code))) {
@@ -254,6 +260,19 @@ mod tests {
         assert!(again("Never", 42, rule("In", "Restart")) && !again("Never", 1, rule("In", "Restart")));
         assert!(!again("Never", 42, rule("NotIn", "Restart")) && again("Never", 1, rule("NotIn", "Restart")));
         assert!(again("Never", 1, rule("In", "RestartAllContainers")), "any container may be started again");
+        let init = |policy: &str, code: i64, now: Value| {
+            let old = json!({"spec": {"restartPolicy": policy, "initContainers": [{"name": "i"}]},
+                "status": {"initContainerStatuses": [{"name": "i", "restartCount": 0, "state": {"terminated": {"exitCode": code}}}]}});
+            wrong(&old, json!({"initContainerStatuses": [now]}))
+        };
+        let runs = || json!({"name": "i", "restartCount": 0, "state": {"running": {}}});
+        let line = "status.initContainerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state";
+        assert_eq!(init("Never", 1, runs()), [line]);
+        assert_eq!(init("OnFailure", 0, runs()), [line]);
+        assert_eq!(init("Always", 1, runs()), Vec::<String>::new());
+        let new_sandbox = json!({"name": "i", "restartCount": 0, "state": {"waiting": {}}, "lastState": {"terminated": {"exitCode": 0}}});
+        assert_eq!(init("OnFailure", 0, new_sandbox), Vec::<String>::new());
+        assert_eq!(init("Never", 0, json!({"name": "i", "restartCount": 1, "state": {"running": {}}})), Vec::<String>::new());
         let old = json!({"spec": {}, "status": {"ephemeralContainerStatuses": [{"name": "d", "state": {"terminated": {"exitCode": 1}}}]}});
         let status = json!({"ephemeralContainerStatuses": [{"name": "d", "state": {"running": {}}}]});
         assert_eq!(wrong(&old, status), ["status.ephemeralContainerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]);

@@ -187,6 +187,17 @@ async fn addresses_are_objects(admin: &mut Peer) {
     patched(admin, &one, "merge", json!({"metadata": {"annotations": {"patched": "true"}}})).await;
     let changed = admin.send("PATCH", &one, "application/merge-patch+json", json!({"spec": {"parentRef": {"name": "other"}}}).to_string()).await;
     assert_eq!(changed.code, 422, "{}", changed.body);
+    // Those of Services are as any client would write them, so that they can be written again.
+    let service = json!({"metadata": {"name": "addressed"}, "spec": {"ports": [{"port": 80}]}});
+    let ip = made(admin, &services("default"), service).await["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let mut own = admin.get(&format!("{addresses}/{ip}")).await.body;
+    assert_eq!(own["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "addressed"}));
+    let version = own["metadata"]["resourceVersion"].clone();
+    own = put(admin, &format!("{addresses}/{ip}"), &own).await;
+    assert_eq!(own["metadata"]["resourceVersion"], version, "nothing changed");
+    own["metadata"]["labels"]["seen"] = "yes".into();
+    put(admin, &format!("{addresses}/{ip}"), &own).await;
+    ok(&admin.send("DELETE", &format!("{}/addressed", services("default")), "application/json", String::new()).await);
     ok(&admin.send("DELETE", &format!("{addresses}?labelSelector=type%3Dlink-local"), "application/json", String::new()).await);
     assert!(items(admin, &format!("{addresses}?labelSelector=type%3Dlink-local")).await.is_empty());
     ok(&admin.send("DELETE", &format!("{addresses}/255.255.255.255"), "application/json", String::new()).await);

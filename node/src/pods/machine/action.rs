@@ -51,6 +51,8 @@ pub enum Action {
         /// Which probe.
         kind: Kind,
     },
+    /// Every container begins again; nothing to do but to remember.
+    Restart,
     /// The pod fails as a whole; nothing to do but to remember.
     Fail(Verdict),
     /// Write volumes again (token rotation).

@@ -56,6 +56,8 @@ pub enum Why {
     Resized,
     /// Its postStart hook failed.
     Hook,
+    /// All containers of its pod begin again.
+    Restarted,
 }
 
 /// Where the postStart hook of a running container stands.
@@ -161,6 +163,15 @@ impl ContainerState {
     /// A container is there or on its way.
     pub fn alive(&self) -> bool {
         matches!(self.run, Run::Starting | Run::Running { .. })
+    }
+
+    /// It starts again now: what it will have to wait the next time.
+    pub fn back_off(&mut self, finished: Time, now: Time) {
+        let delay = match self.backoff {
+            Some(old) if finished.since(old.updated) <= FORGIVEN => old.delay.saturating_mul(2).min(LONGEST_DELAY),
+            _ => FIRST_DELAY,
+        };
+        self.backoff = Some(Backoff { delay, updated: now });
     }
 
     /// When a container that ended like this may start again; `None` is at once.

@@ -75,7 +75,9 @@ impl Container {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RestartRule {
-    /// When the container is started again. (`RestartAllContainers` starts it alone.)
+    /// `Restart`, or `RestartAllContainers`.
+    pub action: String,
+    /// When the container is started again.
     pub exit_codes: ExitCodes,
 }
 
@@ -90,6 +92,11 @@ pub struct ExitCodes {
 }
 
 impl RestartRule {
+    /// Not the container alone is started again, but all of its pod (KEP-5532).
+    pub fn all(&self) -> bool {
+        self.action == "RestartAllContainers"
+    }
+
     /// Whether a container that ended so is started again by this rule.
     pub fn restarts(&self, code: i32) -> bool {
         match self.exit_codes.operator.as_str() {

@@ -58,10 +58,11 @@ proptest! {
 
     /// Whatever happens, in whatever order: once things go well again the pod runs (or has ended), and once it is deleted it goes.
     #[test]
-    fn any_order_of_events_converges(blows in proptest::collection::vec(blow(), 0..60), policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")]) {
+    fn any_order_of_events_converges(blows in proptest::collection::vec(blow(), 0..60), policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")], all in prop::bool::ANY) {
+        let rules = json!([{ "action": if all { "RestartAllContainers" } else { "Restart" }, "exitCodes": { "operator": "In", "values": [1] } }]);
         let mut play = Play::new(json!({ "restartPolicy": policy,
             "initContainers": [{ "name": "i", "image": "i" }, { "name": "s", "image": "i", "restartPolicy": "Always" }],
-            "containers": [{ "name": "c", "image": "i", "lifecycle": { "postStart": { "sleep": { "seconds": 1 } } }, "livenessProbe": { "tcpSocket": { "port": 1 } }, "readinessProbe": { "tcpSocket": { "port": 1 } } }] }));
+            "containers": [{ "name": "c", "image": "i", "restartPolicy": policy, "restartPolicyRules": rules, "lifecycle": { "postStart": { "sleep": { "seconds": 1 } } }, "livenessProbe": { "tcpSocket": { "port": 1 } }, "readinessProbe": { "tcpSocket": { "port": 1 } } }] }));
         let mut under_way: Vec<Action> = Vec::new();
         let mut forgotten = false;
         for blow in blows {
