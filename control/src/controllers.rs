@@ -3,6 +3,7 @@
 pub mod action;
 pub mod api_services;
 pub mod autoscaler;
+pub mod backoff;
 pub mod certificates;
 pub mod claim;
 pub mod cluster_role;

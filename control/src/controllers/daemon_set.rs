@@ -3,16 +3,16 @@
 //! [`template`] says which nodes those are and how their pods are made, [`manage`] which pods come and go, [`roll`] how a new template
 //! replaces an old one, [`status`] what is reported; this file reads the state and carries it out.
 
-pub mod backoff;
 pub mod manage;
 pub mod roll;
 pub mod status;
 pub mod template;
 
-use self::{backoff::Backoff, template::Host};
+use self::template::Host;
 use super::{
     Context,
     action::{Action, perform},
+    backoff::Backoff,
     history::{REVISION_LABEL, REVISIONS, Subject},
     node_lifecycle::health::Node,
     owned::{Parent, by_selector},
@@ -36,6 +36,8 @@ const RESOURCE: &str = "daemonsets.apps";
 const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind: "DaemonSet", selects: by_selector };
 /// Pods made or deleted in one run.
 const BURST: usize = 250;
+/// A node that refuses its pod is left alone for at most this long.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// A narrow view of `apps/v1 DaemonSet`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -137,7 +139,7 @@ pub struct DaemonSets {
 impl DaemonSets {
     /// Acting as `daemon-set-controller`.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("daemon-set-controller"), backoff: parking_lot::Mutex::default() }
+        Self { context: context.acting_as("daemon-set-controller"), backoff: parking_lot::Mutex::new(Backoff::up_to(LONGEST)) }
     }
 
     /// Nodes in the order of their names, and how each stands to the set.

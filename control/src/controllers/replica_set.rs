@@ -25,6 +25,7 @@ use coracle_apiserver::view::{
     Condition, Map, Meta, parse,
     pod::{Pod, from_template},
     selector::LabelSelector,
+    time,
 };
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
@@ -189,7 +190,7 @@ impl Controller for ReplicaSets {
 
         let owned = views.iter().filter(|pod| pod.active());
         let mut failure = None;
-        let (mut more, mut changed) = (false, false);
+        let (mut more, mut changed, mut breath) = (false, false, None);
         if !set.metadata.deleting() {
             let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
             let crowd = if owned.clone().count() > wanted { crowd(&store.snapshot(), &set)? } else { HashMap::new() };
@@ -197,7 +198,11 @@ impl Controller for ReplicaSets {
             match scale::diff(active, wanted, BURST, self.context.now()) {
                 Diff::None => {}
                 Diff::Create(count) => {
-                    changed = true;
+                    let ended = views.iter().filter(|pod| pod.metadata.controlled_by(uid) && pod.status.phase == "Failed");
+                    let failed: Vec<_> = ended.filter_map(|pod| time(&pod.metadata.creation_timestamp)).collect();
+                    breath = scale::breath(&failed, wanted, self.context.now());
+                    let count = if breath.is_some() { 0 } else { count };
+                    changed = count > 0;
                     let whole: Value = parse(&object)?;
                     let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
                     let pod = from_template(&template, &key.namespace, &format!("{}-", key.name), &us);
@@ -228,7 +233,7 @@ impl Controller for ReplicaSets {
         match failure {
             Some(status) => Err(status),
             None if more => Ok(Next::After(Duration::ZERO)),
-            None => Ok(again.map_or(Next::NotBefore(rest(owned.len())), Next::After)),
+            None => Ok(again.into_iter().chain(breath).min().map_or(Next::NotBefore(rest(owned.len())), Next::After)),
         }
     }
 }

@@ -14,6 +14,7 @@ use self::{
 use super::{
     Context,
     action::{Action, perform, perform_one},
+    backoff::Backoff,
     history::{REVISION_LABEL, Subject},
     owned::{Parent, by_selector},
     pod_control::batches,
@@ -27,12 +28,17 @@ use coracle_store::{Key, Object, Snapshot};
 use futures::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 const RESOURCE: &str = "statefulsets.apps";
 const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind: "StatefulSet", selects: by_selector };
 /// The label of a revision that holds its hash.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+/// A pod that ends again and again is replaced at least this often.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A narrow view of `apps/v1 StatefulSet`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -154,12 +160,13 @@ impl StatefulSet<'_> {
 /// See the module.
 pub struct StatefulSets {
     context: Context,
+    backoff: parking_lot::Mutex<Backoff>,
 }
 
 impl StatefulSets {
     /// Acting as `statefulset-controller`.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.acting_as("statefulset-controller") }
+        Self { context: context.acting_as("statefulset-controller"), backoff: parking_lot::Mutex::new(Backoff::up_to(LONGEST)) }
     }
 
     /// Carries out one step and tells of it.
@@ -275,8 +282,13 @@ impl Controller for StatefulSets {
 
         let claims = Claims::of(&store.snapshot(), &set);
         let owner = PARENT.reference(&set.metadata);
-        let state = State { set: &set, owner: &owner, pods: &pods, current, update, claims: &claims, now: self.context.now() };
+        let (uid, generation) = (&*set.metadata.uid, set.metadata.generation);
+        let wait = |pod: &str| self.backoff.lock().left(uid, generation, pod, Instant::now());
+        let state = State { set: &set, owner: &owner, pods: &pods, current, update, claims: &claims, wait: &wait, now: self.context.now() };
         let decided = state.decide(history.collisions)?;
+        for step in decided.phases[0].iter().filter(|step| step.verb == "Delete") {
+            self.backoff.lock().failed(uid, generation, &step.pod, Instant::now());
+        }
         let mut report = decided.report;
         let mut failure = None;
         for phase in decided.phases {

@@ -2,7 +2,11 @@
 
 use coracle_apiserver::view::{pod::Pod, time};
 use jiff::Timestamp;
-use std::{cmp::Ordering, collections::HashMap};
+use std::{cmp::Ordering, collections::HashMap, time::Duration};
+
+/// First and longest wait before pods that failed at once are replaced, and how long a failure counts.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const COUNTS: Duration = Duration::from_secs(600);
 
 /// What is to be done about the number of pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,17 @@ pub fn diff(mut active: Vec<Candidate<'_>>, wanted: usize, burst: usize, now: Ti
     }
 }
 
+/// How long to wait until pods are made in the place of those that failed, which were made at these times. Each is replaced at once the first time; then 1 s after the
+/// youngest was made, doubling with each round. A pod that lived longer than that is replaced at once, so that this is about those that their node refuses: they would
+/// otherwise be made as fast as they are refused, and all of them kept.
+pub fn breath(failed: &[Timestamp], wanted: usize, now: Timestamp) -> Option<Duration> {
+    let age = |made: &Timestamp| Duration::try_from(now.duration_since(*made)).unwrap_or_default();
+    let recent = || failed.iter().map(age).filter(|age| *age < COUNTS);
+    let rounds = u32::try_from(recent().count().saturating_sub(1) / wanted.max(1)).unwrap_or(u32::MAX).checked_sub(1)?;
+    let wait = WAITS.0.saturating_mul(1 << rounds.min(16)).min(WAITS.1);
+    wait.checked_sub(recent().min()?).filter(|left| !left.is_zero())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +143,19 @@ mod tests {
         let pods = [pod("a", "quiet", "Running", true, ""), pod("b", "crowded", "Running", true, "")];
         let crowd = [("quiet".to_owned(), 1), ("crowded".to_owned(), 3)].into();
         assert_eq!(chosen(&pods, 1, &crowd), ["b"]);
+    }
+
+    #[test]
+    fn pods_that_fail_at_once_are_replaced_more_and_more_slowly() {
+        let now: Timestamp = NOW.parse().expect("time");
+        let ages = |ages: &[u64]| ages.iter().map(|age| now - Duration::from_secs(*age)).collect::<Vec<_>>();
+        let left = |made: &[u64], wanted: usize| breath(&ages(made), wanted, now).map(|left| left.as_secs());
+        assert_eq!((left(&[], 3), left(&[0, 0, 0], 3), left(&[0], 1)), (None, None, None), "the first time at once");
+        assert_eq!((left(&[0; 4], 3), left(&[1; 4], 3)), (Some(1), None));
+        assert_eq!((left(&[0; 7], 3), left(&[0; 13], 3), left(&[5; 13], 3)), (Some(2), Some(8), Some(3)));
+        assert_eq!((left(&[0; 500], 3), left(&[0; 500], 0)), (Some(60), Some(60)), "at most a minute");
+        assert_eq!(left(&[90, 90, 90, 90, 120, 120], 1), None, "they lived for a while");
+        assert_eq!(left(&[0, 0, 700, 700, 700, 700], 1), Some(1), "the others were long ago");
     }
 
     #[test]

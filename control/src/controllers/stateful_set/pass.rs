@@ -52,8 +52,14 @@ pub struct Decided<'a> {
     pub updates: Vec<Step>,
     /// What is reported if the updates are not counted.
     pub report: Report<'a>,
-    /// When a pod becomes available by time alone.
+    /// When a pod becomes available, or may be replaced, by time alone.
     pub again: Option<Duration>,
+}
+
+impl Decided<'_> {
+    fn look_again(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |before| before.min(after)));
+    }
 }
 
 /// Everything a pass looks at.
@@ -70,6 +76,8 @@ pub struct State<'s, 'a> {
     pub update: &'s Revision,
     /// Claims that exist.
     pub claims: &'s Claims,
+    /// How long a pod of this name that has ended stays before another takes its place.
+    pub wait: &'s (dyn Fn(&str) -> Option<Duration> + Sync),
     /// Wall-clock time.
     pub now: Timestamp,
 }
@@ -134,7 +142,16 @@ impl<'s, 'a> State<'s, 'a> {
                 decided.again = Some(Duration::ZERO);
                 return Ok(decided);
             }
-            if self.tend(place, wanted.get(&place).copied(), &mut decided.phases[0])? && ordered {
+            let pod = wanted.get(&place).copied();
+            let ended = pod.filter(|pod| pod.terminal() && !pod.metadata.deleting());
+            let waits = match ended.and_then(|pod| (self.wait)(&pod.metadata.name)) {
+                Some(left) => {
+                    decided.look_again(left);
+                    true
+                }
+                None => self.tend(place, pod, &mut decided.phases[0])?,
+            };
+            if waits && ordered {
                 return Ok(decided);
             }
         }

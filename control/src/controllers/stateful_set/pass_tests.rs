@@ -48,7 +48,10 @@ fn decide(set: &str, pods: &[&str], claims: Vec<Value>) -> Outcome {
     let (old, new) = (Revision::of("old", 1, &json!({ "spec": {} })), Revision::of("new", 2, &json!({ "spec": { "x": 1 } })));
     let claims = Claims::from(claims.into_iter().map(|claim| fixture::object(CLAIMS, 1, claim)).collect());
     let owner = PARENT.reference(&set.metadata);
-    let state = State { set: &set, owner: &owner, pods: &views, current: &old, update: &new, claims: &claims, now: NOW.parse().expect("time") };
+    // A pod whose name begins so has failed before.
+    let wait = |pod: &str| pod.starts_with("again").then_some(Duration::from_secs(4));
+    let now = NOW.parse().expect("time");
+    let state = State { set: &set, owner: &owner, pods: &views, current: &old, update: &new, claims: &claims, wait: &wait, now };
     let decided = state.decide(0).expect("decided");
     let steps = decided.phases.iter().flatten().chain(&decided.updates).map(|step| {
         let revision = step.actions.iter().find_map(|action| match action {
@@ -76,6 +79,16 @@ fn pods_come_one_after_the_other() {
     assert_eq!(decide(&set(json!({ "minReadySeconds": 30 }), json!({})), &["web-0 new new"], Vec::new()).again, Some(Duration::from_secs(20)));
     assert_eq!(steps(json!({ "ordinals": { "start": 5 } }), &["web-5 new ready"]), ["Create web-6 new"]);
     assert_eq!(steps(json!({ "replicas": 0 }), &[]), none);
+}
+
+#[test]
+fn a_pod_that_fails_again_and_again_stays_for_a_while() {
+    let again = |spec: Value| set(spec, json!({})).replace("\"web\"", "\"again\"");
+    let pods = ["again-0 new failed", "again-2 new ready"];
+    let ordered = decide(&again(json!({})), &pods, Vec::new());
+    assert_eq!((ordered.steps, ordered.again), (vec![], Some(Duration::from_secs(4))));
+    let parallel = decide(&again(json!({ "podManagementPolicy": "Parallel" })), &pods, Vec::new());
+    assert_eq!((parallel.steps, parallel.again), (vec!["Create again-1 new".into()], Some(Duration::from_secs(4))), "the others do not wait for it");
 }
 
 #[test]
@@ -154,8 +167,16 @@ fn claims_come_before_their_pod() {
     let revision = Revision::of("new", 1, &json!({ "spec": {} }));
     let owner = PARENT.reference(&whole.metadata);
     let claims = Claims::from(Vec::new());
-    let state =
-        State { set: &whole, owner: &owner, pods: &[], current: &revision, update: &revision, claims: &claims, now: NOW.parse().expect("time") };
+    let state = State {
+        set: &whole,
+        owner: &owner,
+        pods: &[],
+        current: &revision,
+        update: &revision,
+        claims: &claims,
+        wait: &|_| None,
+        now: NOW.parse().expect("time"),
+    };
     let decided = state.decide(0).expect("decided");
     let kinds: Vec<_> = decided.phases[0][0].actions.iter().map(|a| if let Action::Create { resource, .. } = a { *resource } else { "" }).collect();
     assert_eq!(kinds, [CLAIMS, "pods"]);

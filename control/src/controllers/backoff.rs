@@ -1,6 +1,6 @@
-//! How long a node waits for another pod after its pod failed: 1 s, doubling each time, at most 15 min; forgotten after twice that.
+//! How long a pod that failed waits to be replaced by another of its place: 1 s, doubling each time, up to a bound; forgotten after twice that.
 //!
-//! A daemon pod that its node refuses would otherwise be made and refused as fast as both can.
+//! A pod that its node refuses would otherwise be made and refused as fast as both can. Upstream does this for DaemonSets; its client's rate limit is what slows others down.
 
 use std::{
     collections::HashMap,
@@ -8,30 +8,36 @@ use std::{
 };
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// The failures of all sets. Pure: time comes in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backoff {
+    longest: Duration,
     failures: HashMap<Place, Wait>,
 }
 
-/// A set, its generation, and a node: a new template begins anew.
+/// A set, its generation, and a node or a pod's name: a new template begins anew.
 type Place = (Box<str>, i64, Box<str>);
 /// How long, and since when.
 type Wait = (Duration, Instant);
 
 impl Backoff {
+    /// Waits are never longer than this.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { longest, failures: HashMap::new() }
+    }
+
     /// What is left to wait.
-    pub fn left(&self, uid: &str, generation: i64, node: &str, now: Instant) -> Option<Duration> {
-        let (wait, since) = self.failures.get(&(uid.into(), generation, node.into()))?;
+    pub fn left(&self, uid: &str, generation: i64, place: &str, now: Instant) -> Option<Duration> {
+        let (wait, since) = self.failures.get(&(uid.into(), generation, place.into()))?;
         wait.checked_sub(now.duration_since(*since)).filter(|left| !left.is_zero())
     }
 
     /// A failed pod is replaced now.
-    pub fn failed(&mut self, uid: &str, generation: i64, node: &str, now: Instant) {
-        self.failures.retain(|_, (_, since)| now.duration_since(*since) < LONGEST * 2);
-        let wait = self.failures.entry((uid.into(), generation, node.into())).and_modify(|(wait, _)| *wait = (*wait * 2).min(LONGEST));
+    pub fn failed(&mut self, uid: &str, generation: i64, place: &str, now: Instant) {
+        let longest = self.longest;
+        self.failures.retain(|_, (_, since)| now.duration_since(*since) < longest * 2);
+        let wait = self.failures.entry((uid.into(), generation, place.into())).and_modify(|(wait, _)| *wait = (*wait * 2).min(longest));
         wait.or_insert((FIRST, now)).1 = now;
     }
 }
@@ -42,7 +48,8 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_wait_longer() {
-        let (mut backoff, start) = (Backoff::default(), Instant::now());
+        const LONGEST: Duration = Duration::from_secs(15 * 60);
+        let (mut backoff, start) = (Backoff::up_to(LONGEST), Instant::now());
         let at = |second: u64| start + Duration::from_secs(second);
         assert_eq!(backoff.left("u", 1, "n", at(0)), None);
         backoff.failed("u", 1, "n", at(0));
