@@ -85,7 +85,8 @@ pub fn is_plain(path: &str) -> bool {
     path.split('/').all(|part| decode(part).is_some_and(plain))
 }
 
-/// The raw text of the last `count` parts of a path with `total`; a proxied path is passed on as it came, its trailing slash too.
+/// The raw text of the last `count` parts of a path with `total`; a proxied path is passed on as it came, its trailing slash too. A slash and nothing else stays: it is the root,
+/// where no slash at all is no path.
 fn tail(path: &str, _subresource: &str, total: usize, count: usize) -> String {
     let mut at = 0;
     let bytes = path.as_bytes();
@@ -97,7 +98,8 @@ fn tail(path: &str, _subresource: &str, total: usize, count: usize) -> String {
             at += 1;
         }
     }
-    path.get(at..).map(|rest| rest.strip_prefix('/').unwrap_or(rest).to_string()).unwrap_or_default()
+    let rest = path.get(at..).unwrap_or_default();
+    rest.strip_prefix('/').filter(|path| !path.is_empty()).unwrap_or(rest).to_string()
 }
 
 /// Resolves `%` escapes; None for a broken one.
@@ -207,7 +209,8 @@ mod tests {
         assert_eq!((finalize.resource.as_str(), finalize.name.as_str(), finalize.subresource.as_str()), ("namespaces", "x", "finalize"));
         assert_eq!(target("/api/v1/namespaces/x/services/https%3Aa/proxy/b%20c//d/").rest, "b%20c//d/");
         assert_eq!(target("/api/v1/namespaces/x/services/https%3Aa/proxy/b").name, "https:a");
-        assert_eq!(target("/api/v1/namespaces/x/pods/a/proxy/").rest, "");
+        assert_eq!(target("/api/v1/namespaces/x/pods/a/proxy/").rest, "/");
+        assert_eq!(target("/api/v1/namespaces/x/pods/a/proxy").rest, "");
         assert!(target("/api/v1/watch/namespaces/x/pods").watch);
         assert_eq!(target("/api/v1/watch/namespaces/x/pods").resource, "pods");
     }

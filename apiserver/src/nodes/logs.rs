@@ -1,7 +1,10 @@
 //! `pods/log`: which container, on which node, with which options; then bytes as they come.
 
-use super::accepted;
-use crate::pipeline::{NodeLink, Request};
+use super::{accepted, streams};
+use crate::{
+    http::upgrade::Upgrade,
+    pipeline::{NodeLink, Request},
+};
 use axum::body::Body;
 use coracle_api::status::{Cause, Status};
 use coracle_link::{
@@ -51,12 +54,16 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
     let object = store.snapshot().get(&Key::new("pods", namespace, name)).ok_or_else(|| Status::not_found("", "pods", name))?;
     let pod: Pod = serde_json::from_slice(&object.json).map_err(Status::internal)?;
     let container = container(&pod, name, request.param("container").unwrap_or_default())?;
-    if pod.spec.node_name.is_empty() {
-        // upstream answers with nothing: there cannot be a log yet
-        return text(Body::empty());
-    }
     let open = Open::Logs { namespace: namespace.into(), pod: name.into(), uid: object.meta.uid.to_string(), container, options };
-    read(link, &pod.spec.node_name, open).await
+    // Without a node upstream answers with nothing: there cannot be a log yet.
+    let from = Some((pod.spec.node_name.as_str(), open)).filter(|(node, _)| !node.is_empty());
+    let websocket = |upgrade: &&Upgrade| upgrade.to.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let asked = request.http.as_deref().and_then(|http| Some((http, http.upgrade.as_ref().filter(websocket)?)));
+    match (asked, from) {
+        (Some((http, upgrade)), from) => streams::log::serve(link, http, upgrade, from).await,
+        (None, Some((node, open))) => read(link, node, open).await,
+        (None, None) => text(Body::empty()),
+    }
 }
 
 /// A log that a node was asked for.

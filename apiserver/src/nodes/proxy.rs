@@ -37,6 +37,11 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
             &fallback
         }
     };
+    let place = if request.namespace.is_empty() { String::new() } else { format!("namespaces/{}/", request.namespace) };
+    let prefix = format!("/api/v1/{place}{}/{}/proxy", request.resource.plural, request.name);
+    if request.http.as_deref().is_some_and(at_no_path) {
+        return moved(&prefix, &http.raw_query);
+    }
     if &*request.resource.plural == "nodes" {
         return super::kubelet::serve(link, request, http).await;
     }
@@ -50,13 +55,23 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         _ => target::service(&snapshot, &request.namespace, &to, |n| rand::random_range(0..n))?,
     };
     drop(snapshot);
-    let prefix = format!("/api/v1/namespaces/{}/{}/{}/proxy", request.namespace, request.resource.plural, request.name);
     let body = match &request.body {
         RequestBody::Raw { bytes, .. } | RequestBody::Patch { bytes, .. } => bytes.clone(),
         RequestBody::Object(value) => value.to_string().into(),
         RequestBody::None => Default::default(),
     };
     forward(link, &target, http, &prefix, body).await
+}
+
+/// Who reads at no path at all is sent to the root: the links of a page there would lead past the proxy.
+fn at_no_path(http: &HttpParts) -> bool {
+    http.rest.is_empty() && http.upgrade.is_none() && matches!(http.method, Method::GET | Method::HEAD)
+}
+
+fn moved(prefix: &str, query: &str) -> Result<Response<Body>, Status> {
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let answer = Response::builder().status(http::StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, format!("{prefix}/{query}"));
+    answer.body(Body::empty()).map_err(Status::internal)
 }
 
 /// Sends the request to a pod and gives its answer, streaming. `prefix` is the path under which the client reached it.

@@ -4,6 +4,7 @@
 //! client-go have had; to the right a stream of [`Piece`](coracle_link::protocol::Piece)s for a program, and one of bytes for each forwarded connection.
 
 mod forward;
+pub(super) mod log;
 mod negotiate;
 mod program;
 mod tunnel;

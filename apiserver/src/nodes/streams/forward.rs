@@ -52,6 +52,7 @@ pub(super) fn serve(core: &Arc<Core>, http: &HttpParts, upgrade: &Upgrade, place
             Speech::WebSocket(messages) => pod.over_channels(io, messages, &ports).await,
             Speech::Tunnel => pod.over_spdy(Tunnel::new(websocket::socket(io).await)).await,
             Speech::Spdy(_) => pod.over_spdy(io).await,
+            Speech::Plain { .. } => Ok(()),
         };
         if let Err(why) = done {
             tracing::debug!(%why, pod = pod.place.pod, "a port-forward broke off");

@@ -24,6 +24,11 @@ pub struct Messages {
 pub enum Speech {
     /// Messages with channels.
     WebSocket(Messages),
+    /// Messages without channels.
+    Plain {
+        /// Texts of base64 instead of bytes.
+        base64: bool,
+    },
     /// SPDY within a WebSocket.
     Tunnel,
     /// SPDY, with this version of the streams' meaning.
@@ -62,6 +67,16 @@ pub const FORWARD: Offer = Offer {
         ("", messages(false, 4)),
     ],
     spdy: &[("portforward.k8s.io", 1)],
+};
+
+/// Of log.
+pub const LOG: Offer = Offer {
+    websocket: &[
+        ("binary.k8s.io", Speech::Plain { base64: false }),
+        ("base64.binary.k8s.io", Speech::Plain { base64: true }),
+        ("", Speech::Plain { base64: false }),
+    ],
+    spdy: &[],
 };
 
 fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
@@ -147,6 +162,8 @@ mod tests {
         let (speech, answer) = asked(&PROGRAM, "WebSocket", &KEY).unwrap();
         assert_eq!((speech, answer.contains_key("sec-websocket-protocol")), (messages(false, 1), false));
         assert_eq!(asked(&PROGRAM, "websocket", &KEY[..1]).unwrap_err(), 400);
+        assert_eq!(with(&LOG, "base64.binary.k8s.io").unwrap().0, Speech::Plain { base64: true });
+        assert_eq!(with(&LOG, "channel.k8s.io").unwrap_err(), 400);
     }
 
     #[test]

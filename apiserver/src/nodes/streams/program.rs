@@ -47,7 +47,7 @@ pub(super) async fn serve(
         let done = match speech {
             Speech::WebSocket(messages) => over_websocket(io, messages, &session, stream).await,
             Speech::Spdy(version) => over_spdy(io, version, &session, stream).await,
-            Speech::Tunnel => Ok(()),
+            Speech::Tunnel | Speech::Plain { .. } => Ok(()),
         };
         if let Err(why) = done {
             tracing::debug!(%why, pod = session.pod, "a session with a program broke off");

@@ -232,6 +232,9 @@ async fn requests_are_proxied_to_a_real_server() {
             HttpParts { method: http::Method::GET, headers: http::HeaderMap::new(), rest: rest.into(), raw_query: "a=b".into(), upgrade: None };
         async move { proxy::serve(&store, &sessions, &request("nodes", "n1", "proxy", &[], Some(http))).await }
     };
+    let response = get("").await.unwrap();
+    let to = response.headers()["location"].to_str().unwrap();
+    assert!(response.status() == 301 && to.ends_with("/nodes/n1/proxy/?a=b"), "{to}");
     let response = get("metrics/cadvisor").await.unwrap();
     assert_eq!(response.headers()["content-type"], "text/plain");
     assert_eq!(&response.into_body().collect().await.unwrap().to_bytes()[..], b"metrics/cadvisor?a=b");
