@@ -218,6 +218,21 @@ fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
             has(waiting["message"].as_str().unwrap_or_default(), &[why])
         })?;
     }
+    // One of two has no image: the other runs, and the pod has its address.
+    let two = [("main", image.as_str(), "IfNotPresent"), ("absent", "absent:v1", "Never")];
+    let two = two.map(|(name, image, policy)| format!("{{name: {name}, image: '{image}', imagePullPolicy: {policy}, command: [sleep, '1000']}}"));
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: half, namespace: {ns}}}\nspec: {{terminationGracePeriodSeconds: 1, containers: [{}]}}\n",
+        two.join(", ")
+    ))?;
+    eventually("one of them runs", 60, || {
+        let status = cluster.status(&ns, "half")?;
+        let (absent, main) = (&status["containerStatuses"][0], &status["containerStatuses"][1]);
+        ensure!(status["phase"] == "Pending" && status["podIP"].is_string(), "{status}");
+        let (absent, main) = if absent["name"] == "absent" { (absent, main) } else { (main, absent) };
+        ensure!(absent["state"]["waiting"]["reason"] == "ErrImageNeverPull" && main["state"]["running"].is_object(), "{status}");
+        Ok(())
+    })?;
     pod(cluster, &ns, "root", "true", "securityContext: {runAsNonRoot: true}", "")?;
     eventually("why it waits", 60, || {
         let status = cluster.status(&ns, "root")?;

@@ -69,7 +69,8 @@ impl Kernel {
         routes.set().await?;
         let places = Places { table: table.into(), services, pods: whole, local: half, own: own(services), bridge: bridge::NAME };
         let proxy = Proxy::start(places).await.map_err(kernel)?;
-        let news = News::new().inspect_err(|error| tracing::warn!(%error, "rules that others delete come back with the next change of a Service")).ok();
+        let news =
+            News::new().inspect_err(|error| tracing::warn!(%error, "rules that others delete come back with the next change of a Service")).ok();
         let lower = whole.lower_half();
         let bridge = Bridge::new(lower);
         let mut sandboxes = Pool::new(lower);

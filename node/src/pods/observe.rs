@@ -1,9 +1,7 @@
 //! What an action or an event does to a pod's machine, and what it says on the pod's event list. Pure.
 
 use super::{
-    machine::{
-        Action, ContainerState, Deletion, Event, Eviction, Exit, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why, doubling,
-    },
+    machine::{Action, ContainerState, Deletion, Event, Eviction, Exit, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why, doubling},
     probe::Trouble,
     probes, resize, restart,
     spec::{Container, Pod},

@@ -239,6 +239,12 @@ impl Set {
     fn event(&mut self, uid: &Uid, event: Event) {
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let room = event == Event::TornDown || matches!(event, Event::Resized(Ok(_)));
+        if let Event::ImageReady { container, .. } = event
+            && container < entry.pod.mains().end
+        {
+            // One OCI image makes an OCI sandbox, whatever the others are: it need not wait for them.
+            entry.machine.runtime_known |= entry.pod.container(container).is_some_and(|container| self.work.is_oci(&container.image));
+        }
         let mut notes = Vec::new();
         observe::observe(&entry.pod, &mut entry.machine, event, Time::now(), &mut notes);
         let pod = entry.pod.clone();

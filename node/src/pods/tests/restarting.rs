@@ -83,7 +83,8 @@ fn an_init_container_may_ask_for_it() {
     assert_eq!(play.phase(), "Failed", "only 42 does");
     assert_eq!(play.condition("AllContainersRestarting")["reason"], "PodFailed");
     // Also with 0, which is the end of any other.
-    let mut spec = json!({ "initContainers": [{ "name": "i", "image": "i", "restartPolicy": "Never" }], "containers": [{ "name": "c", "image": "i" }] });
+    let mut spec =
+        json!({ "initContainers": [{ "name": "i", "image": "i", "restartPolicy": "Never" }], "containers": [{ "name": "c", "image": "i" }] });
     spec["initContainers"][0]["restartPolicyRules"] = rules("NotIn", json!([7]));
     let mut play = Play::new(spec);
     play.settle();

@@ -19,6 +19,11 @@ impl Work {
         self.runtimes.len() == 1 || self.handler(pod).is_some()
     }
 
+    /// Whether the image is on this machine and is no component.
+    pub fn is_oci(&self, image: &str) -> bool {
+        matches!(self.images.lookup(image), Ok(Some(image)) if matches!(image.content, ImageContent::Oci { .. }))
+    }
+
     /// The runtime: by class, or the only one, or by what the images hold (one OCI image makes an OCI sandbox).
     pub(super) fn runtime(&self, pod: &Pod) -> Result<&Arc<dyn Runtime>, String> {
         let by_name = |name: &str| self.runtimes.iter().find(|r| r.name() == name);
@@ -32,11 +37,7 @@ impl Work {
             return Ok(only);
         }
         // Not the ephemeral ones, which come when it is settled.
-        let oci = pod
-            .all_containers()
-            .take(pod.mains().end)
-            .filter_map(|c| self.images.lookup(&c.image).ok().flatten())
-            .any(|i| matches!(i.content, ImageContent::Oci { .. }));
+        let oci = pod.all_containers().take(pod.mains().end).any(|container| self.is_oci(&container.image));
         let name = if oci { "oci" } else { "wasm" };
         by_name(name).ok_or_else(|| format!("this pod needs the {name} runtime, which this node has not; it has {}", have()))
     }
