@@ -74,7 +74,7 @@ async fn over_websocket(io: impl AsyncRead + AsyncWrite + Unpin, base64: bool, s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_link::{Connection as _, memory, pki::Subject};
+    use coracle_link::{memory, pki::Subject};
     use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
     fn nobody() -> Subject {
