@@ -143,6 +143,8 @@ pub struct LogOptions {
     pub tail_lines: Option<i64>,
     /// At most this many bytes.
     pub limit_bytes: Option<i64>,
+    /// Only what was written there, as CRI's logs name it: `stdout` or `stderr`; both if empty.
+    pub stream: String,
 }
 
 /// The answer to an [`Open`].
@@ -209,6 +211,7 @@ impl Open {
                 .optional(o.since_time.as_deref(), |w, t| w.text(t))
                 .optional(o.tail_lines, |w, n| w.u64(n as u64))
                 .optional(o.limit_bytes, |w, n| w.u64(n as u64))
+                .text(&o.stream)
                 .done(),
             Open::Dial { namespace, pod, uid, port } => Writer::new(4).text(namespace).text(pod).text(uid).u64(u64::from(*port)).done(),
             Open::Stats => Writer::new(5).done(),
@@ -239,6 +242,7 @@ impl Open {
                     since_time: c.optional(|c| c.name())?,
                     tail_lines: c.optional(|c| c.u64())?.map(|n| n as i64),
                     limit_bytes: c.optional(|c| c.u64())?.map(|n| n as i64),
+                    stream: c.name()?,
                 },
             },
             4 => Open::Dial { namespace: c.name()?, pod: c.name()?, uid: c.name()?, port: c.port()? },

@@ -129,6 +129,7 @@ pub(super) fn options(request: &Request) -> Result<LogOptions, Status> {
                 .map_err(|_| Status::bad_request(format!("unable to decode the query parameter {name}: {value:?} is not a whole number"))),
         }
     };
+    let stream = request.param("stream").filter(|v| !v.is_empty());
     let options = LogOptions {
         follow: flag("follow")?,
         previous: flag("previous")?,
@@ -137,26 +138,39 @@ pub(super) fn options(request: &Request) -> Result<LogOptions, Status> {
         since_time: request.param("sinceTime").filter(|v| !v.is_empty()).map(str::to_string),
         tail_lines: number("tailLines")?,
         limit_bytes: number("limitBytes")?,
+        stream: stream.filter(|stream| *stream != "All").map_or_else(String::new, str::to_lowercase),
     };
     let mut causes = Vec::new();
-    let mut wrong = |field: &str, message: String| causes.push(Cause { reason: "FieldValueInvalid".into(), message, field: field.into() });
-    if options.tail_lines.is_some_and(|n| n < 0) {
-        wrong("tailLines", format!("Invalid value: {}: must be greater than or equal to 0", options.tail_lines.unwrap_or_default()));
+    let mut wrong = |reason: &str, field: &str, message: String| causes.push(Cause { reason: reason.into(), message, field: field.into() });
+    let mut invalid = |field: &str, value: String, why: &str| wrong("FieldValueInvalid", field, format!("Invalid value: {value}: {why}"));
+    if let Some(n) = options.tail_lines.filter(|n| *n < 0) {
+        invalid("tailLines", n.to_string(), "must be greater than or equal to 0");
     }
-    if options.limit_bytes.is_some_and(|n| n < 1) {
-        wrong("limitBytes", format!("Invalid value: {}: must be greater than 0", options.limit_bytes.unwrap_or_default()));
+    if let Some(n) = options.limit_bytes.filter(|n| *n < 1) {
+        invalid("limitBytes", n.to_string(), "must be greater than 0");
     }
     match (&options.since_seconds, &options.since_time) {
-        (Some(_), Some(_)) => wrong("", "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".into()),
-        (Some(n), _) if *n < 1 => wrong("sinceSeconds", format!("Invalid value: {n}: must be greater than 0")),
-        (_, Some(t)) if t.parse::<jiff::Timestamp>().is_err() => wrong("sinceTime", format!("Invalid value: {t:?}: must be an RFC 3339 time")),
+        (Some(_), Some(_)) => wrong("FieldValueForbidden", "", "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".into()),
+        (Some(n), _) if *n < 1 => invalid("sinceSeconds", n.to_string(), "must be greater than 0"),
+        (_, Some(t)) if t.parse::<jiff::Timestamp>().is_err() => invalid("sinceTime", format!("{t:?}"), "must be an RFC 3339 time"),
         _ => {}
+    }
+    // KEP-3288, which upstream has behind a feature gate.
+    if let Some(stream) = stream.filter(|stream| !STREAMS.contains(stream)) {
+        let known = STREAMS.map(|stream| format!("{stream:?}")).join(", ");
+        wrong("FieldValueNotSupported", "stream", format!("Unsupported value: {stream:?}: supported values: {known}"));
+    }
+    if !options.stream.is_empty() && options.tail_lines.is_some() {
+        wrong("FieldValueForbidden", "", "Forbidden: `tailLines` and specific `stream` are mutually exclusive for now".into());
     }
     match causes.is_empty() {
         true => Ok(options),
-        false => Err(Status::invalid("", "PodLogOptions", "", causes)),
+        false => Err(Status::invalid("", "PodLogOptions", &request.name, causes)),
     }
 }
+
+/// What `stream` may be; the first is what is meant without it.
+const STREAMS: [&str; 3] = ["All", "Stderr", "Stdout"];
 
 #[cfg(test)]
 mod tests {

@@ -6,8 +6,8 @@ fn body() -> impl Strategy<Value = Bytes> {
 }
 
 fn options() -> impl Strategy<Value = LogOptions> {
-    (any::<[bool; 3]>(), any::<Option<i64>>(), any::<Option<String>>(), any::<Option<i64>>(), any::<Option<i64>>()).prop_map(
-        |([follow, previous, timestamps], since_seconds, since_time, tail_lines, limit_bytes)| LogOptions {
+    (any::<[bool; 3]>(), any::<Option<i64>>(), any::<Option<String>>(), any::<Option<i64>>(), any::<Option<i64>>(), any::<String>()).prop_map(
+        |([follow, previous, timestamps], since_seconds, since_time, tail_lines, limit_bytes, stream)| LogOptions {
             follow,
             previous,
             timestamps,
@@ -15,6 +15,7 @@ fn options() -> impl Strategy<Value = LogOptions> {
             since_time,
             tail_lines,
             limit_bytes,
+            stream,
         },
     )
 }

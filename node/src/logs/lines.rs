@@ -7,6 +7,8 @@ pub struct Filter {
     timestamps: bool,
     since: Option<jiff::Timestamp>,
     left: Option<u64>,
+    /// The only one that is wanted; all if empty.
+    stream: String,
     /// The last line was a part: its continuation gets no timestamp of its own.
     partial: bool,
 }
@@ -23,6 +25,7 @@ impl Filter {
             timestamps: options.timestamps,
             since: since_time.or(ago),
             left: options.limit_bytes.map(|n| u64::try_from(n).unwrap_or(0)),
+            stream: options.stream.clone(),
             partial: false,
         }
     }
@@ -35,10 +38,13 @@ impl Filter {
     /// `line` as stored, without its newline.
     pub fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let mut parts = line.splitn(4, |b| *b == b' ');
-        let (Some(time), Some(_stream), Some(tag), Some(content)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(time), Some(stream), Some(tag), Some(content)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             // Not CRI's format: a line that a crash cut short.
             return;
         };
+        if !self.stream.is_empty() && stream != self.stream.as_bytes() {
+            return;
+        }
         if let Some(since) = self.since {
             let at = std::str::from_utf8(time).ok().and_then(|t| t.parse::<jiff::Timestamp>().ok());
             if at.is_none_or(|at| at < since) {

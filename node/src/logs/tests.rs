@@ -58,9 +58,13 @@ impl Log {
     }
 
     fn write(&self, file: &str, lines: &[(&str, &str, &str)]) {
+        self.write_to("stdout", file, lines);
+    }
+
+    fn write_to(&self, stream: &str, file: &str, lines: &[(&str, &str, &str)]) {
         let mut file = fs::OpenOptions::new().create(true).append(true).open(self.source(0).dir.join(file)).unwrap();
         for (time, tag, text) in lines {
-            writeln!(file, "2026-01-01T00:00:{time}.000000000Z stdout {tag} {text}").unwrap();
+            writeln!(file, "2026-01-01T00:00:{time}.000000000Z {stream} {tag} {text}").unwrap();
         }
     }
 
@@ -93,6 +97,9 @@ async fn options_choose_lines() {
     assert_eq!(log.read(with(|o| o.tail_lines = Some(0))).await, "");
     assert_eq!(log.read(with(|o| o.limit_bytes = Some(6))).await, "one\ntw");
     assert_eq!(log.read(with(|o| o.since_time = Some("2026-01-01T00:00:04Z".into()))).await, "four\n");
+    log.write_to("stderr", "0.log", &[("05", "F", "aside")]);
+    assert_eq!(log.read(with(|o| o.stream = "stderr".into())).await, "aside\n");
+    assert_eq!(log.read(with(|o| o.stream = "stdout".into())).await, "one\ntwo\nthree\nfour\n");
     let stamped = log.read(with(|o| o.timestamps = true)).await;
     assert!(stamped.contains("2026-01-01T00:00:03.000000000Z three\n"), "{stamped}");
 }

@@ -174,6 +174,13 @@ async fn logs_stream_and_end_with_their_reader() {
     assert_eq!(get("web", &[("container", "z")]).await.unwrap_err().code, 400);
     assert_eq!(get("web", &[("tailLines", "many")]).await.unwrap_err().code, 400);
     assert_eq!(get("web", &[("tailLines", "-1")]).await.unwrap_err().code, 422);
+    let refused = get("web", &[("stream", "Stdin")]).await.unwrap_err();
+    assert_eq!(
+        refused.message,
+        "PodLogOptions \"web\" is invalid: stream: Unsupported value: \"Stdin\": supported values: \"All\", \"Stderr\", \"Stdout\""
+    );
+    let refused = get("web", &[("stream", "Stdout"), ("tailLines", "1")]).await.unwrap_err();
+    assert!(refused.message.ends_with("Forbidden: `tailLines` and specific `stream` are mutually exclusive for now"), "{}", refused.message);
     assert_eq!(get("far", &[]).await.unwrap_err().code, 503);
     assert!(get("waits", &[]).await.unwrap().into_body().collect().await.unwrap().to_bytes().is_empty());
 }
