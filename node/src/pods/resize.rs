@@ -221,19 +221,22 @@ fn exchange(pod: &mut Pod, granted: Vec<Option<Resources>>) -> Option<Vec<Resour
     differs.then_some(wanted)
 }
 
-/// `resources` and `allocatedResources` of a container's status.
+/// `resources` and `allocatedResources` of a container's status, once it was made: as kubelet has it, the former is there (and empty) where nothing is asked for, too, so that a
+/// client may compare.
 pub fn status(container: &Container, state: &ContainerState, status: &mut Value) {
-    let object = |resources: &Resources| {
-        let lists = [("limits", &resources.limits), ("requests", &resources.requests)];
-        lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.to_owned(), json!(list))).collect::<Value>()
-    };
-    let given = if matches!(state.run, Run::Running { .. }) { &state.given } else { &container.resources };
-    if *given != Resources::default() {
-        status["resources"] = object(given);
+    if !state.created {
+        return;
     }
+    status["resources"] = lists(if matches!(state.run, Run::Running { .. }) { &state.given } else { &container.resources });
     if !container.resources.requests.is_empty() {
         status["allocatedResources"] = json!(container.resources.requests);
     }
+}
+
+/// `limits` and `requests`, where there are any.
+fn lists(resources: &Resources) -> Value {
+    let lists = [("limits", &resources.limits), ("requests", &resources.requests)];
+    Value::Object(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name.to_owned(), json!(list))).collect())
 }
 
 /// `PodResizePending` and `PodResizeInProgress`, which are there only while they are true.
@@ -269,18 +272,7 @@ pub fn conditions(pod: &Pod, machine: &mut Machine, now: Time) -> Vec<Value> {
 /// As kubelet words it: what it is about, and the resources of all containers as JSON.
 fn note(warning: bool, reason: &str, what: &str, pod: &Pod, generation: i64, error: &str) -> Note {
     let list = |containers: &[Container]| -> Vec<Value> {
-        containers
-            .iter()
-            .map(|container| {
-                let mut resources = json!({});
-                for (name, list) in [("limits", &container.resources.limits), ("requests", &container.resources.requests)] {
-                    if !list.is_empty() {
-                        resources[name] = json!(list);
-                    }
-                }
-                json!({ "name": container.name, "resources": resources })
-            })
-            .collect()
+        containers.iter().map(|container| json!({ "name": container.name, "resources": lists(&container.resources) })).collect()
     };
     let mut summary = json!({ "containers": list(&pod.spec.containers), "generation": generation });
     if !pod.spec.init_containers.is_empty() {

@@ -65,6 +65,10 @@ fn what_is_granted_is_given_without_a_restart() {
     assert_eq!(step::step(&after, &machine, START), [], "asked for once");
     let of = |machine: &mut Machine| status::status(&after, machine, [127, 0, 0, 1].into(), START)["containerStatuses"][0].clone();
     let first = of(&mut machine);
+    let second = status::status(&after, &mut machine, [127, 0, 0, 1].into(), START)["containerStatuses"][1].clone();
+    assert_eq!((&second["resources"], second.get("allocatedResources")), (&json!({}), None), "there, though nothing is asked for");
+    let waiting = status::status(&after, &mut Machine::new(&after, START), [127, 0, 0, 1].into(), START)["containerStatuses"][0].clone();
+    assert_eq!((waiting.get("resources"), waiting.get("allocatedResources")), (None, None), "nothing is told of what was not made");
     assert_eq!((&first["resources"]["limits"]["cpu"], &first["allocatedResources"]["cpu"]), (&json!("100m"), &json!("200m")), "granted, not given");
     let notes = tell(&after, &mut machine, Event::Resized(Ok(vec![(0, 0, after.spec.containers[0].resources.clone())])));
     assert_eq!(notes[0].reason, "ResizeCompleted");
