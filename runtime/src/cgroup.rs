@@ -7,9 +7,10 @@ use crate::{Qos, Reclaim, Resources};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub mod pages;
@@ -24,6 +25,8 @@ const LEAST_SHARES: u64 = 2;
 const MOST_SHARES: u64 = 262_144;
 /// The kernel takes no quota below a millisecond.
 const LEAST_QUOTA: u64 = 1000;
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The group of all that a node runs, below the root of each tree.
 pub const BASE: &str = "/coracle";
@@ -302,36 +305,28 @@ impl Trees {
         }
     }
 
-    /// Kills everything and removes the group and those below. Blocks for some seconds at the most.
+    /// Kills everything and removes the group and those below. Blocks until that is so, ten seconds at the most: what was killed is gone when it has run once more, which takes its
+    /// time on a machine that has too much to do.
     ///
     /// # Errors
-    /// Something could not be killed, or a group could not be removed.
+    /// Something could not be killed, or a group could not be removed. It may be tried again.
     pub fn end(&self, group: &Path) -> io::Result<()> {
-        // From a millisecond to half a second: what was killed goes at once, mostly.
-        for step in 0..10 {
-            if self.kill(group) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1 << step));
-        }
-        for path in self.paths(group) {
-            let tries = (0..8).map(|step| {
-                let removed = remove(&path);
-                if removed.is_err() {
-                    std::thread::sleep(Duration::from_millis(1 << step));
+        let late = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            // A group with processes in it is kept by the kernel.
+            let removed =
+                if self.kill(group) { self.paths(group).iter().try_for_each(|path| remove(path)) } else { Err(ErrorKind::ResourceBusy.into()) };
+            match removed {
+                Err(error) if Instant::now() >= late => {
+                    let left = self.processes(group);
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}; processes: {left:?}", group.display())));
                 }
-                removed
-            });
-            let mut last = Ok(());
-            for removed in tries {
-                last = removed;
-                if last.is_ok() {
-                    break;
-                }
+                Err(_) => std::thread::sleep(pause),
+                Ok(()) => return Ok(()),
             }
-            last?;
+            pause = (pause * 2).min(Duration::from_millis(256));
         }
-        Ok(())
     }
 
     /// How often the out-of-memory killer struck in that group alone.
