@@ -10,15 +10,20 @@ use super::{
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
-/// The phase.
+/// The phase. The last one is told when nothing of the pod runs any more: until then it has what may be its alone (kubelet's `mergePodStatus`).
 pub fn phase(pod: &Pod, machine: &Machine) -> &'static str {
-    match step::end(pod, machine) {
+    match over(pod, machine) {
         Some(End::Succeeded) => return "Succeeded",
         Some(End::Failed) => return "Failed",
         None => {}
     }
     let never_ran = |state: &ContainerState| !state.created && state.last.is_none();
     if !machine.initialized || machine.containers.iter().take(pod.mains().end).skip(pod.inits()).any(never_ran) { "Pending" } else { "Running" }
+}
+
+/// How the pod has ended, when it has nothing left to end.
+fn over(pod: &Pod, machine: &Machine) -> Option<End> {
+    step::end(pod, machine).filter(|_| !machine.containers.iter().any(ContainerState::alive))
 }
 
 /// Ready in the sense of the `Ready` condition without gates: every container is.
@@ -44,7 +49,7 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
     let mut status = Map::new();
     status.insert("observedGeneration".into(), json!(pod.metadata.generation));
     status.insert("phase".into(), json!(phase));
-    let verdict = machine.verdict.clone();
+    let verdict = machine.verdict.clone().filter(|_| over(pod, machine).is_some());
     status.insert("reason".into(), verdict.as_ref().map_or(Value::Null, |v| json!(v.reason)));
     status.insert("message".into(), verdict.as_ref().map_or(Value::Null, |v| json!(v.message)));
     status.insert("startTime".into(), json!(machine.start_time.rfc3339()));
@@ -56,7 +61,7 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
         status.insert("podIP".into(), json!(ip.to_string()));
         status.insert("podIPs".into(), only(ip));
     }
-    status.insert("conditions".into(), conditions(pod, machine, phase, now));
+    status.insert("conditions".into(), conditions(pod, machine, now));
     if verdict.is_some() && !machine.containers.iter().any(|c| c.created) {
         // Refused as a whole: kubelet says nothing of containers that never were, and kubectl then shows the reason.
         status.insert("containerStatuses".into(), Value::Null);
@@ -81,12 +86,9 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
     Value::Object(status)
 }
 
-fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value {
-    let done = match phase {
-        "Succeeded" => Some("PodCompleted"),
-        "Failed" => Some("PodFailed"),
-        _ => None,
-    };
+fn conditions(pod: &Pod, machine: &mut Machine, now: Time) -> Value {
+    let end = step::end(pod, machine);
+    let done = end.map(|end| if end == End::Succeeded { "PodCompleted" } else { "PodFailed" });
     // What was initialized once stays so, also while init containers run again (KEP-5532).
     let was = machine.conditions.get("Initialized").is_some_and(|(value, _)| value == "True");
     let waiting: Vec<String> = if machine.initialized || was {
@@ -100,8 +102,9 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
             .map(|(c, _)| c.name.clone())
             .collect()
     };
-    let initialized = if phase == "Succeeded" || waiting.is_empty() {
-        (true, if phase == "Succeeded" { "PodCompleted" } else { "" }, String::new())
+    let succeeded = end == Some(End::Succeeded);
+    let initialized = if succeeded || waiting.is_empty() {
+        (true, if succeeded { "PodCompleted" } else { "" }, String::new())
     } else {
         (false, "ContainersNotInitialized", format!("containers with incomplete status: [{}]", waiting.join(" ")))
     };
@@ -113,7 +116,7 @@ fn conditions(pod: &Pod, machine: &mut Machine, phase: &str, now: Time) -> Value
     };
     let ready = if containers.0 { gates(pod, machine) } else { containers.clone() };
     let sandbox = machine.sandbox == Sandbox::Ready;
-    let disruption = machine.evicted.filter(|(_, disruption)| *disruption).and(machine.verdict.as_ref());
+    let disruption = machine.evicted.filter(|(_, disruption)| *disruption && over(pod, machine).is_some()).and(machine.verdict.as_ref());
     let disruption = disruption.map(|verdict| ("DisruptionTarget", (true, "TerminationByKubelet", verdict.message.clone())));
     let restarting = match done {
         _ if !restart::possible(pod) => None,
@@ -182,7 +185,6 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     if pod.is_ephemeral(index) {
         // Nothing waits for it: it is neither ready nor started.
         (status["ready"], status["started"]) = (json!(false), Value::Null);
-        return status;
     }
     resize::status(container, state, &mut status);
     status

@@ -77,6 +77,7 @@ fn sidecars_start_before_restart_alone_and_stop_last() {
     play.exit(1, 1);
     assert_eq!(Play::starts(&play.settle()), [1], "a sidecar restarts whatever the pod's policy");
     play.exit(3, 0);
+    assert_eq!((play.phase(), play.condition("Ready")["reason"].clone()), ("Running".into(), json!("PodCompleted")), "the others run still");
     let stops: Vec<usize> =
         play.settle().iter().filter_map(|a| if let Action::Stop { container, .. } = a { Some(*container) } else { None }).collect();
     assert_eq!(stops, [1, 0], "in reverse order, one after another");
@@ -143,7 +144,7 @@ fn a_pod_that_comes_back_with_its_agent_keeps_its_volumes() {
 }
 
 #[test]
-fn an_evicted_pod_fails_at_once_and_stays_failed() {
+fn an_evicted_pod_fails_when_it_has_stopped_and_stays_failed() {
     let mut play = Play::one();
     play.settle();
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
@@ -151,6 +152,8 @@ fn an_evicted_pod_fails_at_once_and_stays_failed() {
         play.tell(Event::Evicted(Eviction::of(message.into())));
     }
     assert_eq!(play.notes.iter().filter(|note| note.reason == "Evicted").count(), 1);
+    let status = play.status();
+    assert_eq!((&status["phase"], &status["reason"], &status["message"]), (&json!("Running"), &Value::Null, &Value::Null), "while it runs");
     assert_eq!(play.settle(), [Action::Stop { container: 0, attempt: 0, grace: 1000, why: Why::PodEnds, hook: true }, Action::Teardown]);
     let status = play.status();
     assert_eq!((&status["phase"], &status["reason"], &status["message"]), (&json!("Failed"), &json!("Evicted"), &json!(message)));
@@ -160,6 +163,7 @@ fn an_evicted_pod_fails_at_once_and_stays_failed() {
     let mut saved = Play::one();
     saved.settle();
     saved.tell(Event::Evicted(Eviction { grace: 5_000, disruption: true, ..Eviction::of("The node was low on resource: memory. ".into()) }));
+    assert_eq!(disrupted(&mut saved), None, "with the phase");
     assert!(saved.settle().contains(&Action::Stop { container: 0, attempt: 0, grace: 5_000, why: Why::PodEnds, hook: true }));
     let condition = disrupted(&mut saved).unwrap();
     assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
