@@ -1,5 +1,16 @@
 //! Pods of OCI containers: a real image from a real registry, run as users of Kubernetes expect it.
 
+#[path = "containers/logs.rs"]
+mod logs;
+#[path = "containers/order.rs"]
+mod order;
+#[path = "containers/resources.rs"]
+mod resources;
+#[path = "containers/security.rs"]
+mod security;
+#[path = "containers/volumes.rs"]
+mod volumes;
+
 use anyhow::{Context, ensure};
 use coracle_tests::{Case, Cluster, Mode, Registry, Result, busybox, eventually, has, is_root, main as suite};
 use serde_json::{Value, json};
@@ -23,7 +34,21 @@ const CASES: &[Case] = &[
     ("nothing_is_left_of_a_deleted_pod", nothing_is_left_of_a_deleted_pod),
     ("a_killed_shim_is_a_failed_container", a_killed_shim_is_a_failed_container),
     ("containers_are_looked_at_by_others", containers_are_looked_at_by_others),
-    ("resources_change_in_place", resources_change_in_place),
+    ("resources_change_in_place", resources::resources_change_in_place),
+    ("what_asks_for_nothing_may_ask_later", resources::what_asks_for_nothing_may_ask_later),
+    ("a_runtime_class_has_its_overhead", resources::a_runtime_class_has_its_overhead),
+    ("containers_begin_and_end_in_order", order::containers_begin_and_end_in_order),
+    ("a_sidecar_begins_anew_and_ends_last", order::a_sidecar_begins_anew_and_ends_last),
+    ("what_fails_at_first_holds_the_others", order::what_fails_at_first_holds_the_others),
+    ("processes_may_what_their_context_says", security::processes_may_what_their_context_says),
+    ("pods_are_where_they_ask_to_be", security::pods_are_where_they_ask_to_be),
+    ("volumes_are_mounted_as_they_are_asked_to", volumes::volumes_are_mounted_as_they_are_asked_to),
+    ("who_writes_too_much_is_evicted", volumes::who_writes_too_much_is_evicted),
+    ("paths_of_the_machine_are_checked", volumes::paths_of_the_machine_are_checked),
+    ("secrets_are_files", volumes::secrets_are_files),
+    ("images_are_volumes", volumes::images_are_volumes),
+    ("logs_are_had_in_every_form", logs::logs_are_had_in_every_form),
+    ("a_followed_log_is_whole_when_it_is_rotated", logs::a_followed_log_is_whole_when_it_is_rotated),
 ];
 
 /// Ended after the cases: what a static holds is never dropped.
@@ -189,7 +214,18 @@ fn hooks_run_in_the_container(cluster: &Cluster) -> Result {
     cluster.kubectl(&["-n", &ns, "delete", "pod", "last", "--timeout=30s"])?.ok()?;
     let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
     ensure!(text.contains("stopping"), "{text:?}");
-    has(&events(cluster, &ns, "last")?, &["FailedPreStopHook", "PreStopHook failed"])
+    has(&events(cluster, &ns, "last")?, &["FailedPreStopHook", "PreStopHook failed"])?;
+    // Of other kinds: its own server tells that it was asked.
+    let others = "lifecycle: {postStart: {sleep: {seconds: 1}}, preStop: {httpGet: {path: /bye, port: 8080}}}";
+    pod(cluster, &ns, "others", "exec httpd -f -vv -p 8080", others, "")?;
+    cluster.ready(&ns, "others")?;
+    let state = cluster.status(&ns, "others")?["containerStatuses"][0]["state"].clone();
+    ensure!(state["running"].is_object(), "{state}");
+    let following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "others"]).stdout(std::process::Stdio::piped()).spawn()?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "others", "--timeout=30s"])?.ok()?;
+    let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
+    ensure!(text.contains("url:/bye"), "{text:?}");
+    Ok(())
 }
 
 fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
@@ -405,68 +441,4 @@ fn containers_are_looked_at_by_others(cluster: &Cluster) -> Result {
         ensure!(waiting["message"].as_str().is_some_and(|text| text.contains("WebAssembly components")), "{status}");
         Ok(())
     })
-}
-
-/// `kubectl patch --subresource resize` (KEP-1287).
-fn resources_change_in_place(cluster: &Cluster) -> Result {
-    let ns = cluster.namespace("resize")?;
-    let resources = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu, "memory": memory } });
-    let policy = "resizePolicy: [{resourceName: cpu, restartPolicy: NotRequired}, {resourceName: memory, restartPolicy: RestartContainer}]";
-    for (name, policy) in [("both", String::new()), ("restarts", format!(", {policy}"))] {
-        let container = format!("resources: {}{policy}", resources("100m", "32Mi"));
-        pod(cluster, &ns, name, "sleep 1000", &container, "")?;
-        cluster.ready(&ns, name)?;
-    }
-    let patch = |name: &str, resources: Value| {
-        let patch = json!({ "spec": { "containers": [{ "name": "main", "resources": resources }] } }).to_string();
-        cluster.kubectl(&["-n", &ns, "patch", "pod", name, "--subresource", "resize", "-p", &patch])?.ok().map(drop)
-    };
-    let becomes = |name: &str, memory: &str, cpu: &str, restarts: u64| {
-        eventually(&format!("{name} has {cpu} and {memory}"), 60, || {
-            let status = cluster.status(&ns, name)?;
-            let main = &status["containerStatuses"][0];
-            ensure!(main["resources"] == resources(cpu, memory) && main["allocatedResources"] == json!({ "cpu": cpu, "memory": memory }), "{status}");
-            ensure!(main["restartCount"] == restarts && main["ready"] == true, "{status}");
-            let resizing = status["conditions"]
-                .as_array()
-                .is_some_and(|list| list.iter().any(|one| one["type"].as_str().unwrap_or("").starts_with("PodResize")));
-            ensure!(!resizing, "{status}");
-            Ok(())
-        })
-    };
-    // What the kernel has: in the container's own view of its group.
-    let limit = |name: &str| {
-        let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null";
-        cluster.kubectl(&["-n", &ns, "exec", name, "--", "sh", "-c", &format!("{script}; true")])?.ok()
-    };
-    patch("both", resources("200m", "64Mi"))?;
-    becomes("both", "64Mi", "200m", 0)?;
-    ensure!(limit("both")?.trim() == (64 << 20).to_string(), "{}", limit("both")?);
-    has(&events(cluster, &ns, "both")?, &["ResizeStarted", "ResizeCompleted"])?;
-    patch("restarts", resources("200m", "32Mi"))?;
-    becomes("restarts", "32Mi", "200m", 0)?;
-    patch("restarts", resources("200m", "64Mi"))?;
-    becomes("restarts", "64Mi", "200m", 1)?;
-    has(&events(cluster, &ns, "restarts")?, &["Container main resize requires restart"])?;
-    // What there is no room for waits until there is.
-    let node = cluster.get(&["nodes"])?["items"][0]["status"]["allocatable"]["cpu"].as_str().unwrap_or_default().to_owned();
-    let millis: u64 = node.strip_suffix('m').map_or_else(|| node.parse().map(|cores: u64| cores * 1000), str::parse)?;
-    let (most, more) = (format!("{}m", millis * 6 / 10), format!("{}m", millis * 7 / 10));
-    pod(cluster, &ns, "filler", "sleep 1000", &format!("resources: {{requests: {{cpu: {most}}}}}"), "")?;
-    cluster.ready(&ns, "filler")?;
-    patch("both", resources(&more, "64Mi"))?;
-    eventually("it is deferred", 60, || {
-        let status = cluster.status(&ns, "both")?;
-        let pending =
-            status["conditions"].as_array().and_then(|list| list.iter().find(|one| one["type"] == "PodResizePending").cloned()).unwrap_or_default();
-        ensure!(pending["reason"] == "Deferred" && pending["message"].as_str().is_some_and(|text| text.contains("cpu")), "{status}");
-        ensure!(status["containerStatuses"][0]["resources"] == resources("200m", "64Mi"), "{status}");
-        Ok(())
-    })?;
-    has(&events(cluster, &ns, "both")?, &["ResizeDeferred"])?;
-    cluster.kubectl(&["-n", &ns, "delete", "pod", "filler", "--timeout=30s"])?.ok()?;
-    becomes("both", "64Mi", &more, 0)?;
-    // What there will never be room for is refused at once.
-    let why = patch("both", resources(&format!("{}m", millis + 1), "64Mi")).err().context("it was taken")?.to_string();
-    has(&why, &["node didn't have enough allocatable resources: cpu"])
 }

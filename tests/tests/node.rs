@@ -1,14 +1,15 @@
 //! The node as kubelet's users know it: pressure and eviction by thresholds, what is used and measured, what pods may have.
 
 use anyhow::ensure;
-use coracle_tests::{Alone, Cluster, Mode, Result, alone, eventually};
-use serde_json::Value;
+use coracle_tests::{Alone, Cluster, Mode, Result, alone, eventually, has};
+use serde_json::{Value, json};
 use std::{fs, process::ExitCode};
 
 const CASES: &[Alone] = &[
     ("pressure_refuses_and_evicts", pressure_refuses_and_evicts),
     ("what_is_used_is_told", what_is_used_is_told),
     ("files_are_pods", files_are_pods),
+    ("huge_pages_are_a_volume", huge_pages_are_a_volume),
 ];
 
 fn main() -> ExitCode {
@@ -126,6 +127,61 @@ fn what_is_used_is_told() -> Result {
     cluster.kubectl(&["create", "clusterrolebinding", "scrapes", "--clusterrole=scrapes", "--user=reader"])?.ok()?;
     eventually("the role is known", 10, || as_reader("metrics/resource")?.ok().map(drop))?;
     ensure!(as_reader("stats/summary")?.ok().is_err());
+    cluster.stop()
+}
+
+const PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+
+/// Huge pages of the machine that it had not before; given back when dropped.
+struct HugePages(String);
+
+impl HugePages {
+    fn set_aside(least: u64) -> Result<Option<Self>> {
+        let Ok(before) = fs::read_to_string(PAGES) else { return Ok(None) };
+        let count = || fs::read_to_string(PAGES).map(|text| text.trim().parse::<u64>().unwrap_or(0));
+        let there = count()? >= least || fs::write(PAGES, least.to_string()).is_ok() && count()? >= least;
+        let aside = Self(before);
+        Ok(there.then_some(aside))
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(PAGES, self.0.trim());
+    }
+}
+
+fn huge_pages_are_a_volume() -> Result {
+    let pages = HugePages::set_aside(4)?;
+    let cluster = Cluster::stopped(Mode::Whole, &[])?;
+    if cluster.host.name().is_none() || pages.is_none() {
+        println!("left out: no root, or no memory in pieces of 2 MiB");
+        return Ok(());
+    }
+    cluster.up()?;
+    cluster.import_busybox()?;
+    let ns = cluster.namespace("huge")?;
+    let pod = |name: &str, limits: Value| {
+        let script = "fallocate -l 4194304 /huge/two && echo two; stat -f -c %s /huge; grep -c ' /huge hugetlbfs ' /proc/mounts";
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": ns }, "spec": { "restartPolicy": "Never",
+            "volumes": [{ "name": "huge", "emptyDir": { "medium": "HugePages" } }],
+            "containers": [{ "name": "main", "image": "busybox:v1", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+                "resources": { "limits": limits }, "volumeMounts": [{ "name": "huge", "mountPath": "/huge" }] }] } });
+        cluster.apply(&pod.to_string())
+    };
+    pod("some", json!({ "cpu": "10m", "memory": "32Mi", "hugepages-2Mi": "4Mi" }))?;
+    pod("much", json!({ "cpu": "10m", "memory": "32Mi", "hugepages-2Mi": "1Ti" }))?;
+    pod("none", json!({ "cpu": "10m" }))?;
+    ensure!(cluster.finished(&ns, "some")?["phase"] == "Succeeded", "{}", cluster.logs(&ns, "some")?);
+    let text = cluster.logs(&ns, "some")?;
+    ensure!(text == "two\n2097152\n1\n", "{text}");
+    for (name, words) in [
+        ("much", &["FailedScheduling", "Insufficient hugepages-2Mi"][..]),
+        ("none", &["FailedMount", "hugePages storage requested, but there is no resource request for huge pages"]),
+    ] {
+        let events = || cluster.kubectl_in(&ns, &["get", "events", "--field-selector", &format!("involvedObject.name={name}")])?.ok();
+        eventually("why it does not begin", 60, || has(&events()?, words))?;
+    }
     cluster.stop()
 }
 
