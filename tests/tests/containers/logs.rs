@@ -16,8 +16,8 @@ fn container(name: &str, script: &str) -> Value {
 
 pub fn logs_are_had_in_every_form(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("words")?;
-    // What comes by two ways has an order when there is time between.
-    let one = "echo out 1; sleep 0.3; echo err 1 >&2; sleep 0.3; echo out 2; sleep 0.3; echo err 2 >&2";
+    // What comes by two ways has an order when there is time between; kubectl says times in seconds.
+    let one = "echo out 1; sleep 0.3; echo err 1 >&2; sleep 1.2; echo out 2; sleep 0.3; echo err 2 >&2";
     let spec = json!({ "restartPolicy": "Never", "initContainers": [container("before", "echo from before")],
         "containers": [container("one", one), container("two", "echo from two")] });
     pod(cluster, &ns, "many", spec)?;
