@@ -67,13 +67,7 @@ pub fn processes_may_what_their_context_says(cluster: &Cluster) -> Result {
     let user = said("user")?;
     has(
         &user,
-        &[
-            "Uid: 1000 1000 1000 1000",
-            "Gid: 1001 1001 1001 1001",
-            "Groups: 1002 1003",
-            "CapEff: 0000000000000000",
-            "0:1002 2777\n1000:1002 644\n",
-        ],
+        &["Uid: 1000 1000 1000 1000", "Gid: 1001 1001 1001 1001", "Groups: 1002 1003", "CapEff: 0000000000000000", "0:1002 2777\n1000:1002 644\n"],
     )?;
     let tight = said("tight")?;
     has(
