@@ -29,7 +29,7 @@ pub use tls::Peer;
 use crate::{
     aggregation,
     auth::{Attributes, User, impersonate},
-    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, handle, managers, patch},
+    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, flag, handle, managers, patch},
 };
 use accept::Offer;
 use axum::body::Body as HttpBody;
@@ -40,7 +40,7 @@ use coracle_api::{
     status::Status,
 };
 use counted::Counted;
-use http::{HeaderMap, Method, Response, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
 use route::{Route, Target};
 use std::{
@@ -92,7 +92,16 @@ pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, from: SocketAddr, request: 
         Err(status) => respond::status(&status, text(&parts.headers, header::ACCEPT)),
     };
     told.headers(&mut answer);
-    answer
+    if parts.method == Method::HEAD { headers_alone(answer) } else { answer }
+}
+
+/// What a GET says of its answer, without the answer: over HTTP/2 nobody else takes the body away, and a client that meets one breaks the stream off.
+fn headers_alone(answer: Response<HttpBody>) -> Response<HttpBody> {
+    let (mut head, body) = answer.into_parts();
+    if let Some(length) = http_body::Body::size_hint(&body).exact() {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(head, HttpBody::empty())
 }
 
 async fn accepted(
@@ -174,7 +183,7 @@ async fn content(core: &Core, call: Call<'_>, body: hyper::body::Incoming) -> Re
 
 /// What is asked, as far as path, query and method say it.
 fn attributes<'a>(call: Call<'a>, route: &'a Route) -> Attributes<'a> {
-    let watch = || route::query(call.raw_query).iter().any(|(key, value)| key == "watch" && route::flag(Some(value)));
+    let watch = || route::query(call.raw_query).iter().any(|(key, value)| key == "watch" && flag(value));
     let verb = match route {
         Route::Resource(target) => route::verb(call.method, target, watch()).map(Verb::as_str),
         Route::Path(_) => None,
@@ -216,14 +225,18 @@ async fn authenticate(core: &Core, peer: &Peer, headers: &HeaderMap) -> Result<A
 }
 
 fn wanted_user(headers: &HeaderMap) -> Result<impersonate::Wanted, Status> {
-    let mut wanted = impersonate::Wanted::default();
+    let text = |name: &str, value: &HeaderValue| match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(Status::bad_request(format!("header {name} is not readable text"))),
+    };
+    // Of several the first counts, as upstream reads them.
+    let first = |name: &str| headers.get(name).map_or(Ok(String::new()), |value| text(name, value));
+    let mut wanted = impersonate::Wanted { name: first("impersonate-user")?, uid: first("impersonate-uid")?, ..Default::default() };
     for (name, value) in headers {
         let Some(rest) = name.as_str().strip_prefix("impersonate-") else { continue };
-        let value =
-            std::str::from_utf8(value.as_bytes()).map_err(|_| Status::bad_request(format!("header {name} is not readable text")))?.to_string();
+        let value = text(name.as_str(), value)?;
         match rest {
-            "user" => wanted.name = value,
-            "uid" => wanted.uid = value,
+            "user" | "uid" => {}
             "group" => wanted.groups.push(value),
             rest => match rest.strip_prefix("extra-") {
                 Some(key) => {
@@ -258,7 +271,7 @@ fn is_long_running(core: &Core, call: Call<'_>, route: &Route) -> bool {
         return true;
     }
     let query = route::query(call.raw_query);
-    let on = |name: &str| query.iter().any(|(key, value)| key == name && route::flag(Some(value)));
+    let on = |name: &str| query.iter().any(|(key, value)| key == name && flag(value));
     match target.subresource.as_str() {
         // A write is none, whatever its query says.
         "" => route::verb(call.method, target, on("watch")) == Some(Verb::Watch),
@@ -339,7 +352,7 @@ fn plain(path: &str) -> Result<(), Status> {
 async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Target, body: Bytes) -> Result<Response<HttpBody>, Status> {
     let query = route::query(call.raw_query);
     let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let watch = param("watch").is_some_and(|value| route::flag(Some(value)));
+    let watch = param("watch").is_some_and(flag);
     let verb = route::verb(call.method, &target, watch).ok_or_else(Status::method_not_allowed)?;
     let row = row_of(core, &target).await;
     let remote = if row.is_none() { core.remote(&target.group, &target.version) } else { None };
@@ -486,7 +499,7 @@ fn write_options(user: &User, verb: Verb, query: &[(String, String)], headers: &
         Some(other) => return Err(Status::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
     };
     let applies = verb == Verb::Patch && matches!(patch_kind(text(headers, header::CONTENT_TYPE).unwrap_or_default()), Ok(PatchKind::Apply));
-    let force = param("force").map(|value| route::flag(Some(value)));
+    let force = param("force").map(flag);
     Ok(WriteOptions {
         dry_run,
         field_validation: decode::field_validation(param("fieldValidation"))?,

@@ -35,7 +35,6 @@ use coracle_schema::{FieldValidation, Schemas};
 use coracle_store::{Draft, Object, Store};
 use serde_json::Value;
 use std::sync::{Arc, OnceLock};
-use tokio_util::sync::CancellationToken;
 
 /// What is done to a resource, in RBAC's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +159,11 @@ impl Request {
     }
 }
 
+/// A boolean parameter as upstream's conversion reads it: whatever is given is true, but for `false` and `0`.
+pub fn flag(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
+}
+
 /// The parts of an HTTP request that a proxy or stream subresource needs.
 #[derive(Clone, Debug)]
 pub struct HttpParts {
@@ -259,8 +263,8 @@ pub struct Core {
     pub inflight: crate::http::inflight::Limits,
     /// What is told to monitoring.
     pub telemetry: crate::telemetry::Telemetry,
-    /// Cancelled when the server stops: streams end, so that clients reconnect elsewhere.
-    pub stopping: CancellationToken,
+    /// What goes on in this server. Its token is cancelled when the server stops: streams end, so that clients reconnect elsewhere.
+    pub tasks: crate::Tasks,
     /// Set once by the node sessions when they start.
     pub nodes: OnceLock<Arc<dyn NodeLink>>,
 }

@@ -197,6 +197,7 @@ pub fn builtin() -> Vec<(&'static str, Arc<dyn Hooks>)> {
         ("validatingadmissionpolicies.admissionregistration.k8s.io", Arc::new(admission_policy::Validating)),
         ("validatingadmissionpolicybindings.admissionregistration.k8s.io", Arc::new(admission_policy::Binding { mutating: false })),
         (crate::aggregation::API_SERVICES, Arc::new(api_service::ApiService)),
+        ("bindings", Arc::new(pod::binding::Bindings)),
         ("componentstatuses", Arc::new(component_status::ComponentStatus)),
         ("configmaps", Arc::new(config::ConfigMap)),
         ("endpoints", Arc::new(endpoints::Endpoints)),

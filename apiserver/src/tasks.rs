@@ -29,6 +29,11 @@ impl Tasks {
         &self.token
     }
 
+    /// Whether a task of this name was started and has not ended.
+    pub fn runs(&self, name: &str) -> bool {
+        self.names.lock().values().any(|one| *one == name)
+    }
+
     /// Runs until it ends by itself or the set is cancelled, at whichever of its awaits comes first.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let token = self.token.clone();
@@ -90,6 +95,7 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn("prompt", std::future::pending());
         tasks.spawn_draining("late", std::future::pending());
+        assert!(tasks.runs("late") && !tasks.runs("early"));
         assert_eq!(tasks.shutdown(Duration::from_millis(20)).await, vec!["late"]);
     }
 }

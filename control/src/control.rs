@@ -172,7 +172,7 @@ impl Control {
             inflight: http::inflight::Limits::new(options.settings.seats)?,
             telemetry: Telemetry::new()?,
             audit: options.settings.audit.clone().map(audit::Log::open).transpose().map_err(Error::Audit)?,
-            stopping: tasks.token().clone(),
+            tasks: tasks.clone(),
             nodes: OnceLock::new(),
         });
         let proxy = core.aggregation.identify(Authority::open(&pki_dir.join("front-proxy"))?)?;

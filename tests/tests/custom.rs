@@ -10,6 +10,7 @@ const CASES: &[Case] = &[
     ("versions", versions),
     ("applied_on_the_server", applied_on_the_server),
     ("wrong_objects_are_refused", wrong_objects_are_refused),
+    ("published_schemas_are_what_kubectl_goes_by", published_schemas_are_what_kubectl_goes_by),
     ("wrong_definitions_are_refused", wrong_definitions_are_refused),
     ("gone_with_the_definition", gone_with_the_definition),
 ];
@@ -189,6 +190,74 @@ fn wrong_objects_are_refused(cluster: &Cluster) -> Result {
     cluster.apply(&ship(&group, &ns, "vasa", "{masts: 1}"))?;
     let patch = ["-n", &ns, "patch", &format!("ships.{group}"), "vasa", "--type=merge", "-p", r#"{"spec":{"flag":"blue"}}"#];
     has(&cluster.kubectl(&patch)?.err()?, &["spec: Forbidden: a ship keeps her flag"])
+}
+
+/// The schema of upstream's crd_publish_openapi, step by step.
+const FOO: &str =
+    "{type: object, description: Foo CRD for Testing, properties: {spec: {type: object, description: Specification of Foo, properties: {
+      bars: {description: List of Bars and their specs., type: array, items: {type: object, required: [name], properties: {
+        name: {description: Name of Bar., type: string}, age: {description: Age of Bar., type: string},
+        feeling: {description: Whether Bar is feeling great., type: string, enum: [Great, Down]},
+        bazs: {description: List of Bazs., type: array, items: {type: string}}}}}}}}}";
+const NESTED: &str = "{type: object, description: preserve-unknown-properties in nested field for Testing, properties: {spec: {
+      description: Specification of Waldo, type: object, x-kubernetes-preserve-unknown-fields: true, properties: {dummy: {type: object}}}}}";
+
+fn published_schemas_are_what_kubectl_goes_by(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("published")?;
+    let anything = "{type: object, x-kubernetes-preserve-unknown-fields: true}";
+    for (plural, kind, schema) in [("foos", "Foo", FOO), ("anys", "Any", anything), ("nesteds", "Nested", NESTED)] {
+        let definition = format!(
+            "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {plural}.published.example.com}}\nspec:\n  \
+             group: published.example.com\n  scope: Namespaced\n  names: {{plural: {plural}, kind: {kind}}}\n  versions:\n  - name: v1\n    \
+             served: true\n    storage: true\n    schema:\n      openAPIV3Schema: {schema}\n"
+        );
+        cluster.apply(&definition)?;
+        cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{plural}.published.example.com")])?.ok()?;
+    }
+    let object =
+        |kind: &str, rest: &str| format!(r#"{{"kind":"{kind}","apiVersion":"published.example.com/v1","metadata":{{"name":"test-cr"}},{rest}}}"#);
+    let write = |how: &str, object: &str| cluster.kubectl_with(&["-n", &ns, how, "-f", "-"], object);
+    for (plural, kind, rest) in [
+        ("foos", "Foo", r#""spec":{"bars":[{"name":"test-bar"}]}"#),
+        ("anys", "Any", r#""a":{"b":[{"c":"d"}]}"#),
+        ("nesteds", "Nested", r#""spec":{"a":null,"b":[{"c":"d"}]}"#),
+    ] {
+        for how in ["create", "apply"] {
+            write(how, &object(kind, rest))?.ok()?;
+            cluster.kubectl(&["-n", &ns, "delete", plural, "test-cr"])?.ok()?;
+        }
+    }
+    let bad = object("Foo", r#""spec":{"bars":[{"name":"test-bar","feeling":"NonExistentValue"}]}"#);
+    has(&write("create", &bad)?.err()?, &[r#"Unsupported value: "NonExistentValue""#])?;
+    for how in ["create", "apply"] {
+        has(&write(how, &object("Foo", r#""spec":{"foo":true}"#))?.err()?, &[r#"unknown field "spec.foo""#])?;
+        has(&write(how, &object("Foo", r#""spec":{"bars":[{"age":"10"}]}"#))?.err()?, &["spec.bars[0].name: Required value"])?;
+    }
+    for (what, told) in [
+        (
+            "foos",
+            &[
+                "DESCRIPTION:\n    Foo CRD for Testing",
+                "FIELDS:",
+                "apiVersion\t<string>",
+                "APIVersion defines",
+                "spec\t<Object>",
+                "Specification of Foo",
+            ][..],
+        ),
+        ("foos.metadata", &["Standard object's metadata", "creationTimestamp\t<string>", "CreationTimestamp is a timestamp"]),
+        ("foos.spec", &["Specification of Foo", "bars\t<[]Object>", "List of Bars and their specs"]),
+        (
+            "foos.spec.bars",
+            &["FIELD: bars <[]Object>", "List of Bars and their specs", "bazs\t<[]string>", "List of Bazs", "name\t<string>", "Name of Bar"],
+        ),
+        ("anys", &["KIND:       Any", "DESCRIPTION:\n    <empty>"]),
+        ("nesteds", &["DESCRIPTION:\n    preserve-unknown-properties in nested field for Testing"]),
+    ] {
+        has(&cluster.kubectl(&["explain", what])?.ok()?, told)?;
+    }
+    has(&cluster.kubectl(&["explain", "foos.spec", "--recursive"])?.ok()?, &["bars\t<[]Object>", "feeling\t<string>", "enum: Great, Down"])?;
+    has(&cluster.kubectl(&["explain", "foos.spec.bars2"])?.err()?, &[r#"field "bars2" does not exist"#])
 }
 
 fn wrong_definitions_are_refused(cluster: &Cluster) -> Result {

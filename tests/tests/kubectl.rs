@@ -4,6 +4,8 @@
 mod logs;
 #[path = "kubectl/rollouts.rs"]
 mod rollouts;
+#[path = "kubectl/upstream.rs"]
+mod upstream;
 
 use anyhow::{Context, ensure};
 use coracle_tests::{Background, Case, Cluster, Mode, Result, eventually, has, main as suite};
@@ -28,6 +30,9 @@ const CASES: &[Case] = &[
     ("proxy_subresource", proxy_subresource),
     ("chunked_lists", chunked_lists),
     ("top_autoscale_and_older_endpoints", top_autoscale_and_older_endpoints),
+    ("differences_and_dry_runs", upstream::differences_and_dry_runs),
+    ("controllers_are_exposed_and_marked", upstream::controllers_are_exposed_and_marked),
+    ("a_proxy_serves_the_api", upstream::a_proxy_serves_the_api),
 ];
 
 fn main() -> ExitCode {
@@ -76,8 +81,8 @@ fn api_resources_version_and_cluster_info(cluster: &Cluster) -> Result {
         &["leases", "endpointslices", "runtimeclasses", "priorityclasses", "clusterrolebindings", "clusterroles", "rolebindings", "roles"],
     )?;
     has(&cluster.kubectl(&["api-versions"])?.ok()?, &["apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1", "v1"])?;
-    has(&cluster.kubectl(&["version"])?.ok()?, &["Server Version: v1.36"])?;
-    has(&cluster.kubectl(&["cluster-info"])?.ok()?, &["is running at", "https://127.0.0.1:6443"])
+    has(&cluster.kubectl(&["version"])?.ok()?, &["Client Version: ", "Kustomize Version: ", "Server Version: v1.36"])?;
+    has(&cluster.kubectl(&["cluster-info"])?.ok()?, &["Kubernetes control plane", "is running at", "https://127.0.0.1:6443"])
 }
 
 fn config_maps_and_output_forms(cluster: &Cluster) -> Result {

@@ -106,6 +106,7 @@ const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 const ROWS: &[Row] = &[
     // core
+    Row { verbs: CREATE, ..row("", "v1", "Binding", "bindings") },
     Row {
         short: &["cs"],
         verbs: READ,

@@ -6,6 +6,7 @@ use super::{
     sink::{Line, Sink},
 };
 use crate::auth::User;
+use coracle_api::time;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -74,10 +75,6 @@ fn info(user: &User) -> Value {
     info
 }
 
-fn micro(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
-}
-
 impl Record {
     pub(super) fn new(kept: Kept, user: &User, asked: Asked, sink: Sink) -> Self {
         Self { kept, user: info(user), asked, received: Timestamp::now(), gathered: Mutex::default(), sink }
@@ -140,7 +137,7 @@ impl Record {
         let mut event = json!({
             "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": self.kept.level.as_str(), "auditID": asked.id, "stage": stage.as_str(),
             "requestURI": asked.uri, "verb": asked.verb, "user": self.user,
-            "requestReceivedTimestamp": micro(self.received), "stageTimestamp": micro(Timestamp::now()),
+            "requestReceivedTimestamp": time::micros(self.received), "stageTimestamp": time::micros(Timestamp::now()),
         });
         if !asked.from.is_empty() {
             event["sourceIPs"] = json!(asked.from);

@@ -1,5 +1,6 @@
 //! The audit log's file: lines through a bounded queue to one thread, which rotates the file by its size.
 
+use coracle_api::time;
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 use std::{
@@ -140,7 +141,7 @@ fn drain(shared: &Shared, file: &mut Rotated) {
 
 /// Says how many events are missing here.
 fn loss(lost: u64) -> Value {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    let now = time::micros(jiff::Timestamp::now());
     json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "Metadata", "auditID": uuid::Uuid::new_v4().to_string(), "stage": "ResponseComplete",
         "requestURI": "", "verb": "", "user": { "username": "system:apiserver" }, "requestReceivedTimestamp": now, "stageTimestamp": now,

@@ -37,7 +37,7 @@ pub(crate) async fn core(store: &Store, dir: &Path, address: &str) -> Core {
         inflight: crate::http::inflight::Limits::new(1).expect("limits"),
         telemetry: crate::telemetry::Telemetry::new().expect("counters"),
         audit: None,
-        stopping: Default::default(),
+        tasks: Default::default(),
         nodes: Default::default(),
     }
 }

@@ -174,7 +174,7 @@ fn wrong_shape(why: &str, kind: &str) -> Status {
 }
 
 fn watch_body(core: &Arc<Core>, media: Media, encoder: Encoder, stream: Stream) -> Response<Body> {
-    let stopping = core.stopping.clone();
+    let stopping = core.tasks.token().clone();
     let body = futures::stream::unfold((stream, Frames::new(encoder), stopping), |(mut stream, mut frames, stopping)| async move {
         let first = tokio::select! {
             event = stream.next() => event?,

@@ -141,11 +141,6 @@ pub fn readable(route: &Route, raw_query: &str) -> bool {
     matches!(route, Route::Resource(target) if target.subresource == "proxy") || parameters(raw_query).all(|parameter| parameter.is_some())
 }
 
-/// A boolean parameter as upstream's conversion reads it: whatever is given is true, but for `false` and `0`.
-pub fn flag(value: Option<&str>) -> bool {
-    value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
-}
-
 /// `?timeout=5s`: how long a client wants to wait for an answer at most; none and zero leave it to the server.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Delete and deletecollection: preconditions, grace, propagation, finalizers.
 
-use super::{Answer, Body, Core, Request, Verb, decode, handle, list::Filter, metadata, object, update::conflict};
+use super::{Answer, Body, Core, Request, Verb, decode, handle, metadata, object, update::conflict};
 use crate::resources::Deletion;
 use coracle_api::{names, status::Cause, status::Status};
 use coracle_store::{Expect, Op};
@@ -238,18 +238,11 @@ impl Core {
         }
     }
 
+    /// Deletes what a list of the same options shows, a page of it if there is a limit; answers with that list, as it was.
     pub(super) async fn delete_collection(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
         Options::of(self, request)?;
-        let filter = Filter::of(request)?;
-        let snapshot = self.fresh().await?;
-        let namespace = (!request.namespace.is_empty()).then_some(request.namespace.as_str());
-        let all = snapshot.range(&request.resource.id(), namespace, None);
-        let found = match request.resource.converted() {
-            // Fields are selected as the version shows them.
-            true => self.views(&request.resource, all.cloned().collect()).await?.into_iter().filter(|object| filter.matches(object)).collect(),
-            false => all.filter(|object| filter.matches(object)).cloned().collect::<Vec<_>>(),
-        };
-        for object in found {
+        let page = self.list(request).await?;
+        for object in &page.items {
             let one =
                 Request { verb: Verb::Delete, namespace: object.key.namespace.to_string(), name: object.key.name.to_string(), ..request.clone() };
             match self.delete(&one).await {
@@ -257,9 +250,7 @@ impl Core {
                 _ => {}
             }
         }
-        let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 200,
-            "details": {"group": request.resource.group, "kind": request.resource.plural}});
-        Ok(Answer::Value { code: 200, value, warnings: Vec::new() })
+        Ok(Answer::List(Box::new(page)))
     }
 }
 

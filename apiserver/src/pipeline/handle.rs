@@ -5,7 +5,7 @@ use crate::{
     auth::{self, Attributes, Decision, User},
     resources::Cx,
 };
-use coracle_api::status::Status;
+use coracle_api::{names, status::Status};
 use coracle_store::{Error, Key, Snapshot};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -48,6 +48,9 @@ impl Core {
         };
         if !serves {
             return Err(Status::method_not_allowed());
+        }
+        if let (true, Some(wrong)) = (row.stored() && !request.name.is_empty(), names::path_segment(&request.name).first()) {
+            return Err(Status::bad_request(format!("Name parameter invalid: {:?}: {wrong}", request.name)));
         }
         if request.connects() && &*request.subresource != "proxy" && request.verb != Verb::Create {
             // Whoever asks for a WebSocket says GET; to be in a container is more than to look at one.

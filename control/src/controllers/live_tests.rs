@@ -1,5 +1,6 @@
 //! Controllers and scheduler in a real control plane, with a node that is played by the test.
 
+mod addresses;
 mod budgets;
 mod cluster;
 mod controllers;

@@ -16,7 +16,7 @@ use coracle_apiserver::{
         self, QUOTAS,
         amounts::{self, Amounts},
     },
-    view::parse,
+    view::{Map, parse},
 };
 use coracle_store::{Key, Object, Snapshot};
 use jiff::Timestamp;
@@ -52,6 +52,27 @@ fn spec(object: &Object) -> Option<&str> {
     serde_json::from_slice::<Specified<'_>>(&object.json).ok()?.spec.map(RawValue::get)
 }
 
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Quota<'a> {
+    #[serde(borrow)]
+    spec: Bounds<'a>,
+    status: Bounds<'a>,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Bounds<'a> {
+    #[serde(borrow)]
+    hard: Map<'a>,
+    used: Map<'a>,
+}
+
+/// Whether the status of a quota says all that is bound. Who else writes it may leave it otherwise, which upstream finds within minutes.
+fn is_whole(quota: &Object) -> bool {
+    let whole = |quota: Quota<'_>| quota.status.hard == quota.spec.hard && quota.spec.hard.keys().all(|name| quota.status.used.contains_key(name));
+    parse(quota).map_or(true, whole)
+}
+
 /// Whether an update of an object may give something back.
 fn gives_back(resource: &str, prev: &Arc<Object>, new: &Arc<Object>) -> bool {
     match resource {
@@ -74,7 +95,7 @@ impl Controller for Quotas {
         let Some(key) = event.key().filter(|key| !key.namespace.is_empty()) else { return };
         if event.resource == QUOTAS {
             if let Some(new) = event.new
-                && event.prev.is_none_or(|prev| spec(prev) != spec(new))
+                && (event.prev.is_none_or(|prev| spec(prev) != spec(new)) || !is_whole(new))
             {
                 keys.push(new.key.clone());
             }

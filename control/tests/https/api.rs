@@ -188,13 +188,17 @@ async fn deletes(admin: &mut Peer) {
     let bad = admin.send("DELETE", &format!("{path}/o?propagationPolicy=Sideways"), "application/json", String::new()).await;
     assert_eq!((bad.code, bad.reason()), (422, "Invalid"));
 
-    for name in ["x", "y", "z"] {
+    for name in ["v", "w", "x", "y", "z"] {
         let mut object = map(name);
         object["metadata"]["labels"] = json!({"in": if name == "z" { "no" } else { "yes" }});
         admin.post(path, object).await;
     }
+    // As upstream does, a collection that is deleted is listed as it was, and a limit is one.
+    let some = admin.send("DELETE", &format!("{path}?labelSelector=in%3Dyes&limit=2"), "application/json", String::new()).await;
+    assert_eq!((some.code, names(&some.body)), (200, vec!["v", "w"]), "{}", some.body);
+    assert!(some.body["metadata"]["continue"].is_string(), "{}", some.body);
     let all = admin.send("DELETE", &format!("{path}?labelSelector=in%3Dyes"), "application/json", String::new()).await;
-    assert_eq!(all.code, 200, "{}", all.body);
+    assert_eq!((all.code, &all.body["kind"], names(&all.body)), (200, &json!("ConfigMapList"), vec!["x", "y"]), "{}", all.body);
     let left = admin.get(&format!("{path}?labelSelector=in")).await;
     assert_eq!(names(&left.body), ["z"]);
 }
@@ -340,6 +344,33 @@ async fn subresources(admin: &mut Peer) {
     assert_eq!(token.code, 201, "the default account is there at once: {}", token.body);
     assert!(token.body["status"]["token"].is_string());
     assert_eq!(admin.get(&format!("{path}/d/nothing")).await.code, 404);
+
+    // Who asks for the headers alone is told them, and of how long the rest would be.
+    for (path, code) in [("/api/v1/namespaces/subs", 200), ("/readyz", 200), ("/api/v1/namespaces/none", 404)] {
+        let head = admin.raw("HEAD", path, "", "", "").await;
+        let length = head.headers().get("content-length").and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u32>().ok());
+        assert!(head.status() == code && length.is_some_and(|length| length > 1), "{path}: {head:?}");
+        assert!(http_body_util::BodyExt::collect(head.into_body()).await.expect("no body breaks the stream").to_bytes().is_empty());
+    }
+
+    // The older way to bind a pod: it is named in the body.
+    let pods = "/api/v1/namespaces/subs/pods";
+    let pod = json!({"metadata": {"name": "waits"}, "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(admin.post(pods, pod).await.code, 201);
+    let binding = |name: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
+    let bindings = "/api/v1/namespaces/subs/bindings";
+    let bound = admin.post(bindings, binding("waits")).await;
+    assert_eq!((bound.code, &bound.body["status"]), (201, &json!("Success")), "{}", bound.body);
+    assert_eq!(admin.get(&format!("{pods}/waits")).await.body["spec"]["nodeName"], "n1");
+    for (name, code, why) in [
+        ("waits", 409, "Operation cannot be fulfilled on pods/binding \"waits\": pod waits is already assigned to node \"n1\""),
+        ("none", 404, "pods \"none\" not found"),
+        ("", 400, "Name parameter required."),
+    ] {
+        let refused = admin.post(bindings, binding(name)).await;
+        assert_eq!((refused.code, refused.message()), (code, why), "{}", refused.body);
+    }
+    assert_eq!(admin.get(bindings).await.code, 405);
 }
 
 async fn refusals(cluster: &Cluster, admin: &mut Peer) {
@@ -416,6 +447,10 @@ async fn bad_input(admin: &mut Peer) {
     {
         let answer = admin.get(&format!("{path}?{query}")).await;
         assert_eq!((answer.code, answer.reason()), (400, "BadRequest"), "{query}: {}", answer.body);
+    }
+    for (name, why) in [("..", "\"..\": may not be '..'"), ("%2F", "\"/\": may not contain '/'"), ("a%25b", "\"a%b\": may not contain '%'")] {
+        let answer = admin.get(&format!("{path}/{name}")).await;
+        assert_eq!((answer.code, answer.message()), (400, &*format!("Name parameter invalid: {why}")), "{}", answer.body);
     }
     let absurd = format!("labelSelector={}", vec!["a%3Db"; 5_000].join(","));
     assert_eq!(admin.get(&format!("{path}?{absurd}")).await.code, 400);

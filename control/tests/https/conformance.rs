@@ -12,6 +12,7 @@ mod daemon_sets;
 mod definitions;
 mod deployments;
 mod events;
+mod hooks;
 mod jobs;
 mod namespaces;
 mod network;
@@ -19,6 +20,7 @@ mod openapi;
 mod owners;
 mod played;
 mod pods;
+mod quotas;
 mod reading;
 mod replica_sets;
 mod scheduling;
@@ -43,7 +45,8 @@ async fn objects_and_owners() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_by_themselves() {
     let cluster = Cluster::start().await;
-    tokio::join!(aggregator::all(&cluster), certificates::all(&cluster), events::all(&cluster), storage::all(&cluster));
+    let small = async { tokio::join!(aggregator::all(&cluster), certificates::all(&cluster), events::all(&cluster), storage::all(&cluster)) };
+    tokio::join!(small, quotas::all(&cluster), hooks::all(&cluster));
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 

@@ -15,6 +15,9 @@ use tokio_rustls::TlsAcceptor;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// What upstream's test server looks for in labels and data.
+const MARK: &str = "webhook-e2e-test";
+
 /// Reviews with the paths they came by.
 type Log = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -106,7 +109,11 @@ async fn serve(request: Request<Incoming>, log: Log) -> Result<Response<Full<Byt
     let review: Value = serde_json::from_slice(&body).unwrap_or_default();
     log.lock().push((path.clone(), review.clone()));
     let response = |code: u16, body: String| Ok(Response::builder().status(code).body(Full::from(body)).expect("a response"));
+    if path == "/slow" {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    }
     match path.as_str() {
+        "/unwanted" if review["request"]["object"]["metadata"]["labels"][MARK] == "wait" => match std::future::pending::<Infallible>().await {},
         "/hang" => match std::future::pending::<Infallible>().await {},
         "/garbage" => response(200, "<html>".into()),
         "/huge" => response(200, "x".repeat(5 << 20)),
@@ -159,6 +166,18 @@ fn answer(path: &str, review: &Value) -> Value {
             _ => {}
         },
         "/note" => response["auditAnnotations"] = json!({"seen": "yes"}),
+        "/unwanted" => {
+            if let Some(why) = unwanted(name, request) {
+                response["status"] = json!({"message": why});
+                response["allowed"] = json!(false);
+            }
+        }
+        "/stage-1" | "/stage-2" => {
+            let (after, adds) = if path == "/stage-1" { ("mutation-start", "mutation-stage-1") } else { ("mutation-stage-1", "mutation-stage-2") };
+            if request["object"]["data"][after] == "yes" {
+                add(&mut response, patch(json!([{"op": "add", "path": format!("/data/{adds}"), "value": "yes"}])));
+            }
+        }
         "/wrong-uid" => response["uid"] = json!("another"),
         "/wrong-version" => version = json!("admission.k8s.io/v7"),
         "/empty" => response = Value::Null,
@@ -183,6 +202,26 @@ fn answer(path: &str, review: &Value) -> Value {
         response["allowed"] = json!(false);
     }
     json!({"kind": "AdmissionReview", "apiVersion": version, "response": response})
+}
+
+/// Why upstream's test server refuses something.
+fn unwanted(name: &str, request: &Value) -> Option<String> {
+    let (object, old) = (&request["object"], &request["oldObject"]);
+    let labelled = object["metadata"]["labels"][MARK] == "webhook-disallow";
+    let kind = request["kind"]["kind"].as_str().unwrap_or_default();
+    match kind {
+        "PodAttachOptions" => Some(format!("attaching to pod '{name}' is not allowed")),
+        "Pod" => {
+            let container = object["spec"]["containers"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "webhook-disallow"));
+            let why = [(container, "the pod contains unwanted container name; "), (labelled, "the pod contains unwanted label; ")];
+            Some(why.iter().filter(|(is, _)| *is).map(|(_, text)| *text).collect::<String>()).filter(|text| !text.is_empty())
+        }
+        "CustomResourceDefinition" => labelled.then(|| "the crd contains unwanted label".into()),
+        _ if request["operation"] == "DELETE" => (old["data"][MARK] == "webhook-nondeletable")
+            .then(|| "the custom resource cannot be deleted because it contains unwanted key and value".into()),
+        "ConfigMap" => (object["data"][MARK] == "webhook-disallow").then(|| "the configmap contains unwanted key and value".into()),
+        _ => (object["data"][MARK] == "webhook-disallow").then(|| "the custom resource contains unwanted data".into()),
+    }
 }
 
 fn add(response: &mut Value, more: Value) {

@@ -113,6 +113,9 @@ async fn who_acts_as_somebody_may(cluster: &Cluster) {
     let mut jane = as_user(cluster, &headers).await;
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
     let answer = jane.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", review).await;
+    jane.headers.extend([("impersonate-user", "root"), ("impersonate-uid", "0")].map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let again = jane.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({"kind": "SelfSubjectReview"})).await;
+    assert_eq!(again.body["status"], answer.body["status"], "who is named first counts");
     let info = &answer.body["status"]["userInfo"];
     assert_eq!((&info["username"], &info["uid"]), (&"jane".into(), &"42".into()), "{}", answer.body);
     assert_eq!(info["groups"], json!(["dev", "system:authenticated"]));
@@ -235,14 +238,20 @@ async fn monitoring_is_told(cluster: &Cluster) {
 
     let mut raw = async |path: &str| (admin.raw("GET", path, "", "", "").await.status().as_u16(), admin.text(path, "").await);
     assert_eq!(raw("/livez").await, (200, "ok".into()));
-    assert_eq!(raw("/livez?verbose").await, (200, "[+]ping ok\n[+]log ok\n[+]etcd ok\nlivez check passed\n".into()));
-    assert_eq!(raw("/readyz/etcd").await, (200, "ok".into()));
+    let live = raw("/livez?verbose").await;
+    assert!(live.0 == 200 && live.1.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n") && live.1.ends_with("livez check passed\n"), "{live:?}");
+    assert!(live.1.contains("[+]poststarthook/rbac/bootstrap-roles ok\n") && !live.1.contains("[-]"), "every task that is named is there: {live:?}");
+    for one in ["/readyz/etcd", "/readyz/informer-sync", "/livez/poststarthook/rbac/bootstrap-roles", "/healthz/autoregister-completion"] {
+        assert_eq!(raw(one).await, (200, "ok".into()), "{one}");
+    }
     let some = raw("/readyz?verbose&exclude=etcd&exclude=nothing").await;
     assert!(
         some.1.contains("[+]etcd excluded: ok\n") && some.1.contains("no matches for \"nothing\"") && some.1.ends_with("readyz check passed\n"),
         "{some:?}"
     );
-    assert_eq!(raw("/readyz/nothing").await.0, 404);
+    for none in ["/readyz/nothing", "/readyz/poststarthook/nothing", "/livez/shutdown"] {
+        assert_eq!(raw(none).await.0, 404, "{none}");
+    }
     assert_eq!((nobody.get("/readyz").await.code, nobody.get("/readyz/etcd").await.code), (200, 403), "one by one is for monitoring");
 }
 

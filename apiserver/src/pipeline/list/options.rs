@@ -2,10 +2,7 @@
 //! (`apimachinery/pkg/apis/meta/internalversion/{defaults,validation}`).
 
 use super::Filter;
-use crate::{
-    http::route,
-    pipeline::{Request, Verb},
-};
+use crate::pipeline::{Request, Verb, flag};
 use coracle_api::status::{Cause, Status};
 
 /// How `resourceVersion` is meant.
@@ -53,8 +50,8 @@ impl ListOptions {
             limit: usize::try_from(number("limit")?).unwrap_or(0),
             token: given("continue").map(str::to_string),
             timeout: number("timeoutSeconds")?,
-            bookmarks: request.param("allowWatchBookmarks").is_some_and(|value| route::flag(Some(value))),
-            initial: request.param("sendInitialEvents").map(|value| route::flag(Some(value))),
+            bookmarks: request.param("allowWatchBookmarks").is_some_and(flag),
+            initial: request.param("sendInitialEvents").map(flag),
         };
         let word = given("resourceVersionMatch");
         let watch = request.verb == Verb::Watch;
@@ -149,7 +146,7 @@ mod tests {
             subresource: "".into(),
             namespace: String::new(),
             name: String::new(),
-            query: route::query(query),
+            query: crate::http::route::query(query),
             write: Default::default(),
             body: crate::pipeline::Body::None,
             http: None,

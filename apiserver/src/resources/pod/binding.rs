@@ -2,12 +2,16 @@
 
 use super::{annotations, write};
 use crate::{
-    pipeline::{Answer, Core, Request, decode},
-    resources::rules::{
-        At, Causes,
-        labels::{annotation_map, label_map},
+    pipeline::{Answer, Core, Request, decode, handle},
+    resources::{
+        Hooks,
+        rules::{
+            At, Causes,
+            labels::{annotation_map, label_map},
+        },
     },
 };
+use async_trait::async_trait;
 use coracle_api::status::Status;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -85,6 +89,26 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
     })
     .await?;
     Ok(Answer::Value { code: 201, value: write::success(), warnings })
+}
+
+/// Hooks of `bindings`, the older way: the pod is named in the body.
+pub struct Bindings;
+
+#[async_trait]
+impl Hooks for Bindings {
+    async fn call(&self, core: &Arc<Core>, request: &Request) -> Option<Result<Answer, Status>> {
+        Some(by_name(core, request).await)
+    }
+}
+
+async fn by_name(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
+    let (binding, _) = decode::body(core, request)?;
+    let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
+    let pods = core.registry.by_kind("", "v1", "Pod").ok_or_else(handle::no_such_path)?;
+    bind(core, &Request { resource: pods, subresource: "binding".into(), name, ..request.clone() }).await
 }
 
 #[cfg(test)]

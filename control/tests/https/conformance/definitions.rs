@@ -2,7 +2,9 @@
 
 use super::{DEFINITIONS, items, made, ok, patched, put, settled};
 use crate::cluster::Peer;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 pub async fn all(admin: &mut Peer) {
     labelled_definitions_are_listed_and_deleted(admin).await;
@@ -12,6 +14,8 @@ pub async fn all(admin: &mut Peer) {
     watches_of_custom_objects(admin).await;
     unknown_fields_of_custom_objects(admin).await;
     unknown_metadata_of_embedded_objects(admin).await;
+    appliers_are_told_as_well(admin).await;
+    custom_kinds_are_in_every_document(admin).await;
 }
 
 /// A definition of cluster-wide `tests.GROUP`.
@@ -177,4 +181,57 @@ async fn unknown_metadata_of_embedded_objects(admin: &mut Peer) {
     for field in ["metadata.unknownMeta", "spec.template.metadata.unknownSubMeta"] {
         assert!(why.contains(&format!(r#"unknown field "{field}""#)), "{why}");
     }
+}
+
+/// The same kinds again, as upstream's specs write to them: by an apply in YAML.
+async fn appliers_are_told_as_well(admin: &mut Peer) {
+    let mut apply = async |kind: &str, extra: &str, spec: &str| {
+        let group = format!("{kind}.example.com/v1");
+        let path = format!("/apis/{group}/tests/applied?fieldManager=field_validation_mgr&fieldValidation=Strict");
+        let body = format!("\napiVersion: {group}\nkind: Test\nmetadata:\n  name: applied\n{extra}spec:\n{spec}");
+        let answer = admin.send("PATCH", &path, "application/apply-patch+yaml", body).await;
+        (answer.code, answer.message().to_owned())
+    };
+    let spec = "  cronSpec: \"* * * * */5\"\n  ports:\n  - containerPort: 80\n    protocol: TCP\n";
+    assert_eq!(apply("strict", "", spec).await.0, 201);
+    assert_eq!(apply("free", "", &format!("  unknownField: unknown\n{spec}")).await.0, 201);
+    for (kind, extra, spec, why) in [
+        ("strict", "", format!("  unknownField: unknown\n{spec}"), ".spec.unknownField: field not declared in schema"),
+        ("strict", "unknownField: unknown\n", spec.to_owned(), ".unknownField: field not declared in schema"),
+        (
+            "embedded",
+            "  unknownMeta: unknown\n",
+            "  template:\n    apiVersion: foo/v1\n    kind: Sub\n    metadata:\n      name: my-sub\n      unknownSubMeta: unknown\n".into(),
+            ".metadata.unknownMeta: field not declared in schema",
+        ),
+        ("kept", "", format!("  unknown: uk1\n  foo: foo1\n  foo: foo2\n{spec}"), "line 9: key \"foo\" already set in map"),
+    ] {
+        let (code, told) = apply(kind, extra, &spec).await;
+        assert!(code >= 400 && told.contains(why), "{kind}: {code} {told}");
+    }
+}
+
+/// "should support aggregated discovery … for CRDs": whoever asks finds the new kind, in the old documents with the hash of what is stored.
+async fn custom_kinds_are_in_every_document(admin: &mut Peer) {
+    define(admin, definition("found.example.com", &anything())).await;
+    let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let find = |document: &Value| {
+        let group = document["items"].as_array()?.iter().find(|group| group["metadata"]["name"] == "found.example.com")?;
+        let version = group["versions"].as_array()?.iter().find(|version| version["version"] == "v1")?;
+        version["resources"].as_array()?.iter().find(|resource| resource["resource"] == "tests").cloned()
+    };
+    let mut found = None;
+    for _ in 0..1_000 {
+        found = find(&admin.accept("/apis", media).await.body);
+        if found.is_some() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let found = found.expect("the kind is discovered");
+    let response = json!({"group": "found.example.com", "version": "v1", "kind": "Test"});
+    assert_eq!((&found["responseKind"], &found["scope"], &found["singularResource"]), (&response, &json!("Cluster"), &json!("test")));
+    let list = admin.get("/apis/found.example.com/v1").await.body;
+    let hash = STANDARD.encode(&Sha256::digest(b"found.example.com/v1/Test")[..8]);
+    assert_eq!(list["resources"][0]["storageVersionHash"], hash, "{list}");
 }

@@ -10,9 +10,11 @@ pub async fn all(cluster: &Cluster) {
     let mut admin = cluster.admin().await;
     watches_tell_what_they_select(&mut admin).await;
     watches_start_and_go_on_at_versions(&mut admin).await;
+    what_is_selected_no_more_is_deleted(&mut admin).await;
     watches_agree_on_the_order(cluster, &mut admin).await;
     chunks_are_of_one_revision(&mut admin).await;
     preferred_versions_and_resources_exist(&mut admin).await;
+    groups_hold_what_everybody_asks_for(&mut admin).await;
     aggregated_documents_hold_the_same(&mut admin).await;
     strict_writers_are_told_of_every_field(&mut admin).await;
 }
@@ -71,6 +73,32 @@ async fn watches_start_and_go_on_at_versions(admin: &mut Peer) {
     let mut rest = admin.watch(&at(&second)).await;
     let gone = told(&mut rest, "DELETED", "m").await;
     assert_eq!(gone["data"]["mutation"], "2");
+}
+
+/// "should observe an object deletion if it stops meeting the requirements of the selector"
+async fn what_is_selected_no_more_is_deleted(admin: &mut Peer) {
+    namespace(admin, "watch-selector").await;
+    let path = "/api/v1/namespaces/watch-selector/configmaps";
+    let mut events = admin.watch(&format!("{path}?watch=true&labelSelector=watch-this-configmap%3Dlabel-changed-and-restored")).await;
+    let one = format!("{path}/m");
+    let label = async |admin: &mut Peer, label: &str| {
+        super::patched(admin, &one, "merge", json!({"metadata": {"labels": {"watch-this-configmap": label}}})).await
+    };
+    made(admin, path, map("m", "label-changed-and-restored")).await;
+    mutate(admin, &one, "1").await;
+    let left = label(admin, "wrong-value").await;
+    mutate(admin, &one, "2").await;
+    label(admin, "label-changed-and-restored").await;
+    mutate(admin, &one, "3").await;
+    ok(&admin.send("DELETE", &one, "application/json", String::new()).await);
+    assert!(told(&mut events, "ADDED", "m").await["data"].is_null());
+    assert_eq!(told(&mut events, "MODIFIED", "m").await["data"]["mutation"], "1");
+    let gone = told(&mut events, "DELETED", "m").await;
+    assert_eq!(gone["metadata"]["labels"]["watch-this-configmap"], "label-changed-and-restored", "as it was when it was selected");
+    assert_eq!((&gone["data"]["mutation"], &gone["metadata"]["resourceVersion"]), (&json!("1"), &left["metadata"]["resourceVersion"]));
+    assert_eq!(told(&mut events, "ADDED", "m").await["data"]["mutation"], "2");
+    assert_eq!(told(&mut events, "MODIFIED", "m").await["data"]["mutation"], "3");
+    told(&mut events, "DELETED", "m").await;
 }
 
 async fn watches_agree_on_the_order(cluster: &Cluster, admin: &mut Peer) {
@@ -168,6 +196,42 @@ async fn preferred_versions_and_resources_exist(admin: &mut Peer) {
         )
         .await;
     assert_eq!(review.code, 406);
+}
+
+/// "should locate the groupVersion and a resource within each APIGroup"
+async fn groups_hold_what_everybody_asks_for(admin: &mut Peer) {
+    for (group, version, resource) in [
+        ("", "v1", "namespaces"),
+        ("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations"),
+        ("apiextensions.k8s.io", "v1", "customresourcedefinitions"),
+        ("apiregistration.k8s.io", "v1", "apiservices"),
+        ("apps", "v1", "deployments"),
+        ("authentication.k8s.io", "v1", "tokenreviews"),
+        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
+        ("autoscaling", "v1", "horizontalpodautoscalers"),
+        ("autoscaling", "v2", "horizontalpodautoscalers"),
+        ("batch", "v1", "jobs"),
+        ("certificates.k8s.io", "v1", "certificatesigningrequests"),
+        ("coordination.k8s.io", "v1", "leases"),
+        ("discovery.k8s.io", "v1", "endpointslices"),
+        ("events.k8s.io", "v1", "events"),
+        ("flowcontrol.apiserver.k8s.io", "v1", "flowschemas"),
+        ("networking.k8s.io", "v1", "ingresses"),
+        ("node.k8s.io", "v1", "runtimeclasses"),
+        ("policy", "v1", "poddisruptionbudgets"),
+        ("rbac.authorization.k8s.io", "v1", "clusterroles"),
+        ("resource.k8s.io", "v1", "deviceclasses"),
+        ("scheduling.k8s.io", "v1", "priorityclasses"),
+        ("storage.k8s.io", "v1", "csinodes"),
+    ] {
+        let path = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        let list = admin.get(&path).await.body;
+        let there = list["resources"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == resource));
+        assert!(
+            there && format!("/apis/{}", list["groupVersion"].as_str().unwrap_or_default()).ends_with(path.trim_start_matches("/api")),
+            "{path}: {list}"
+        );
+    }
 }
 
 async fn aggregated_documents_hold_the_same(admin: &mut Peer) {

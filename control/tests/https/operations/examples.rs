@@ -32,6 +32,11 @@ fn devices() -> Value {
     json!({"devices": {"requests": [{"name": "d", "exactly": {"deviceClassName": "c"}}]}})
 }
 
+/// Of a kind that nobody has.
+fn widgets() -> Value {
+    json!({"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]})
+}
+
 fn pod_spec() -> Value {
     json!({"schedulerName": "nobody", "containers": [{"name": "c", "image": "web:1"}]})
 }
@@ -74,6 +79,18 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
             json!({"webhooks": [{"name": "a.example.com", "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
                 "rules": [{"operations": ["CREATE"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["widgets"]}]}]})
         }
+        "validatingadmissionpolicies.admissionregistration.k8s.io" => {
+            json!({"spec": {"matchConstraints": widgets(), "validations": [{"expression": "object.spec.size < 10"}]}})
+        }
+        "mutatingadmissionpolicies.admissionregistration.k8s.io" => {
+            let adds = json!({"expression": "Object{metadata: Object.metadata{annotations: {'a': 'b'}}}"});
+            json!({"spec": {"matchConstraints": widgets(), "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+                "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": adds}]}})
+        }
+        "validatingadmissionpolicybindings.admissionregistration.k8s.io" => {
+            json!({"spec": {"policyName": "replicalimit-policy.example.com", "validationActions": ["Deny"]}})
+        }
+        "mutatingadmissionpolicybindings.admissionregistration.k8s.io" => json!({"spec": {"policyName": "replicalimit-policy.example.com"}}),
         "podtemplates" => json!({"template": template()}),
         "replicationcontrollers" => json!({"spec": {"replicas": 0, "selector": {"app": "a"}, "template": template()}}),
         "controllerrevisions.apps" => json!({"revision": 1, "data": {"spec": {}}}),
@@ -149,6 +166,23 @@ pub fn body(id: &str, nth: usize) -> Option<Value> {
     })
 }
 
+/// A field that upstream's specs change, by its pointer, and what it becomes one after the other.
+pub fn changes(id: &str) -> Option<(&'static str, [Value; 2])> {
+    Some(match id {
+        "validatingadmissionpolicies.admissionregistration.k8s.io" => ("/spec/failurePolicy", [json!("Ignore"), json!("Fail")]),
+        "validatingadmissionpolicybindings.admissionregistration.k8s.io" => ("/spec/validationActions", [json!(["Warn"]), json!(["Deny"])]),
+        "mutatingadmissionpolicies.admissionregistration.k8s.io" => ("/spec/reinvocationPolicy", [json!("IfNeeded"), json!("Never")]),
+        "mutatingadmissionpolicybindings.admissionregistration.k8s.io" => {
+            ("/spec/policyName", [json!("new-policy.example.com"), json!("replicalimit-policy.example.com")])
+        }
+        "flowschemas.flowcontrol.apiserver.k8s.io" => ("/spec/matchingPrecedence", [json!(9999), json!(9000)]),
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => ("/spec/limited/nominalConcurrencyShares", [json!(4), json!(6)]),
+        "configmaps" => ("/data/valueName", [json!("value"), json!("updated")]),
+        "leases.coordination.k8s.io" => ("/spec/holderIdentity", [json!("holder2"), json!("holder3")]),
+        _ => return None,
+    })
+}
+
 /// A merge patch of the status, for kinds that have one.
 pub fn status(id: &str) -> Option<Value> {
     let condition = json!({"type": "Tested", "status": "True", "reason": "E2E", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z"});
@@ -182,6 +216,7 @@ pub fn status(id: &str) -> Option<Value> {
         }
         "certificatesigningrequests.certificates.k8s.io" => json!({"conditions": [plain]}),
         "servicecidrs.networking.k8s.io"
+        | "validatingadmissionpolicies.admissionregistration.k8s.io"
         | "flowschemas.flowcontrol.apiserver.k8s.io"
         | "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io" => {
             json!({"conditions": [condition]})
