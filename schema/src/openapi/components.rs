@@ -9,10 +9,12 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A component: a struct of the table, or one of the types with a form of their own.
+/// A component: a struct of the table, one of the types with a form of their own, or a custom kind.
 enum Component {
     Struct(Arc<Type>),
     Special(Value),
+    /// Of a definition.
+    Custom(Value),
 }
 
 /// The components that were referred to so far.
@@ -44,7 +46,7 @@ impl<'c> Components<'c> {
         let name = custom::name(resource, kind);
         if !self.wanted.contains_key(&name) {
             let schema = (self.custom)(resource).unwrap_or_else(|| json!({ "type": "object" }));
-            self.wanted.insert(name.clone(), Component::Special(make(resource, schema, self.dialect)));
+            self.wanted.insert(name.clone(), Component::Custom(make(resource, schema, self.dialect)));
             for meta in ["meta.v1.ObjectMeta", "meta.v1.ListMeta"] {
                 facts::named(meta).map(|ty| self.reference(&ty));
             }
@@ -91,6 +93,7 @@ impl<'c> Components<'c> {
             let mut value = match component {
                 Component::Struct(ty) => self.structure(ty, &descriptions),
                 Component::Special(form) => form.clone(),
+                Component::Custom(form) => custom::in_words(form, |field| shared_description(field, &descriptions)),
             };
             if let Some(text) = descriptions.of_type(name) {
                 value["description"] = text.into();
@@ -105,7 +108,10 @@ impl<'c> Components<'c> {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in &ty.fields {
-            let described = descriptions.of_field(&ty.openapi, &field.json).or_else(|| shared_description(&field.json, ty, descriptions));
+            let described = descriptions.of_field(&ty.openapi, &field.json).or_else(|| match &*field.json {
+                "items" if ty.go.ends_with("List") => Some("The objects."),
+                shared => shared_description(shared, descriptions),
+            });
             properties.insert(field.json.to_string(), self.property(field, described));
             if field.flags.required {
                 required.push(&*field.json);
@@ -202,12 +208,11 @@ impl<'c> Components<'c> {
     }
 }
 
-/// Fields that every kind and list has, where k8s-openapi's types leave them out.
-fn shared_description<'a>(field: &str, ty: &Type, descriptions: &'a Descriptions) -> Option<&'a str> {
+/// Fields that every kind has, where k8s-openapi's types leave them out.
+fn shared_description<'a>(field: &str, descriptions: &'a Descriptions) -> Option<&'a str> {
     match field {
         "apiVersion" | "kind" => descriptions.of_field("io.k8s.apimachinery.pkg.apis.meta.v1.Status", field),
-        "metadata" => descriptions.of_field("io.k8s.api.core.v1.ConfigMap", field).or(Some("Metadata of the object.")),
-        "items" if ty.go.ends_with("List") => Some("The objects."),
+        "metadata" => descriptions.of_field("io.k8s.api.core.v1.ConfigMap", field),
         _ => None,
     }
 }

@@ -42,6 +42,19 @@ pub(super) fn list(resource: &Resource, dialect: Dialect) -> Value {
     component
 }
 
+/// With what the fields are for that every kind has.
+pub(super) fn in_words<'a>(component: &Value, description: impl Fn(&str) -> Option<&'a str>) -> Value {
+    let mut component = component.clone();
+    for field in ["apiVersion", "kind", "metadata"] {
+        let words =
+            component.pointer_mut(&format!("/properties/{field}")).filter(|property| property["description"].as_str().is_none_or(str::is_empty));
+        if let (Some(property), Some(text)) = (words, description(field)) {
+            property["description"] = text.into();
+        }
+    }
+    component
+}
+
 fn extend(component: &mut Value, resource: &Resource, kind: &str) {
     component["x-kubernetes-group-version-kind"] = json!([{"group": resource.group, "version": resource.version, "kind": kind}]);
     if !resource.selectable.is_empty() {
@@ -64,18 +77,18 @@ fn described(dialect: Dialect, ty: &str, description: &str) -> Value {
 }
 
 fn own_type(component: &mut Value) {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    component["properties"]["apiVersion"] = text("Group and version of the kind, which tell how the object is to be read.");
-    component["properties"]["kind"] = text("Which kind of object this is.");
+    for field in ["apiVersion", "kind"] {
+        component["properties"][field] = json!({"type": "string"});
+    }
 }
 
-/// Type and metadata of an object.
+/// Type and metadata of an object; what they are for is said when the document is written.
 fn typed(component: &mut Value, dialect: Dialect) {
     if !component["properties"].is_object() {
         component["properties"] = json!({});
     }
     own_type(component);
-    component["properties"]["metadata"] = described(dialect, "ObjectMeta", "Metadata that every object has.");
+    component["properties"]["metadata"] = described(dialect, "ObjectMeta", "");
 }
 
 /// Everything below a schema, in the words of a dialect.

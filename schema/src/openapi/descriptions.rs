@@ -45,8 +45,9 @@ kinds! {
     storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment }
 }
 
-/// The shared types that no kind refers to, but documents do.
+/// The shared types that no kind refers to, but documents do, and a kind whose metadata are described as everybody's.
 const SHARED: &[Collect] = &[
+    |into| drop(into.subschema_for::<k8s_openapi::api::core::v1::ConfigMap>()),
     |into| drop(into.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>()),
     |into| drop(into.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>()),
     |into| drop(into.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Patch>()),

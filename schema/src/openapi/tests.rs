@@ -157,6 +157,10 @@ fn custom_kinds_are_published_with_what_every_object_has() {
     assert_eq!(foo["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "version": "v1", "kind": "Foo"}]));
     assert_eq!(foo["x-kubernetes-selectable-fields"], json!([{"fieldPath": "spec.a"}]));
     assert_eq!(foo["properties"]["metadata"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    for (field, words) in [("apiVersion", "APIVersion defines"), ("kind", "Kind is a string"), ("metadata", "Standard object's metadata")] {
+        let description = foo["properties"][field]["description"].as_str().unwrap_or_default();
+        assert!(description.starts_with(words), "{field} is what it is of every kind: {description}");
+    }
     let spec = &foo["properties"]["spec"]["properties"];
     assert_eq!(spec["port"]["anyOf"], json!([{"type": "integer"}, {"type": "string"}]));
     assert_eq!((&spec["none"]["nullable"], &spec["pod"]["required"]), (&json!(true), &json!(["kind", "apiVersion"])));
