@@ -5,9 +5,9 @@
 use super::{Error, pool::Range};
 use futures::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
-        link::{LinkAttribute, LinkMessage},
+        link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
         route::RouteScope,
     },
 };
@@ -157,15 +157,11 @@ impl Bridge {
         // An attempt that was cut off.
         self.detach_by(&here, &name).await?;
         let inside = Netlink::inside(file.try_clone().map_err(|error| refused("hold the network namespace", &error))?)?;
-        // Made inside, its other end given to the machine at once: so both ends are named by who they are for.
-        let own = File::open("/proc/thread-self/ns/net").map_err(|error| refused("open the machine's network namespace", &error))?;
-        let pair = LinkVeth::new("eth0", &name).build();
-        let made = inside.handle.link().add(pair).execute().await;
-        made.map_err(|error| refused("make the sandbox's devices", &error))?;
-        let over = LinkUnspec::new_with_name(&name).setns_by_fd(own.as_raw_fd()).build();
-        inside.handle.link().set(over).execute().await.map_err(|error| refused("bring a device of the sandbox to the machine", &error))?;
-        let up = LinkUnspec::new_with_name(&name).controller(bridge).up().build();
-        here.handle.link().set(up).execute().await.map_err(|error| refused("put the sandbox's device on the bridge", &error))?;
+        // Each end is made where it belongs: to move one would have the machine wait until nobody can still see it in its old place.
+        let end = LinkUnspec::new_with_name("eth0").setns_by_fd(file.as_raw_fd()).build();
+        let pair =
+            LinkMessageBuilder::<LinkVeth>::new(&name, "eth0").set_info_data(InfoData::Veth(InfoVeth::Peer(end))).controller(bridge).up().build();
+        here.handle.link().add(pair).execute().await.map_err(|error| refused("make the sandbox's devices", &error))?;
         // A pod reaches itself by a Service also where bridges pass what they carry through the machine's rules (br_netfilter).
         if let Some(port) = here.find(&name).await? {
             let back = LinkBridgePort::new(port.header.index).hairpin(true).build();
