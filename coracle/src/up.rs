@@ -27,7 +27,7 @@ use coracle_runtime::Runtime;
 use coracle_runtime_oci::OciRuntime;
 use coracle_runtime_wasm::WasmRuntime;
 use std::{
-    io::{IsTerminal, Write},
+    io::{IsTerminal, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -144,7 +144,10 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     ensure!(!pods.overlaps(services), "--pod-cidr {pods} and --service-cidr {services} overlap; give ranges that have no address in common");
     let (pods, services) = (pods.to_string(), services.to_string());
     if options.resolv_conf != Path::new(RESOLV_CONF) {
-        std::fs::File::open(&options.resolv_conf).with_context(|| format!("cannot read --resolv-conf {}", options.resolv_conf.display()))?;
+        // A directory can be opened, too; only reading tells.
+        std::fs::File::open(&options.resolv_conf)
+            .and_then(|mut file| file.read(&mut [0]))
+            .with_context(|| format!("cannot read --resolv-conf {}", options.resolv_conf.display()))?;
     }
     let authority = Authority::open(&data.path.join("pki")).context("cannot use the cluster's certificate authority")?;
     let control = Control::start(ControlOptions {

@@ -18,7 +18,7 @@ pub use cluster::{Cluster, Mode};
 pub use host::{Host, is_root};
 pub use process::{Background, Output};
 pub use registry::Registry;
-pub use suite::{Alone, Case, Promise, alone, in_turn, main};
+pub use suite::{Alone, Case, Promise, alone, in_turn, main, waiting};
 pub use wait::eventually;
 
 use std::path::PathBuf;

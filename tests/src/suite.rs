@@ -36,8 +36,19 @@ pub fn in_turn(promises: Vec<Promise>, lacking: Option<&'static str>) -> ExitCod
 
 /// Runs cases that have clusters of their own.
 pub fn alone(cases: &'static [Alone]) -> ExitCode {
+    run_alone(&Arguments::from_args(), cases)
+}
+
+/// Runs cases that have clusters of their own and wait for most of their time: more of them beside each other than there are cores.
+pub fn waiting(cases: &'static [Alone]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(4);
+    run_alone(&arguments, cases)
+}
+
+fn run_alone(arguments: &Arguments, cases: &'static [Alone]) -> ExitCode {
     let trials = cases.iter().map(|(name, run)| Trial::test(*name, move || run().map_err(|error| Failed::from(format!("{error:?}")))));
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    libtest_mimic::run(arguments, trials.collect()).exit_code()
 }
 
 /// Starts one cluster, runs the cases beside each other, and takes the cluster down.

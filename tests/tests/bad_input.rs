@@ -187,6 +187,7 @@ fn flags_that_cannot_work(cluster: &Cluster) -> Result {
         (&["--service-cidr", "10.244.1.0/24"], &["--pod-cidr 10.244.0.0/16 and --service-cidr 10.244.1.0/24 overlap"]),
         (&["--node-name", "Bad_Name"], &["--node-name", "lowercase RFC 1123 subdomain"]),
         (&["--resolv-conf", "/nowhere"], &["--resolv-conf /nowhere"]),
+        (&["--resolv-conf", "/"], &["--resolv-conf /", "Is a directory"]),
         (&["--scheduler-config", "/nowhere"], &["--scheduler-config /nowhere"]),
     ] {
         let said = up(&[&rest[..], flags].concat())?;

@@ -1,7 +1,7 @@
 //! Faults of the machine and of others: what fails says so and names the remedy, everything else goes on, and all is well once the fault is gone.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Alone, Background, Cluster, Mode, Output, Registry, Result, alone, eventually, is_root};
+use coracle_tests::{Alone, Background, Cluster, Mode, Output, Registry, Result, eventually, is_root, waiting};
 use std::{
     fs::{self, File},
     io::Write,
@@ -10,20 +10,21 @@ use std::{
     process::{Command, ExitCode},
 };
 
+/// Those that wait longest begin first.
 const CASES: &[Alone] = &[
-    ("a_full_disk_refuses_writes_only", a_full_disk_refuses_writes_only),
-    ("a_small_limit_is_said_at_the_start", a_small_limit_is_said_at_the_start),
-    ("a_crowd_of_connections_passes", a_crowd_of_connections_passes),
-    ("processes_without_descriptors_leave_others_alone", processes_without_descriptors_leave_others_alone),
-    ("a_registry_that_hangs", a_registry_that_hangs),
     ("modules_that_misbehave", modules_that_misbehave),
-    ("strangers_are_refused", strangers_are_refused),
+    ("a_registry_that_hangs", a_registry_that_hangs),
+    ("a_full_disk_refuses_writes_only", a_full_disk_refuses_writes_only),
     ("a_late_pod_is_named_at_the_end", a_late_pod_is_named_at_the_end),
+    ("a_crowd_of_connections_passes", a_crowd_of_connections_passes),
     ("a_second_interrupt_ends_at_once", a_second_interrupt_ends_at_once),
+    ("processes_without_descriptors_leave_others_alone", processes_without_descriptors_leave_others_alone),
+    ("a_small_limit_is_said_at_the_start", a_small_limit_is_said_at_the_start),
+    ("strangers_are_refused", strangers_are_refused),
 ];
 
 fn main() -> ExitCode {
-    alone(CASES)
+    waiting(CASES)
 }
 
 fn pod(name: &str, image: &str, container: &str) -> String {

@@ -198,7 +198,7 @@ pub async fn run(images: Images, policy: Policy, objects: Arc<dyn Objects>, reco
             Err(why) => Some(why.to_string()),
         };
         if let Some(message) = &failure {
-            tracing::warn!(message, "images could not be collected");
+            tracing::warn!("images could not be collected: {message}");
             if failed {
                 recorder.record(about.clone(), true, "ImageGCFailed", message);
             }
