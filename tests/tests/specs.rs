@@ -332,7 +332,7 @@ fn configuration_as_files(cluster: &Cluster) -> Result {
     };
     let nobody = || json!({ "securityContext": { "runAsUser": 1000, "runAsGroup": 0 } });
     let group = || json!({ "securityContext": { "runAsUser": 1000, "fsGroup": 1001 } });
-    let four = |line: &str| vec![line; 4].join("\n");
+    let four = |line: &str| [line; 4].join("\n");
     let projected = json!({ "projected": { "sources": [{ "configMap": { "name": "o", "items": [{ "key": "data-1", "path": "map" }] } }, { "secret": { "name": "o", "items": [{ "key": "data-1", "path": "secret" }] } },
         { "downwardAPI": { "items": [{ "path": "name", "fieldRef": { "fieldPath": "metadata.name" } }] } }] } });
     let again = json!({ "configMap": { "name": "o" } });
