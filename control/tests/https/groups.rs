@@ -147,7 +147,7 @@ async fn services_get_addresses_of_added_ranges(admin: &mut Peer) {
     let made = admin.post(services, of("outside", "198.51.100.7")).await;
     assert_eq!(made.code, 201, "{}", made.body);
     let address = admin.get(&format!("{addresses}/198.51.100.7")).await.body;
-    assert_eq!(address["spec"]["parentRef"], json!({"group": "", "resource": "services", "namespace": "default", "name": "outside"}));
+    assert_eq!(address["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "outside"}));
     // An address that is deleted while its Service has it comes back.
     assert_eq!(admin.send("DELETE", &format!("{addresses}/198.51.100.7"), "", String::new()).await.code, 200);
     let again = until(admin, addresses, "198.51.100.7", "not made again", |again| again["metadata"]["uid"] != address["metadata"]["uid"]).await;
