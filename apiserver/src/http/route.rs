@@ -164,6 +164,8 @@ pub fn verb(method: &Method, target: &Target, watch: bool) -> Option<Verb> {
         Method::PATCH if named => Verb::Patch,
         Method::DELETE if named => Verb::Delete,
         Method::DELETE => Verb::DeleteCollection,
+        // The only other method that upstream passes on.
+        Method::OPTIONS if named && target.subresource == "proxy" => Verb::Proxy,
         _ => return None,
     })
 }

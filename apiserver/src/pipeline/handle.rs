@@ -44,6 +44,7 @@ impl Core {
         }
         let serves = match &*request.subresource {
             "" => row.serves(request.verb.as_str()),
+            "proxy" if request.verb == Verb::Proxy => row.subresource("proxy").is_some(),
             name => row.subresource(name).ok_or_else(no_such_path)?.verbs.iter().any(|verb| **verb == *request.verb.as_str()),
         };
         if !serves {

@@ -11,6 +11,7 @@ pub async fn all(cluster: &Cluster) {
     types_change(&mut admin).await;
     a_service_has_a_status(&mut admin).await;
     services_are_deleted_by_label(&mut admin).await;
+    proxies_take_every_method(&mut admin).await;
     a_service_of_no_pods_has_empty_endpoints(&mut admin).await;
     endpoints_follow_pods(&mut admin).await;
     addresses_are_objects(&mut admin).await;
@@ -108,6 +109,21 @@ async fn services_are_deleted_by_label(admin: &mut Peer) {
     ok(&admin.send("DELETE", &all, "application/json", String::new()).await);
     let left = items(admin, &services("svc-many")).await;
     assert_eq!(left.iter().map(name).collect::<Vec<_>>(), ["c"]);
+}
+
+/// network/proxy, but for what a pod answers.
+async fn proxies_take_every_method(admin: &mut Peer) {
+    namespace(admin, "svc-proxy").await;
+    made(admin, &services("svc-proxy"), json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let path = format!("{}/web/proxy", services("svc-proxy"));
+    for method in ["GET", "HEAD"] {
+        let moved = admin.send(method, &format!("{path}?a=b"), "", String::new()).await;
+        assert_eq!((moved.code, moved.header("location")), (301, &*format!("{path}/?a=b")), "{method}");
+    }
+    for method in ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"] {
+        // It got as far as looking for a pod.
+        assert_eq!(admin.send(method, &format!("{path}/x"), "", String::new()).await.code, 503, "{method}");
+    }
 }
 
 async fn a_service_of_no_pods_has_empty_endpoints(admin: &mut Peer) {
