@@ -17,7 +17,7 @@ pub struct User {
     pub uid: u32,
     /// Gid.
     pub gid: u32,
-    /// Further groups, sorted.
+    /// All groups, `gid` among them, sorted.
     pub groups: Vec<u32>,
     /// Home directory, when the image knows the user.
     pub home: Option<String>,
@@ -94,6 +94,8 @@ pub fn resolve(security: &Security, image: &str, passwd: &str, group: &str, cont
     {
         extra.extend(groups(group).filter(|(.., members)| members.split(',').any(|member| member == account.name)).map(|(_, gid, _)| gid));
     }
+    // As containerd does since CVE-2023-25173: a program that changes its group keeps this one, so that a rule against it still holds.
+    extra.push(gid);
     extra.sort_unstable();
     extra.dedup();
     // -1 means "as it is" to the kernel, so it would stay root; runc's bound.
@@ -133,7 +135,10 @@ mod tests {
     }
 
     fn made(uid: u32, gid: u32, groups: &[u32], home: Option<&str>) -> User {
-        User { uid, gid, groups: groups.to_vec(), home: home.map(str::to_owned) }
+        let mut groups = [groups, &[gid]].concat();
+        groups.sort_unstable();
+        groups.dedup();
+        User { uid, gid, groups, home: home.map(str::to_owned) }
     }
 
     #[test]
@@ -157,7 +162,7 @@ mod tests {
         let pod = Security { run_as_group: Some(9), ..pod };
         assert_eq!(user(&pod, "").unwrap().gid, 9);
         let pod = Security { strict_groups: true, ..pod };
-        assert_eq!(user(&pod, "").unwrap().groups, [4, 7]);
+        assert_eq!(user(&pod, "").unwrap().groups, [4, 7, 9]);
     }
 
     #[test]

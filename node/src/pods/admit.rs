@@ -14,9 +14,6 @@ const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
 pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     let refuse = |message: String| Err(Verdict { reason: "UnsupportedByRuntime".into(), message });
     if runtime != "wasm" {
-        if let Err(why) = sysctls(pod) {
-            return Err(Verdict { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") });
-        }
         for container in pod.all_containers() {
             if let Err(message) = process_can_run(container) {
                 return refuse(format!("container {}: {message}", container.name));
@@ -42,16 +39,21 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     Ok(())
 }
 
-fn sysctls(pod: &Pod) -> Result<(), String> {
+/// Only parameters of the kernel that are the pod's own and do no harm, whatever runs it: kubelet's allowlist.
+///
+/// # Errors
+/// Another one: the pod fails.
+pub fn sysctls(pod: &Pod) -> Result<(), Verdict> {
+    let refuse = |why: String| Err(Verdict { reason: "SysctlForbidden".into(), message: format!("forbidden sysctl: {why}") });
     for sysctl in &pod.spec.security_context.sysctls {
         // Both ways of writing it.
         let name = sysctl.name.replace('/', ".");
         if !SAFE.contains(&name.as_str()) {
-            return Err(format!("{name:?} not allowlisted"));
+            return refuse(format!("{name:?} not allowlisted"));
         }
         for (host, prefix, namespace) in [(pod.spec.host_network, "net.", "Net"), (pod.spec.host_ipc, "kernel.", "IPC")] {
             if host && name.starts_with(prefix) {
-                return Err(format!("{name:?} not allowed with host {namespace} enabled"));
+                return refuse(format!("{name:?} not allowed with host {namespace} enabled"));
             }
         }
     }
@@ -170,7 +172,7 @@ mod tests {
         let verdict = |names: &[&str], host: bool| {
             let sysctls: Vec<_> = names.iter().map(|name| json!({ "name": name, "value": "1" })).collect();
             let pod = json!({ "metadata": { "name": "p" }, "spec": { "hostNetwork": host, "securityContext": { "sysctls": sysctls } } });
-            admit(&serde_json::from_value(pod).unwrap(), "oci").err().map(|verdict| (verdict.reason, verdict.message))
+            sysctls(&serde_json::from_value(pod).unwrap()).err().map(|verdict| (verdict.reason, verdict.message))
         };
         let forbidden = |message: &str| Some(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {message}")));
         assert_eq!(verdict(&["net.ipv4.tcp_syncookies", "kernel/shm_rmid_forced"], false), None);

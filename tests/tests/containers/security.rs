@@ -67,7 +67,13 @@ pub fn processes_may_what_their_context_says(cluster: &Cluster) -> Result {
     let user = said("user")?;
     has(
         &user,
-        &["Uid: 1000 1000 1000 1000", "Gid: 1001 1001 1001 1001", "Groups: 1002 1003", "CapEff: 0000000000000000", "0:1002 2777\n1000:1002 644\n"],
+        &[
+            "Uid: 1000 1000 1000 1000",
+            "Gid: 1001 1001 1001 1001",
+            "Groups: 1001 1002 1003",
+            "CapEff: 0000000000000000",
+            "0:1002 2777\n1000:1002 644\n",
+        ],
     )?;
     let tight = said("tight")?;
     has(
@@ -107,6 +113,7 @@ pub fn pods_are_where_they_ask_to_be(cluster: &Cluster) -> Result {
     let sysctl = |name: &str, value: &str| json!({ "securityContext": { "sysctls": [{ "name": name, "value": value }] } });
     let port = "net.ipv4.ip_unprivileged_port_start";
     pod(cluster, &ns, "tuned", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", json!({}), sysctl(port, "81"))?;
+    pod(cluster, &ns, "unsafe", "true", json!({}), sysctl("kernel.msgmax", "65536"))?;
     let said = |name: &str| -> Result<String> {
         cluster.finished(&ns, name)?;
         cluster.logs(&ns, name)
@@ -122,5 +129,7 @@ pub fn pods_are_where_they_ask_to_be(cluster: &Cluster) -> Result {
     ensure!(named.starts_with(&format!("left\nleft.shelf.{ns}.svc.cluster.local\n")), "{named}");
     has(&named, &[&format!("{ip}\tleft.shelf.{ns}.svc.cluster.local\tleft\n"), "192.0.2.9\tother\tanother\n"])?;
     ensure!(said("tuned")? == "81\n");
-    Ok(())
+    let refused = cluster.finished(&ns, "unsafe")?;
+    ensure!(refused["phase"] == "Failed" && refused["reason"] == "SysctlForbidden", "{refused}");
+    has(refused["message"].as_str().unwrap_or_default(), &["Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"])
 }

@@ -4,7 +4,7 @@ use super::{Entry, Set, Uid};
 use crate::{
     mirror::{Change, Key},
     pods::{
-        adopt, fit,
+        admit, adopt, fit,
         machine::{Event, Machine, Note, Sandbox, Verdict},
         orphans, resize,
         spec::Pod,
@@ -130,6 +130,7 @@ impl Set {
             return Ok(());
         }
         fit::bears(pod, self.work.pressure())?;
+        admit::sysctls(pod)?;
         let here = || self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none());
         fit::ports(pod, here().map(|entry| &*entry.pod))?;
         let (mut used, mut others) = (Amounts::default(), 0);
