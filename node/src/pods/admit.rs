@@ -172,7 +172,7 @@ mod tests {
         let verdict = |names: &[&str], host: bool| {
             let sysctls: Vec<_> = names.iter().map(|name| json!({ "name": name, "value": "1" })).collect();
             let pod = json!({ "metadata": { "name": "p" }, "spec": { "hostNetwork": host, "securityContext": { "sysctls": sysctls } } });
-            sysctls(&serde_json::from_value(pod).unwrap()).err().map(|verdict| (verdict.reason, verdict.message))
+            super::sysctls(&serde_json::from_value(pod).unwrap()).err().map(|verdict| (verdict.reason, verdict.message))
         };
         let forbidden = |message: &str| Some(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {message}")));
         assert_eq!(verdict(&["net.ipv4.tcp_syncookies", "kernel/shm_rmid_forced"], false), None);
