@@ -16,8 +16,9 @@ use coracle_tests::{Case, Cluster, Mode, Registry, Result, busybox, eventually, 
 use serde_json::{Value, json};
 use std::{
     fs,
+    io::{BufRead, BufReader, Read},
     path::Path,
-    process::ExitCode,
+    process::{ExitCode, Stdio},
     sync::{Mutex, MutexGuard},
 };
 
@@ -208,24 +209,32 @@ fn hooks_run_in_the_container(cluster: &Cluster) -> Result {
     pod(cluster, &ns, "bad", "sleep 1000", "lifecycle: {postStart: {exec: {command: ['false']}}}", "")?;
     eventually("the failed hook", 60, || has(&events(cluster, &ns, "bad")?, &["FailedPostStartHook", "PostStartHook failed"]))?;
     let last = "lifecycle: {preStop: {exec: {command: [sh, -c, 'echo stopping > /proc/1/fd/1; exit 1']}}}";
-    pod(cluster, &ns, "last", "trap 'exit 0' TERM; while :; do sleep 0.1; done", last, "")?;
-    cluster.ready(&ns, "last")?;
-    let following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "last"]).stdout(std::process::Stdio::piped()).spawn()?;
-    cluster.kubectl(&["-n", &ns, "delete", "pod", "last", "--timeout=30s"])?.ok()?;
-    let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
+    pod(cluster, &ns, "last", "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done", last, "")?;
+    let text = last_words(cluster, &ns, "last")?;
     ensure!(text.contains("stopping"), "{text:?}");
     has(&events(cluster, &ns, "last")?, &["FailedPreStopHook", "PreStopHook failed"])?;
     // Of other kinds: its own server tells that it was asked.
     let others = "lifecycle: {postStart: {sleep: {seconds: 1}}, preStop: {httpGet: {path: /bye, port: 8080}}}";
-    pod(cluster, &ns, "others", "exec httpd -f -vv -p 8080", others, "")?;
+    pod(cluster, &ns, "others", "echo up; exec httpd -f -vv -p 8080", others, "")?;
     cluster.ready(&ns, "others")?;
     let state = cluster.status(&ns, "others")?["containerStatuses"][0]["state"].clone();
     ensure!(state["running"].is_object(), "{state}");
-    let following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "others"]).stdout(std::process::Stdio::piped()).spawn()?;
-    cluster.kubectl(&["-n", &ns, "delete", "pod", "others", "--timeout=30s"])?.ok()?;
-    let text = String::from_utf8_lossy(&following.wait_with_output()?.stdout).into_owned();
+    let text = last_words(cluster, &ns, "others")?;
     ensure!(text.contains("url:/bye"), "{text:?}");
     Ok(())
+}
+
+/// What a pod says while it is deleted, by one who follows its log since it said its first line.
+fn last_words(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
+    cluster.ready(ns, name)?;
+    let mut following = cluster.kubectl_command(&["-n", ns, "logs", "-f", name]).stdout(Stdio::piped()).spawn()?;
+    let mut text = String::new();
+    let mut log = BufReader::new(following.stdout.take().context("its output")?);
+    log.read_line(&mut text)?;
+    cluster.kubectl(&["-n", ns, "delete", "pod", name, "--timeout=30s"])?.ok()?;
+    log.read_to_string(&mut text)?;
+    following.wait()?;
+    Ok(text)
 }
 
 fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
