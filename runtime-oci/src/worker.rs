@@ -12,7 +12,7 @@ use crate::{
     config::{self, Bind, Input},
     rootfs, user, volumes,
 };
-use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp};
+use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp, Users};
 use libcontainer::{container::builder::ContainerBuilder, oci_spec::runtime as oci_spec, rootfs::Mount, syscall::syscall::SyscallType};
 use nix::{
     sys::{
@@ -22,7 +22,7 @@ use nix::{
         stat::{Mode, umask},
         wait::waitpid,
     },
-    unistd::{Pid, pipe},
+    unistd::{Gid, Pid, pipe, setgroups},
 };
 use payload::Payload;
 use rustix::{
@@ -205,14 +205,27 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         have: &capabilities,
         seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
     };
-    let config = config::config(&input).map_err(create_error)?;
+    let mut config = config::config(&input).map_err(create_error)?;
     not_in_proc(&root, &config).map_err(create_error)?;
     // As runc does; what is wrong with it is said when it is entered.
     _ = working_directory(Path::new(config["process"]["cwd"].as_str().unwrap_or("/")), &root, &binds, first);
     fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());
-    start(spec, dir, &bundle, order.streams)
+    // Ours, and so the container's. libcontainer would ask the container's /proc whether it may, before anybody has looked at what is mounted there.
+    setgroups(&members(&user.groups, sandbox.linux.users).map_err(config_error)?).map_err(create_error)?;
+    config["process"]["user"]["additionalGids"] = serde_json::Value::Null;
+    start(spec, dir, &config, order.streams)
+}
+
+/// The groups as the machine numbers them.
+fn members(groups: &[u32], users: Option<Users>) -> Result<Vec<Gid>, String> {
+    let number = |gid: &u32| match users {
+        None => Ok(Gid::from_raw(*gid)),
+        Some(users) if *gid < users.count => Ok(Gid::from_raw(users.first + gid)),
+        Some(users) => Err(format!("group {gid} is beyond the pod's own users and groups, which are {}", users.count)),
+    };
+    groups.iter().map(number).collect()
 }
 
 /// First thing in a fork of the shim, whose process id is `shim`: it ends with the shim, cannot be looked into, and holds nothing of the shim's but `keep`. What it forks in turn
@@ -293,7 +306,7 @@ fn reset() {
         _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard);
     }
     // libcontainer leaves them as they are where there are none to set.
-    _ = nix::unistd::setgroups(&[]);
+    _ = setgroups(&[]);
     _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
@@ -310,7 +323,8 @@ fn copy_mounts() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where libcontainer writes down what only this process reads again: in memory, since a disk would be waited for at each of its rewrites. Goes with the copy of the mounts.
+/// Where libcontainer finds its configuration, and writes down what only this process reads again: in memory, since a disk would be waited for at each of its rewrites. Goes with the
+/// copy of the mounts.
 fn notes(dir: &Path) -> std::io::Result<PathBuf> {
     let place = dir.join("libcontainer");
     fs::create_dir_all(&place)?;
@@ -362,13 +376,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> Result<i32, Outcome> {
+fn start(spec: &ContainerSpec, dir: &Path, config: &serde_json::Value, streams: Streams) -> Result<i32, Outcome> {
     let (error, word) = pipe().map(|(read, write)| (File::from(read), write)).map_err(create_error)?;
-    let state = notes(dir).map_err(create_error)?;
+    let notes = notes(dir).map_err(create_error)?;
+    fs::write(notes.join("config.json"), config.to_string()).map_err(create_error)?;
     let payload = Payload(Rc::new(word));
     let builder = ContainerBuilder::new(config::name(spec), SyscallType::default())
         .with_executor(payload)
-        .with_root_path(&state)
+        .with_root_path(&notes)
         .map_err(|error| start_error(&chain(&error)))?;
     let builder = match streams {
         Streams::Terminal(socket) => builder.with_console_socket(Some(socket)),
@@ -377,7 +392,7 @@ fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> R
             builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr)
         }
     };
-    let made = builder.as_init(bundle).with_systemd(false).with_detach(true).build();
+    let made = builder.as_init(&notes).with_systemd(false).with_detach(true).build();
     // The builder is gone, and our end of the word's pipe with it.
     let mut container = made.map_err(|error| start_error(&chain(&error)))?;
     let pid = container.pid().ok_or_else(|| start_error("libcontainer gave no process id"))?.as_raw();
@@ -404,6 +419,14 @@ fn start(spec: &ContainerSpec, dir: &Path, bundle: &Path, streams: Streams) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_of_users_of_their_own_are_among_these() {
+        let users = Some(Users { first: 65536, count: 1000 });
+        assert_eq!(members(&[4, 70_000], None), Ok(vec![Gid::from_raw(4), Gid::from_raw(70_000)]));
+        assert_eq!(members(&[0, 999], users), Ok(vec![Gid::from_raw(65536), Gid::from_raw(66535)]));
+        assert!(members(&[999, 1000], users).unwrap_err().contains("group 1000 is beyond"));
+    }
 
     #[test]
     fn what_covers_proc_is_found_among_a_containers_mounts() {
