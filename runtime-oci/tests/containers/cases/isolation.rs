@@ -283,12 +283,13 @@ pub async fn users_are_the_pods_own() {
                 sandbox.linux.share_processes = share_processes;
             })
             .await;
-        let script = "id -u; set -- $(cat /proc/self/uid_map); echo $1 $2 $3; stat -c %u /etc/passwd /volume /volume/theirs /dev/shm /etc/hosts /made; \
+        let script = "id -u; id -G; set -- $(cat /proc/self/uid_map); echo $1 $2 $3; stat -c %u /etc/passwd /volume /volume/theirs /dev/shm /etc/hosts /made; \
             touch /volume/own /dev/shm/x /tmp/x && chown 5 /tmp/x && stat -c %u /tmp/x; hostname other && hostname; mount -t tmpfs x /home && echo mounted; \
             echo x > /proc/sys/kernel/core_pattern || echo refused; echo over; sleep 1000";
         let mut spec = world.container(&sandbox, &["sh", "-c", script]);
         spec.mounts = vec![coracle_runtime::Mount { host_path: volume.clone(), container_path: "/volume".into(), ..Default::default() }];
         (spec.security.add, spec.working_dir) = (vec!["SYS_ADMIN".into()], Some("/made".into()));
+        spec.security.supplemental_groups = vec![4321];
         let id = match world.start(&spec).await {
             // Before Linux 6.3, as in the guest, whose disk is memory: then it is refused by name.
             Err(why) if rustix::fs::statfs(&volume).unwrap().f_type == TMPFS => {
@@ -301,7 +302,12 @@ pub async fn users_are_the_pods_own() {
         until("its end", || lines(&spec.log_path).iter().any(|line| line.ends_with(" over"))).await;
         let log: Vec<String> = lines(&spec.log_path).iter().filter_map(|line| line.strip_prefix("stdout F ").map(str::to_owned)).collect();
         let first = format!("0 {FIRST} 65536");
-        assert_eq!(log, ["0", &first, "0", "0", "33", "0", "0", "0", "5", "other", "mounted", "refused", "over"], "{:?}", lines(&spec.log_path));
+        assert_eq!(
+            log,
+            ["0", "0 4321", &first, "0", "0", "33", "0", "0", "0", "5", "other", "mounted", "refused", "over"],
+            "{:?}",
+            lines(&spec.log_path)
+        );
         assert_eq!(fs::metadata(volume.join("own")).unwrap().uid(), 0, "in a volume they are who they are to themselves");
         // On the machine it is nobody's.
         let group = coracle_runtime_oci::config::group(&spec, &sandbox);
@@ -311,12 +317,12 @@ pub async fn users_are_the_pods_own() {
             assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), FIRST);
         }
         let command =
-            ["sh".to_owned(), "-c".to_owned(), "id -u; cat /proc/self/uid_map; touch /root-file && stat -c %u /root-file".to_owned()].to_vec();
+            ["sh".to_owned(), "-c".to_owned(), "id -G; cat /proc/self/uid_map; touch /root-file && stat -c %u /root-file".to_owned()].to_vec();
         let streams = coracle_runtime::Standard { stdout: true, ..Default::default() };
         let session = world.runtime.exec(coracle_runtime::ExecSpec { container: id, command, streams, ..Default::default() }).await.unwrap();
         let mut out = String::new();
         tokio::io::AsyncReadExt::read_to_string(&mut session.stdout.unwrap(), &mut out).await.unwrap();
-        assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["0", "0", &FIRST.to_string(), "65536", "0"]);
+        assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["0", "4321", "0", &FIRST.to_string(), "65536", "0"]);
         world.runtime.remove_sandbox(&sandbox.pod.uid).await.unwrap();
     }
 }
