@@ -22,7 +22,7 @@ use nix::{
         stat::{Mode, umask},
         wait::waitpid,
     },
-    unistd::{Gid, Pid, pipe, setgroups},
+    unistd::{ForkResult, Gid, Pid, fork, pipe, setgroups},
 };
 use payload::Payload;
 use rustix::{
@@ -134,6 +134,7 @@ pub fn run(order: Order<'_>) -> Outcome {
 fn make(order: Order<'_>) -> Result<i32, Outcome> {
     let Order { spec, sandbox, dir, .. } = order;
     reset();
+    foresee(order.trees);
     let ImageContent::Oci { layers } = &spec.image.content else {
         return Err(create_error("the image is a WebAssembly component; it cannot run as a process"));
     };
@@ -216,6 +217,19 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     setgroups(&members(&user.groups, sandbox.linux.users).map_err(config_error)?).map_err(create_error)?;
     config["process"]["user"]["additionalGids"] = serde_json::Value::Null;
     start(spec, dir, &config, order.streams)
+}
+
+/// libcontainer moves the first process into the container's group, which waits long when nobody has done the like of late: the waiting begins now, beside everything else.
+#[allow(unsafe_code, reason = "fork and _exit")]
+fn foresee(trees: &Trees) {
+    // SAFETY: this process has one thread.
+    if let Ok(ForkResult::Child) = unsafe { fork() } {
+        // The shim waits at these for the worker's end.
+        close_all_but(&[]);
+        trees.rehearse();
+        // SAFETY: ends the fork without running what the shim registered.
+        unsafe { libc::_exit(0) }
+    }
 }
 
 /// The groups as the machine numbers them.
