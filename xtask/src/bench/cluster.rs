@@ -38,6 +38,15 @@ pub struct Cluster {
     pub ready_after: Duration,
     /// The ready line.
     pub ready_line: String,
+    /// Who connects, and whom it trusts; known when the cluster is ready.
+    identity: Option<Identity>,
+}
+
+/// The administrator, by the kubeconfig.
+struct Identity {
+    roots: rustls::RootCertStore,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 impl Cluster {
@@ -70,7 +79,7 @@ impl Cluster {
         ]);
         let mut child = command.args(flags).stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let mut cluster = Self { child, dir, api, ready_after: Duration::ZERO, ready_line: String::new() };
+        let mut cluster = Self { child, dir, api, ready_after: Duration::ZERO, ready_line: String::new(), identity: None };
         loop {
             let line = lines.next().context("the cluster ended before it was ready")??;
             if line.starts_with("ready") {
@@ -81,6 +90,7 @@ impl Cluster {
         }
         // Nobody reads on; a full pipe must not stop it.
         std::thread::spawn(move || lines.for_each(drop));
+        cluster.identity = Some(cluster.administrator()?);
         Ok(cluster)
     }
 
@@ -108,14 +118,18 @@ impl Cluster {
 
     /// A TLS connection for a protocol, as the administrator.
     pub async fn connect_tls(&self, protocol: &[u8]) -> Result<TlsStream<TcpStream>> {
-        let config: serde_json::Value = serde_json::from_slice(
-            &Command::new("kubectl")
-                .arg("--kubeconfig")
-                .arg(self.dir.join("kubeconfig"))
-                .args(["config", "view", "--raw", "-o", "json"])
-                .output()?
-                .stdout,
-        )?;
+        let Identity { roots, chain, key } = self.identity.as_ref().context("the cluster is not ready")?;
+        let tls = connector(roots.clone(), Some((chain.clone(), key.clone_key())), protocol)?;
+        let stream = TcpStream::connect(&self.api).await?;
+        stream.set_nodelay(true)?;
+        Ok(tls.connect(ServerName::try_from("127.0.0.1")?, stream).await?)
+    }
+
+    /// By kubectl, which reads any kubeconfig.
+    fn administrator(&self) -> Result<Identity> {
+        let mut view = Command::new("kubectl");
+        view.arg("--kubeconfig").arg(self.dir.join("kubeconfig")).args(["config", "view", "--raw", "-o", "json"]);
+        let config: serde_json::Value = serde_json::from_slice(&view.output()?.stdout)?;
         let decode = |value: &Value| -> Result<Vec<u8>> {
             use base64::Engine;
             Ok(base64::engine::general_purpose::STANDARD.decode(value.as_str().context("not in the kubeconfig")?)?)
@@ -125,10 +139,7 @@ impl Cluster {
         let user = &config["users"][0]["user"];
         let chain = CertificateDer::pem_slice_iter(&decode(&user["client-certificate-data"])?).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(&decode(&user["client-key-data"])?)?;
-        let tls = connector(roots, Some((chain, key)), protocol)?;
-        let stream = TcpStream::connect(&self.api).await?;
-        stream.set_nodelay(true)?;
-        Ok(tls.connect(ServerName::try_from("127.0.0.1")?, stream).await?)
+        Ok(Identity { roots, chain, key })
     }
 
     /// The process that serves the API.
