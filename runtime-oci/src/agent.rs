@@ -201,6 +201,9 @@ impl Runtime for OciRuntime {
             shared.clear(&spec).await?;
             return Err(why);
         }
+        // The first container's process will be moved into its group: the long wait for that begins now, beside all that is done until then.
+        let trees = shared.trees.clone();
+        drop(tokio::task::spawn_blocking(move || trees.rehearse()));
         Ok(shared.shim(&spec.pod.uid).and_then(|shim| namespace(shim.pid)))
     }
 

@@ -29,29 +29,6 @@ pub const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-/// Where controllers of control groups (version 1) may be mounted.
-const CONTROLLERS: [&str; 20] = [
-    "blkio",
-    "cpu",
-    "cpu,cpuacct",
-    "cpuacct",
-    "cpuacct,cpu",
-    "cpuset",
-    "debug",
-    "devices",
-    "freezer",
-    "hugetlb",
-    "memory",
-    "misc",
-    "net_cls",
-    "net_cls,net_prio",
-    "net_prio",
-    "perf_event",
-    "pids",
-    "rdma",
-    "systemd",
-    "unified",
-];
 /// Of the kernel, not of the pod: not for writing.
 pub const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -234,14 +211,6 @@ fn linux(input: &Input<'_>) -> Value {
     if !security.privileged && !security.unmasked_proc {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
-    }
-    if !security.privileged && !input.unified {
-        // libcontainer mounts these for writing, whatever it is told.
-        let list = CONTROLLERS.map(|name| json!(format!("/sys/fs/cgroup/{name}")));
-        match linux["readonlyPaths"].as_array_mut() {
-            Some(paths) => paths.extend(list),
-            None => linux["readonlyPaths"] = json!(list),
-        }
     }
     if security.privileged {
         linux["devices"] = input.devices.iter().map(device).collect();

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod groups;
 pub mod image;
 pub mod nursery;
 pub mod rootfs;

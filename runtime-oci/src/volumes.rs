@@ -40,8 +40,15 @@ pub fn open(mounts: &[Mount], users: Option<&OwnedFd>) -> io::Result<Vec<Option<
 /// # Errors
 /// It is not there, or its file system cannot be mapped.
 pub fn attach_mapped(path: &Path, users: &OwnedFd, place: &Path) -> io::Result<()> {
-    let volume = Mount { host_path: fs::canonicalize(path)?, ..Mount::default() };
-    rootfs::attach(&clone(&volume, Some(users))?.fd, place)
+    attach(&Mount { host_path: fs::canonicalize(path)?, ..Mount::default() }, Some(users), place)
+}
+
+/// Brings a volume to `place`, with the ids of those users.
+///
+/// # Errors
+/// As for [`open`].
+pub fn attach(volume: &Mount, users: Option<&OwnedFd>, place: &Path) -> io::Result<()> {
+    rootfs::attach(&clone(volume, users)?.fd, place)
 }
 
 fn clone(volume: &Mount, users: Option<&OwnedFd>) -> io::Result<Tree> {

@@ -10,7 +10,7 @@ pub mod program;
 use crate::{
     cgroup::Trees,
     config::{self, Bind, Input},
-    rootfs, user, volumes,
+    groups, rootfs, user, volumes,
 };
 use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp, Users};
 use libcontainer::{container::builder::ContainerBuilder, oci_spec::runtime as oci_spec, rootfs::Mount, syscall::syscall::SyscallType};
@@ -22,7 +22,7 @@ use nix::{
         stat::{Mode, umask},
         wait::waitpid,
     },
-    unistd::{ForkResult, Gid, Pid, fork, pipe, setgroups},
+    unistd::{Gid, Pid, pipe, setgroups},
 };
 use payload::Payload;
 use rustix::{
@@ -134,7 +134,6 @@ pub fn run(order: Order<'_>) -> Outcome {
 fn make(order: Order<'_>) -> Result<i32, Outcome> {
     let Order { spec, sandbox, dir, .. } = order;
     reset();
-    foresee(order.trees);
     let ImageContent::Oci { layers } = &spec.image.content else {
         return Err(create_error("the image is a WebAssembly component; it cannot run as a process"));
     };
@@ -175,6 +174,10 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         None => "/dev/shm".into(),
     };
     binds.push(Bind { source: shm, target: "/dev/shm".into(), read_only: false });
+    let place = stage.join("cgroup");
+    if groups::place(order.trees, &config::group(spec, sandbox), &place, spec.security.privileged).map_err(create_error)? {
+        binds.push(Bind { source: place, target: "/sys/fs/cgroup".into(), read_only: !spec.security.privileged });
+    }
     let volumes = volumes::place(&spec.mounts, trees, &stage.join("volumes"), order.users).map_err(|error| config_error(error.to_string()))?;
     binds.retain(|own| !volumes.iter().any(|volume| Path::new(&volume.target) == Path::new(&own.target)));
     binds.extend(volumes);
@@ -217,19 +220,6 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     setgroups(&members(&user.groups, sandbox.linux.users).map_err(config_error)?).map_err(create_error)?;
     config["process"]["user"]["additionalGids"] = serde_json::Value::Null;
     start(spec, dir, &config, order.streams)
-}
-
-/// libcontainer moves the first process into the container's group, which waits long when nobody has done the like of late: the waiting begins now, beside everything else.
-#[allow(unsafe_code, reason = "fork and _exit")]
-fn foresee(trees: &Trees) {
-    // SAFETY: this process has one thread.
-    if let Ok(ForkResult::Child) = unsafe { fork() } {
-        // The shim waits at these for the worker's end.
-        close_all_but(&[]);
-        trees.rehearse();
-        // SAFETY: ends the fork without running what the shim registered.
-        unsafe { libc::_exit(0) }
-    }
 }
 
 /// The groups as the machine numbers them.

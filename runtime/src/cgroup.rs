@@ -220,12 +220,20 @@ impl Trees {
         entered
     }
 
-    /// Moves this process to where every process begins, and waits for the kernel's lock on the making of processes on the way, as whoever moves another process does. To be had for
-    /// the first time it takes a grace period, some 15 ms; who asks for it soon after does not wait.
+    /// Moves this process to where it is, and so waits for the kernel's lock on the making of processes, as whoever moves another one does. To be had for the first time it takes a
+    /// grace period, some 15 ms; who asks for it soon after does not wait.
     pub fn rehearse(&self) {
-        if let Some(root) = self.paths(Path::new("/")).first() {
-            _ = fs::write(root.join("cgroup.procs"), "0");
-        }
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = groups.lines().find_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let tree = match self {
+                Self::V1(trees) => trees.iter().find(|tree| tree.file_name().is_some_and(|name| name == controllers))?,
+                Self::V2(root) => Some(root).filter(|_| controllers.is_empty())?,
+            };
+            Some(tree.join(path.trim_start_matches('/')).join("cgroup.procs"))
+        });
+        _ = own.map(|members| fs::write(members, "0"));
     }
 
     /// As [`enter`](Self::enter), beside the container's first process `pid`: version 2 takes no process into a group that hands controllers down, so where the container has
