@@ -82,6 +82,8 @@ pub struct Options {
     pub memory_qos: bool,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
+    /// A pull that takes so long is told of by an event, and again after twice as long each time.
+    pub pull_events: Duration,
     /// Where this node listens for what its pods have to say to the API server: the `kubernetes` Service's address. None: somebody else does.
     pub api_listen: Option<SocketAddr>,
     /// `None`: [`Loopback`], which needs no root.
@@ -115,6 +117,7 @@ impl Options {
             kube_reserved: Reserve::of_agent(),
             memory_qos: false,
             image_gc: images::collect::Policy::default(),
+            pull_events: Duration::from_secs(10),
             api_listen: None,
             network: None,
         }
@@ -194,6 +197,7 @@ impl Agent {
             registry_cas: options.registry_cas.clone(),
             silence: None,
             containers: runtimes.iter().any(|runtime| runtime.name() == "oci"),
+            say: options.pull_events,
         })?;
         let network: Arc<dyn Network> = match &options.network {
             Some(network) => network.clone(),

@@ -78,10 +78,9 @@ pub struct Options {
     pub silence: Option<Duration>,
     /// Images of containers are wanted too; without it they are refused before they are pulled.
     pub containers: bool,
+    /// A pull that takes so long is said to go on, and again after twice as long each time. Zero: nothing is said.
+    pub say: Duration,
 }
-
-/// How often it is said that a pull goes on: after this, and then after twice as long each time.
-const SAY: Duration = Duration::from_secs(10);
 
 type Flight = Shared<BoxFuture<'static, Result<Pulled, Error>>>;
 /// By full reference and credentials.
@@ -140,7 +139,10 @@ impl Images {
                 }
             }
         };
-        let mut wait = SAY;
+        let mut wait = self.context.options.say;
+        if wait.is_zero() {
+            return flight.await;
+        }
         loop {
             match tokio::time::timeout(wait, &mut flight).await {
                 Ok(done) => return done,

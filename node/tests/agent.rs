@@ -8,8 +8,14 @@ use control::{Control, pod, wait};
 use coracle_node::{Agent, Handle, Options, images};
 use coracle_runtime::mock::{Behaviour, MockRuntime};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{path::Path, sync::Arc, time::Duration};
-use tokio::task::JoinHandle;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 struct Node {
@@ -475,6 +481,54 @@ async fn tokens_are_asked_for_and_go_with_the_pod() {
     assert!(mount.read_only && mount.host_path.join("token").exists());
     control.delete("a", 1);
     wait("the token to go", || (!file.exists()).then_some(())).await;
+    node.kill().await;
+}
+
+/// A registry of one component, which is sent to the end only when it is told to be; its address.
+async fn slow_registry(finish: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let wasm = [b"\0asm\x0d\0\x01\0".as_slice(), &[0; 4 << 20]].concat();
+    let digest = format!("sha256:{}", Sha256::digest(&wasm).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let layer = json!({ "mediaType": "application/wasm", "digest": digest, "size": wasm.len() });
+    let config = json!({ "mediaType": "application/vnd.wasm.config.v0+json", "digest": digest, "size": 2 });
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] }).to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut finish, wasm, manifest) = (finish.clone(), wasm.clone(), manifest.clone());
+            tokio::spawn(async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await?);
+                }
+                let body = if String::from_utf8_lossy(&asked).contains("/manifests/") { manifest.into_bytes() } else { wasm };
+                stream.write_all(format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes()).await?;
+                let (first, rest) = body.split_at(body.len() / 4 * 3);
+                stream.write_all(first).await?;
+                if body.len() > 1 << 20 {
+                    _ = finish.wait_for(|finish| *finish).await;
+                }
+                stream.write_all(rest).await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_pull_that_takes_its_time_says_how_far_it_is() {
+    let (dir, control, runtime) = setup();
+    let (finish, wait_for) = watch::channel(false);
+    let address = slow_registry(wait_for).await;
+    let node = Node::start_with(dir.path(), &control, &runtime, |options| options.pull_events = Duration::from_millis(50));
+    control.subscribed().await;
+    control.put(pod("a", json!({ "containers": [{ "name": "c", "image": format!("{address}/slow:v1") }] })));
+    let words = format!("Still pulling image \"{address}/slow:v1\": 3 of 4 MiB received, 0 of 1 layers unpacked");
+    wait("how far it is", || control.messages("a").contains(&words).then_some(())).await;
+    finish.send(true).unwrap();
+    control.status("a", ready).await;
+    let messages = control.messages("a");
+    assert!(messages.iter().any(|message| message.starts_with("Successfully pulled image")), "{messages:?}");
     node.kill().await;
 }
 

@@ -8,7 +8,7 @@ pub mod tar;
 pub mod tree;
 mod zstd;
 
-use super::store::hex;
+use super::store::{hex, remedy};
 use flate2::read::MultiGzDecoder;
 use plan::Count;
 use sha2::{Digest, Sha256};
@@ -44,16 +44,9 @@ pub enum Error {
     /// The whole is.
     #[error("{0}")]
     Invalid(String),
-    /// The machine is.
-    #[error("{0}")]
+    /// The machine is: another time it may do.
+    #[error("{why}{remedy}", why = .0, remedy = remedy(.0))]
     Io(io::Error),
-}
-
-impl Error {
-    /// Another time it may do: the machine failed, not the image.
-    pub fn full(&self) -> bool {
-        matches!(self, Self::Io(why) if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
 }
 
 /// What is left of what an image may become.

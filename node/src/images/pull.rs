@@ -13,7 +13,7 @@ use super::{
     progress::Progress,
     registry::Registry,
     snapshots::Stack,
-    store::{Incoming, LARGEST, Named, Store, Stored, digest_of},
+    store::{Incoming, LARGEST, Named, Store, Stored, digest_of, remedy},
     turns::Turns,
 };
 use bytes::Bytes;
@@ -258,12 +258,12 @@ impl Session<'_> {
     /// The one .wasm in tars.
     async fn component(&self, layers: &[OciDescriptor]) -> Result<(String, u64), Error> {
         self.progress.expect(layers.len(), manifest::total(layers, component::TOTAL, self.reference)?);
-        let mut files = Vec::new();
-        for layer in layers {
-            let (digest, _) = self.blob(layer, LARGEST, false).await?;
+        let file = |layer: OciDescriptor| async move {
+            let (digest, _) = self.blob(&layer, LARGEST, false).await?;
             let path = self.context.store.blob(&digest).ok_or_else(|| failed("a layer has no sha256 digest"))?;
-            files.push((path, layer.media_type.clone()));
-        }
+            Ok::<_, Error>((path, layer.media_type))
+        };
+        let files: Vec<_> = stream::iter(layers.iter().cloned().map(file)).buffered(PARALLEL).try_collect().await?;
         let (store, reference, lock) = (self.context.store.clone(), self.reference.to_string(), self.lock.clone());
         aside(move || {
             let _lock = lock;
@@ -358,7 +358,7 @@ impl Session<'_> {
         let received = self.receive(&what, digest, size, sender).await;
         // What could not be written is why no more was taken.
         let written = written.await.map_err(|why| failed(format!("{what}: {why}")))?;
-        let incoming = written.map_err(|why| failed(format!("keep {digest} of {}: {why}", self.reference)))?;
+        let incoming = written.map_err(|why| failed(format!("keep {digest} of {}: {why}{}", self.reference, remedy(&why))))?;
         received?;
         let (reference, digest, lock) = (self.reference.to_owned(), digest.to_owned(), self.lock.clone());
         aside(move || {
@@ -380,7 +380,7 @@ impl Session<'_> {
         let (mut at, mut idle) = (0, 0);
         let mut last = failed(what);
         for _ in 0..RESUMES.0 {
-            match self.registry.blob(what, digest, at).await {
+            match self.registry.blob(what, digest, size, at).await {
                 Err(broken) if !broken.again => return Err(broken.error),
                 Err(broken) => last = broken.error,
                 Ok((mut response, mut skip)) => loop {

@@ -66,6 +66,12 @@ pub fn trust(options: &Options, registry: &str) -> Result<(Vec<Vec<u8>>, bool), 
     Ok((roots, loopback(registry) && !own.exists()))
 }
 
+/// The first byte that comes and how many there are in all (RFC 9110, Content-Range), as far as it says.
+fn content_range(range: &str) -> (Option<u64>, Option<u64>) {
+    let (part, whole) = range.strip_prefix("bytes ").and_then(|range| range.split_once('/')).unwrap_or_default();
+    (part.split('-').next().and_then(|first| first.parse().ok()), whole.parse().ok())
+}
+
 fn loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
@@ -151,15 +157,23 @@ impl<'a> Registry<'a> {
         self.request(what, rest, accept, 0).await.map_err(|broken| broken.error)
     }
 
-    /// A blob from the byte `from` on, and how many bytes of the answer come before that: registries may not know of ranges.
-    pub async fn blob(&self, what: &str, digest: &str, from: u64) -> Result<(Response, u64), Broken> {
+    /// A blob of `size` bytes from the byte `from` on, and how many bytes of the answer come before that: registries may not know of ranges.
+    pub async fn blob(&self, what: &str, digest: &str, size: u64, from: u64) -> Result<(Response, u64), Broken> {
         let response = self.request(what, &format!("blobs/{digest}"), &[], from).await?;
+        let lies = |has: u64| {
+            let message = format!("{what}: registry {} has {has} bytes of it, and the manifest says {size}; push the image again", self.registry);
+            Err(Broken { error: failed(message), again: false })
+        };
         if response.status() != StatusCode::PARTIAL_CONTENT {
-            return Ok((response, from));
+            return match response.content_length() {
+                Some(has) if has != size => lies(has),
+                _ => Ok((response, from)),
+            };
         }
         let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
-        let start = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse::<u64>().ok());
+        let (start, whole) = content_range(range);
         match start {
+            _ if whole.is_some_and(|has| has != size) => lies(whole.unwrap_or_default()),
             Some(start) if start <= from => Ok((response, from - start)),
             _ => {
                 let range: String = range.chars().filter(|c| !c.is_control()).take(100).collect();

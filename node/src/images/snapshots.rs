@@ -74,8 +74,7 @@ impl Store {
         let unpacking = Unpacking(self.layers().join(format!(".tmp-{}-{:016x}", std::process::id(), rand::random::<u64>())));
         fs::create_dir(&unpacking.0).map_err(|why| failed("make", &unpacking.0, &why))?;
         layer::unpack(blob, &stack.diff_ids[index], &unpacking.0, &lowers, budget, cancelled).map_err(|why| {
-            let remedy = if why.full() { "; free some space" } else { "" };
-            let message = format!("unpack layer {} of image {}: {why}{remedy}", stack.diff_ids[index], stack.reference);
+            let message = format!("unpack layer {} of image {}: {why}", stack.diff_ids[index], stack.reference);
             Error::new("ErrImagePull", message)
         })?;
         match fs::rename(&unpacking.0, &target) {

@@ -74,8 +74,12 @@ pub struct Incoming {
 }
 
 pub(super) fn failed(what: &str, path: &Path, why: &io::Error) -> Error {
-    let remedy = if why.kind() == io::ErrorKind::StorageFull { "; free some space" } else { "" };
-    Error::new("ErrImagePull", format!("{what} {}: {why}{remedy}", path.display()))
+    Error::new("ErrImagePull", format!("{what} {}: {why}{}", path.display(), remedy(why)))
+}
+
+/// What to do about it, for the end of a message.
+pub(super) fn remedy(why: &io::Error) -> &'static str {
+    if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) { "; free some space" } else { "" }
 }
 
 impl Store {

@@ -224,14 +224,23 @@ impl Control {
     /// The reasons of a pod's events in the order of their times, once the named one is there.
     pub async fn events(&self, pod: &str, until: &str) -> Vec<String> {
         wait(until, || {
-            let state = self.state.lock();
-            let mut events: Vec<&Value> =
-                state.objects.iter().filter(|((r, ..), e)| r == "events" && e["involvedObject"]["name"] == pod).map(|(_, e)| e).collect();
-            events.sort_by_key(|e| e["metadata"]["name"].as_str().unwrap_or_default());
-            let reasons: Vec<String> = events.iter().map(|e| e["reason"].as_str().unwrap().to_string()).collect();
+            let reasons = self.told(pod, "reason");
             reasons.iter().any(|r| r == until).then_some(reasons)
         })
         .await
+    }
+
+    /// What the pod's events say.
+    pub fn messages(&self, pod: &str) -> Vec<String> {
+        self.told(pod, "message")
+    }
+
+    fn told(&self, pod: &str, field: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let mut events: Vec<&Value> =
+            state.objects.iter().filter(|((r, ..), e)| r == "events" && e["involvedObject"]["name"] == pod).map(|(_, e)| e).collect();
+        events.sort_by_key(|e| e["metadata"]["name"].as_str().unwrap_or_default());
+        events.iter().map(|e| e[field].as_str().unwrap().to_string()).collect()
     }
 
     fn call(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {

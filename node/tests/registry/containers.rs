@@ -1,6 +1,6 @@
 //! Container images: as skopeo makes them, over a line that breaks, onto a disk that is full, and with lies in them.
 
-use super::{Node, Registry, With, keyring, tar_gz};
+use super::{Node, Registry, WASM, With, content, keyring, tar_gz};
 use coracle_node::images::{
     self, Images, Options,
     collect::{Outcome, Policy},
@@ -21,6 +21,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
+    sync::watch,
 };
 
 fn root() -> bool {
@@ -263,6 +264,8 @@ enum Habit {
     Drops(usize),
     /// The same, and ranges are not heard of.
     DropsOnce(usize),
+    /// No layer is sent before so many of them were asked for.
+    Together(usize),
 }
 
 /// Serves an image; its address, and the ranges that were asked for.
@@ -271,9 +274,11 @@ async fn serve(image: Image, habit: Habit) -> (String, Arc<Mutex<Vec<String>>>) 
     let address = listener.local_addr().unwrap().to_string();
     let (image, ranges) = (Arc::new(image), Arc::new(Mutex::new(Vec::new())));
     let asked = ranges.clone();
+    let together = if let Habit::Together(layers) = habit { layers } else { 0 };
+    let layers = Arc::new(watch::Sender::new(HashSet::new()));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (image, ranges) = (image.clone(), ranges.clone());
+            let (image, ranges, layers) = (image.clone(), ranges.clone(), layers.clone());
             tokio::spawn(async move {
                 let mut stream = BufReader::new(stream);
                 let (mut target, mut range, mut line) = (String::new(), String::new(), String::new());
@@ -290,13 +295,18 @@ async fn serve(image: Image, habit: Habit) -> (String, Arc<Mutex<Vec<String>>>) 
                     Some((_, bytes)) => bytes.clone(),
                     None => image.manifest.clone(),
                 };
+                // The last one is the config.
+                if let Some((layer, _)) = image.blobs.iter().rev().skip(1).find(|(digest, _)| target.ends_with(digest)) {
+                    layers.send_modify(|asked| _ = asked.insert(layer.clone()));
+                    let _ = layers.subscribe().wait_for(|asked| asked.len() >= together).await;
+                }
                 let first = !range.is_empty() && ranges.lock().unwrap().is_empty();
                 let from = range.parse().unwrap_or(0).min(body.len());
                 if !range.is_empty() {
                     ranges.lock().unwrap().push(range);
                 }
                 let (from, most) = match habit {
-                    Habit::Good => (from, usize::MAX),
+                    Habit::Good | Habit::Together(_) => (from, usize::MAX),
                     Habit::Drops(most) => (from, most),
                     Habit::DropsOnce(most) => (0, if first { usize::MAX } else { most }),
                 };
@@ -343,6 +353,27 @@ async fn a_registry_that_drops_mid_layer_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn layers_come_beside_each_other_and_are_stacked_in_their_order() {
+    if !root() {
+        return;
+    }
+    let numbers: Vec<Vec<u8>> = (0..6_u8).map(|number| vec![b'0' + number]).collect();
+    let stacked: Vec<Vec<u8>> = numbers.iter().map(|number| tar_gz(&[("last", number), (std::str::from_utf8(number).unwrap(), b"x")])).collect();
+    let node = Node::new();
+    let images = Images::open(Options { silence: Some(Duration::from_secs(1)), ..node.with_containers() }).unwrap();
+    // One after another, none of them would ever come.
+    let (address, _) = serve(Image::new(&stacked, |_, _| {}), Habit::Together(3)).await;
+    let pulled = images.pull(&format!("{address}/a:v1"), Keyring::default()).await.unwrap();
+    assert_eq!((layers(&pulled.image).len(), read(&pulled.image, "last").unwrap()), (6, b"5".to_vec()));
+    // Around a component as well.
+    let mut parts = stacked[..2].to_vec();
+    parts.push(tar_gz(&[("app.wasm", WASM)]));
+    let component = Image::new(&parts, |config, _| config["config"]["Entrypoint"] = json!(["/app.wasm"]));
+    let (address, _) = serve(component, Habit::Together(3)).await;
+    assert_eq!(content(&images.pull(&format!("{address}/b:v1"), Keyring::default()).await.unwrap().image), WASM);
+}
+
+#[tokio::test]
 async fn lies_are_found_out_and_leave_nothing() {
     if !root() {
         return;
@@ -362,10 +393,11 @@ async fn lies_are_found_out_and_leave_nothing() {
         (Image::new(&two, |config, _| config["rootfs"]["diff_ids"][0] = json!("../../etc")), "no sha256 digest"),
         (Image::new(&two, |config, _| config["architecture"] = json!("s390x")), "s390x"),
         (Image::new(&two, |config, _| config["os"] = json!("windows")), "windows"),
-        (Image::new(&two, |_, list| list[1]["size"] = json!(10)), "allowed"),
+        (Image::new(&two, |_, list| list[1]["size"] = json!(10)), "bytes of it, and the manifest says 10; push the image again"),
+        (Image::new(&two, |_, list| list[1]["size"] = json!(1_000_000)), "bytes of it, and the manifest says 1000000; push the image again"),
         (Image::new(&two, |_, list| list[1]["size"] = json!(-1)), "together"),
         (Image::new(&two, |_, list| list[1]["size"] = json!(1_u64 << 40)), "together"),
-        (Image::new(&two, |_, list| list[1]["digest"] = list[0]["digest"].clone()), "allowed"),
+        (Image::new(&two, |_, list| list[1]["digest"] = list[0]["digest"].clone()), "bytes of it, and the manifest says"),
         (
             Image::new(&[escape()], |_, list| list[0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")),
             "neither WebAssembly nor a tar",
@@ -416,15 +448,17 @@ async fn a_full_disk_is_rolled_back_and_does_later() {
     let (address, _) = serve(Image::new(&[base(), tar_gz(&[("noise", &large)])], |_, _| {}), Habit::Good).await;
     let images = Images::open(node.with_containers()).unwrap();
     let name = format!("{address}/a:v1");
-    // Room for what comes, not for what it unpacks to.
+    // Room for what comes, not for what it unpacks to; then not for that either.
     let filler = disk.at.join("filler");
-    let stat = rustix::fs::statvfs(&disk.at).unwrap();
-    fs::write(&filler, vec![1; usize::try_from(stat.f_bavail * stat.f_frsize).unwrap() - (32 << 20)]).unwrap();
-    run("sync", &["-f", filler.to_str().unwrap()]);
-    let error = images.pull(&name, Keyring::default()).await.unwrap_err();
-    assert!(error.reason == "ErrImagePull" && error.message.contains("free some space"), "{error}");
-    assert!(kept(&node, "layers").is_empty() && kept(&node, "blobs/sha256").is_empty());
-    fs::remove_file(&filler).unwrap();
+    for (room, what) in [(32 << 20, "unpack layer"), (8 << 20, "keep sha256:")] {
+        let stat = rustix::fs::statvfs(&disk.at).unwrap();
+        fs::write(&filler, vec![1; usize::try_from(stat.f_bavail * stat.f_frsize).unwrap() - room]).unwrap();
+        run("sync", &["-f", filler.to_str().unwrap()]);
+        let error = images.pull(&name, Keyring::default()).await.unwrap_err();
+        assert!(error.reason == "ErrImagePull" && error.message.contains(what) && error.message.contains("free some space"), "{error}");
+        assert!(kept(&node, "layers").is_empty() && kept(&node, "blobs/sha256").is_empty());
+        fs::remove_file(&filler).unwrap();
+    }
     let pulled = images.pull(&name, Keyring::default()).await.unwrap();
     assert_eq!(read(&pulled.image, "noise").unwrap(), large);
 }
