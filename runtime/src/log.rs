@@ -18,7 +18,7 @@ pub enum Stream {
     Err,
 }
 
-/// A line of the log as it is written, in one piece. `whole` is false for all but the last part of a long line.
+/// A line of the log as it is written, in one piece. `whole` is false for what does not end with the line's end: all but the last part of a long line, and what a program says last.
 pub fn record(stream: Stream, whole: bool, text: &[u8]) -> Vec<u8> {
     let name = if stream == Stream::Out { "stdout" } else { "stderr" };
     let mut line = Vec::with_capacity(text.len() + 48);
@@ -60,7 +60,7 @@ impl Lines {
         }
     }
 
-    /// The program is over: what is left is a line without its end.
+    /// The program is over: what is left is a line without its end, which is logged as a part (`P`) as containerd does, so that readers are shown what was written.
     pub fn finish(&mut self, line: impl FnOnce(&[u8])) {
         if !self.partial.is_empty() {
             line(&self.partial);

@@ -184,7 +184,7 @@ impl Container {
             Err(_) => {}
         }
         output.pipe = None;
-        output.lines.finish(|rest| log.write(spec, stream, true, rest));
+        output.lines.finish(|rest| log.write(spec, stream, false, rest));
         self.clients.end(which);
         false
     }
@@ -201,7 +201,7 @@ impl Container {
             if let Some(output) = self.outputs.get_mut(which) {
                 output.pipe = None;
                 let stream = if which == 0 { Stream::Out } else { Stream::Err };
-                output.lines.finish(|rest| self.log.write(&self.spec, stream, true, rest));
+                output.lines.finish(|rest| self.log.write(&self.spec, stream, false, rest));
             }
             self.clients.end(which);
         }

@@ -94,7 +94,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     let code = shelf.load(&start.artifact, &artifact, false)?;
     let Code::Component(pre) = &*code else { return Err(trouble("RunContainerError", format!("artifact of {id} is not a component"))) };
     let pre = CommandPre::new(pre.clone()).map_err(|error| trouble("RunContainerError", format!("{id} cannot run: {error:#}")))?;
-    let mut store = Store::new(shelf.engine(), Guest::new(pod.clone()));
+    let mut store = Store::new(shelf.engine(), Guest::new(pod.clone(), true));
     store.limiter(|guest| &mut guest.limits);
     yield_at_ticks(&mut store);
     let (limit, account, denied) = (pod.memory_limit, pod.account, store.data().limits.denied());

@@ -82,6 +82,7 @@ pub struct Guest {
     random: Option<WasiRandomCtx>,
     stdout: Option<Writer>,
     stderr: Option<Writer>,
+    alone: bool,
     /// Memory and its limit.
     pub limits: Limits,
 }
@@ -91,8 +92,8 @@ pub struct Guest {
 const RESOURCES: usize = 10_000;
 
 impl Guest {
-    /// For one instance.
-    pub fn new(pod: Arc<Pod>) -> Self {
+    /// For one instance, `alone` if its container has no others.
+    pub fn new(pod: Arc<Pod>, alone: bool) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES);
         Self {
@@ -106,6 +107,7 @@ impl Guest {
             random: None,
             stdout: None,
             stderr: None,
+            alone,
             limits: Limits::new(pod.account, pod.memory_limit),
             pod,
         }
@@ -140,7 +142,7 @@ impl Guest {
 
     fn writer(&mut self, stream: Stream) -> Writer {
         let slot = if stream == Stream::Out { &mut self.stdout } else { &mut self.stderr };
-        slot.get_or_insert_with(|| Writer::new(self.pod.log.clone(), stream)).clone()
+        slot.get_or_insert_with(|| Writer::new(self.pod.log.clone(), stream, self.alone)).clone()
     }
 }
 

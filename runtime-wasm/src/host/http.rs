@@ -240,7 +240,7 @@ impl Served {
     }
 
     fn store(&self) -> Store<Guest> {
-        let mut store = Store::new(self.pre.engine(), Guest::new(self.pod.clone()));
+        let mut store = Store::new(self.pre.engine(), Guest::new(self.pod.clone(), false));
         store.limiter(|guest| &mut guest.limits);
         yield_at_ticks(&mut store);
         store

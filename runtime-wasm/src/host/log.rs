@@ -153,24 +153,25 @@ pub struct Writer(Arc<Buffered>);
 struct Buffered {
     log: Arc<Log>,
     stream: Stream,
+    alone: bool,
     lines: Mutex<Lines>,
 }
 
 impl Drop for Buffered {
     fn drop(&mut self) {
-        self.lines.get_mut().finish(|rest| self.log.line(self.stream, true, rest));
+        self.lines.get_mut().finish(|rest| self.log.line(self.stream, !self.alone, rest));
     }
 }
 
 impl Writer {
-    /// For one instance.
-    pub fn new(log: Arc<Log>, stream: Stream) -> Self {
-        Self(Arc::new(Buffered { log, stream, lines: Mutex::default() }))
+    /// For one instance, `alone` if no other writes to that log: else its last line gets an end, so that another's does not go on in it.
+    pub fn new(log: Arc<Log>, stream: Stream, alone: bool) -> Self {
+        Self(Arc::new(Buffered { log, stream, alone, lines: Mutex::default() }))
     }
 
     /// Takes what the guest wrote.
     pub fn push(&self, bytes: &[u8]) {
-        let Buffered { log, stream, lines } = &*self.0;
+        let Buffered { log, stream, lines, .. } = &*self.0;
         lines.lock().push(bytes, |whole, text| log.line(*stream, whole, text));
     }
 }
@@ -248,17 +249,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::new(open(&path), 0, || ());
-        let (out, err) = (Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Err));
+        let (out, err) = (Writer::new(log.clone(), Stream::Out, false), Writer::new(log.clone(), Stream::Err, false));
         out.push(b"one\ntw");
         err.push(b"oops\n\n");
         out.push(b"o\n");
         out.push(&[b'x'; LINE + 1]);
         out.push(b"\nrest");
         drop(out);
+        Writer::new(log.clone(), Stream::Out, true).push(b"as it is");
         let long = "x".repeat(LINE);
         assert_eq!(
             lines(&path),
-            ["stdout F one", "stderr F oops", "stderr F ", "stdout F two", &format!("stdout P {long}"), "stdout F x", "stdout F rest"]
+            [
+                "stdout F one",
+                "stderr F oops",
+                "stderr F ",
+                "stdout F two",
+                &format!("stdout P {long}"),
+                "stdout F x",
+                "stdout F rest",
+                "stdout P as it is"
+            ]
         );
         let text = std::fs::read_to_string(&path).unwrap();
         let time = text.split(' ').next().unwrap();
@@ -270,17 +281,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (out, err) = (dir.path().join("out"), dir.path().join("err"));
         let log = Log::standard(open(&out), open(&err));
-        let (one, two, errors) =
-            (Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Out), Writer::new(log.clone(), Stream::Err));
+        let (one, two, errors) = (
+            Writer::new(log.clone(), Stream::Out, false),
+            Writer::new(log.clone(), Stream::Out, false),
+            Writer::new(log.clone(), Stream::Err, false),
+        );
         one.push(b"from on");
         two.push(b"from two\n");
         one.push(b"e\n");
         errors.push(b"oops");
         drop(errors);
+        Writer::new(log.clone(), Stream::Err, true).push(b"as it is");
         one.push(&[b'x'; LINE + 1]);
         one.push(b"\n");
         assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("from two\nfrom one\n{}\n", "x".repeat(LINE + 1)));
-        assert_eq!(std::fs::read_to_string(&err).unwrap(), "oops\n");
+        assert_eq!(std::fs::read_to_string(&err).unwrap(), "oops\nas it is");
     }
 
     #[test]
@@ -288,7 +303,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::new(File::options().write(true).open("/dev/full").unwrap(), 0, || ());
-        let out = Writer::new(log.clone(), Stream::Out);
+        let out = Writer::new(log.clone(), Stream::Out, false);
         out.push(b"one\ntwo\nthree\n");
         // Room again, after the half of a line.
         std::fs::write(&path, "2026-01-02T03:04:05Z stdout F hal").unwrap();
@@ -305,7 +320,7 @@ mod tests {
         let said = Arc::new(AtomicUsize::new(0));
         let count = said.clone();
         let log = Log::new(open(&path), 1000, move || _ = count.fetch_add(1, Relaxed));
-        let out = Writer::new(log.clone(), Stream::Out);
+        let out = Writer::new(log.clone(), Stream::Out, false);
         let mut times = Vec::new();
         for _ in 0..1000 {
             out.push(b"a line of some length, again and again\n");

@@ -45,7 +45,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     let pre = linker(engine).and_then(|linker| linker.instantiate_pre(module)).map_err(failed)?;
     let mut builder = WasiCtxBuilder::new();
     builder.args(&pod.args).envs(&pod.env);
-    builder.stdout(Writer::new(pod.log.clone(), Stream::Out)).stderr(Writer::new(pod.log.clone(), Stream::Err));
+    builder.stdout(Writer::new(pod.log.clone(), Stream::Out, true)).stderr(Writer::new(pod.log.clone(), Stream::Err, true));
     for preopen in &pod.preopens {
         let perms = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
         let path = format!("/proc/self/fd/{}", preopen.dir.as_raw_fd());

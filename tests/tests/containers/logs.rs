@@ -57,6 +57,13 @@ pub fn logs_are_had_in_every_form(cluster: &Cluster) -> Result {
         Ok(())
     })?;
     ensure!(logs(&["again", "-p"])?.ok()? == "first life\n");
+    // What ends without the end of a line is shown as it was written.
+    let spec = json!({ "restartPolicy": "Never", "containers": [container("main", "echo whole; printf 'no end'")] });
+    pod(cluster, &ns, "unended", spec)?;
+    cluster.finished(&ns, "unended")?;
+    for words in [&["unended"][..], &["unended", "-f"], &["unended", "--tail=2"]] {
+        ensure!(logs(words)?.ok()? == "whole\nno end", "{words:?}: {:?}", logs(words)?.ok()?);
+    }
     Ok(())
 }
 
