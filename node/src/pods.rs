@@ -28,6 +28,7 @@ pub mod status;
 pub mod step;
 pub mod time;
 pub mod views;
+pub mod whole;
 pub mod work;
 
 #[cfg(test)]

@@ -338,7 +338,8 @@ impl Runtime for OciRuntime {
             };
             match pod {
                 Some(Pod { spec, containers }) => {
-                    let mut containers: Vec<_> = containers.into_iter().map(|(spec, state, _)| spec.status(state)).collect();
+                    let mut containers: Vec<_> =
+                        containers.into_iter().map(|(container, state, _)| shims::status(&shared.dir(&spec), &container, state)).collect();
                     let created = shared.created.lock();
                     containers.extend(created.values().filter(|spec| spec.sandbox == uid).map(|spec| spec.status(State::Created)));
                     list.push(SandboxStatus { spec, ready: true, containers });

@@ -197,6 +197,7 @@ impl ContainerSpec {
             image: self.image.reference.clone(),
             image_digest: self.image.digest.clone(),
             state,
+            user: None,
         }
     }
 }
@@ -346,6 +347,21 @@ pub struct ContainerStatus {
     pub image_digest: String,
     /// Where it is in its life.
     pub state: State,
+    /// Who its first process is, where it is a process and the runtime knows.
+    #[serde(default)]
+    pub user: Option<ContainerUser>,
+}
+
+/// Who a container's first process is, as the container numbers users: `LinuxContainerUser` (KEP-3619), and the OCI runtime specification's `user`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups.
+    #[serde(default, rename = "supplementalGroups", alias = "additionalGids", skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
 }
 
 /// What the runtime knows of a sandbox.

@@ -28,6 +28,7 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
         if let Some(stored) = stored {
             // Reported as REPOSITORY@DIGEST.
             state.digest = stored.image_id.rsplit('@').next().unwrap_or_default().to_string();
+            state.user = stored.user.linux.clone();
             state.last = stored.last_state.terminated.as_ref().map(|t| t.exit());
         }
         state.given = stored.and_then(|stored| stored.resources.clone()).unwrap_or_else(|| container.resources.clone());
@@ -71,6 +72,7 @@ pub fn adopt(pod: &Pod, sandbox: Option<&SandboxStatus>, highest_log: impl Fn(&s
 fn take_live(state: &mut ContainerState, live: &coracle_runtime::ContainerStatus, stored: Option<&StoredContainer>) {
     state.attempt = live.attempt;
     state.digest = live.image_digest.clone();
+    state.user = live.user.clone().or(state.user.take());
     match &live.state {
         // Created and not started: the number is not used up, creating is idempotent.
         State::Created => {}

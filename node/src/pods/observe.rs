@@ -140,10 +140,11 @@ fn take_in(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes: &mu
             running(state, pod.container(container), now);
             machine.initialized = step::initialized(pod, machine);
         }
-        Event::Running { container, attempt, since } => {
-            // `Started` says the same, in its own time; here it only matters for what was adopted or restarted by the runtime.
-            let Some(state) = machine.containers.get_mut(container) else { return };
-            if state.attempt == attempt && state.run == Run::Starting {
+        Event::Running { container, attempt, since, user } => {
+            // `Started` says the same, in its own time; here it only matters for what was adopted or restarted by the runtime, and for who it is.
+            let Some(state) = machine.containers.get_mut(container).filter(|state| state.attempt == attempt) else { return };
+            state.user = user.or(state.user.take());
+            if state.run == Run::Starting {
                 running(state, pod.container(container), since);
                 machine.initialized = step::initialized(pod, machine);
             }

@@ -49,6 +49,7 @@ mod tests {
             image: String::new(),
             image_digest: String::new(),
             state: State::Created,
+            user: None,
         };
         let list = [container("a", 0), container("b", 0), container("a", 2), container("a", 1)];
         assert_eq!(superseded(&list), ["u/a/0", "u/a/1"]);

@@ -215,10 +215,10 @@ impl Set {
             coracle_runtime::Event::Container { sandbox, status } => {
                 let Some(entry) = self.pods.get(sandbox.as_str()) else { return };
                 let Some(container) = entry.pod.all_containers().position(|c| c.name == status.name) else { return };
-                let attempt = status.attempt;
+                let (attempt, user) = (status.attempt, status.user);
                 let event = match status.state {
                     State::Created => return,
-                    State::Running { started } => Event::Running { container, attempt, since: started.into() },
+                    State::Running { started } => Event::Running { container, attempt, since: started.into(), user },
                     State::Exited { code, reason, message, started, finished } => {
                         let exit = Exit { code, reason, message, started: started.map(Into::into), finished: finished.into() };
                         Event::Exited { container, attempt, exit }

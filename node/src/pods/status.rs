@@ -6,6 +6,7 @@ use super::{
     spec::{Container, Pod, VolumeMount},
     step::{self, End},
     time::Time,
+    whole,
 };
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -67,6 +68,9 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
         status.insert("containerStatuses".into(), Value::Null);
         status.insert("initContainerStatuses".into(), Value::Null);
         return Value::Object(status);
+    }
+    for (name, value) in whole::status(pod, phase == "Running") {
+        status.insert(name.into(), value);
     }
     let states: Vec<Value> = pod
         .all_containers()
@@ -130,6 +134,7 @@ fn conditions(pod: &Pod, machine: &mut Machine, now: Time) -> Value {
         ("Initialized", initialized),
         ("Ready", ready),
         ("ContainersReady", containers),
+        ("PodScheduled", (true, "", String::new())),
     ];
     let mut conditions = Vec::new();
     for (kind, (value, reason, message)) in list.into_iter().chain(restarting).chain(disruption) {
@@ -185,6 +190,9 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     if pod.is_ephemeral(index) {
         // Nothing waits for it: it is neither ready nor started.
         (status["ready"], status["started"]) = (json!(false), Value::Null);
+    }
+    if let Some(user) = &state.user {
+        status["user"] = json!({ "linux": user });
     }
     resize::status(container, state, &mut status);
     status

@@ -6,12 +6,14 @@ use crate::{
     nursery::Birth,
     shim::SOCKET,
     wire::{Answer, Ask, Happened, Pod, VERSION},
+    worker,
 };
 use coracle_runtime::{
-    Error, Event, Qos, Reclaim, SandboxSpec, State,
+    ContainerSpec, ContainerStatus, ContainerUser, Error, Event, Qos, Reclaim, SandboxSpec, State,
     wire::socket::{AsyncLink, Link},
 };
 use parking_lot::Mutex;
+use serde::Deserialize;
 use std::{
     fs::{self, File},
     io,
@@ -28,6 +30,22 @@ use tokio::sync::mpsc;
 /// A path to a socket in `dir`, however long the directory's name is (a socket's address takes 107 bytes). Valid while the descriptor is open.
 fn socket(dir: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+}
+
+/// What is told of a container whose pod's files are in `dir`. Who its process is was written down by the worker that made it.
+pub(super) fn status(dir: &Path, spec: &ContainerSpec, state: State) -> ContainerStatus {
+    #[derive(Deserialize)]
+    struct Config {
+        process: Process,
+    }
+    #[derive(Deserialize)]
+    struct Process {
+        user: ContainerUser,
+    }
+    // Components have none.
+    let config = fs::read(worker::bundle(dir, spec).join("config.json")).ok();
+    let config: Option<Config> = config.and_then(|json| serde_json::from_slice(&json).ok());
+    ContainerStatus { user: config.map(|config| config.process.user), ..spec.status(state) }
 }
 
 /// Connects to the shim of that directory.
@@ -133,7 +151,8 @@ impl Shared {
                     if let State::Exited { code, .. } = &state {
                         shim.sessions.container_ended(&container, *code);
                     }
-                    _ = self.events.send(Event::Container { sandbox: sandbox.clone(), status: spec.status(state) });
+                    let status = status(&self.dir(&shim.spec), &spec, state);
+                    _ = self.events.send(Event::Container { sandbox: sandbox.clone(), status });
                 }
             }
         }

@@ -24,7 +24,12 @@ pub fn resources_change_in_place(cluster: &Cluster) -> Result {
         eventually(&format!("{name} has {cpu} and {memory}"), 60, || {
             let status = cluster.status(&ns, name)?;
             let main = &status["containerStatuses"][0];
-            ensure!(main["resources"] == resources(cpu, memory) && main["allocatedResources"] == json!({ "cpu": cpu, "memory": memory }), "{status}");
+            for has in [main, &status] {
+                ensure!(
+                    has["resources"] == resources(cpu, memory) && has["allocatedResources"] == json!({ "cpu": cpu, "memory": memory }),
+                    "{status}"
+                );
+            }
             ensure!(main["restartCount"] == restarts && main["ready"] == true, "{status}");
             let resizing = status["conditions"]
                 .as_array()
@@ -82,6 +87,8 @@ pub fn what_asks_for_nothing_may_ask_later(cluster: &Cluster) -> Result {
             let none = status["containerStatuses"].as_array().and_then(|list| list.iter().find(|one| one["name"] == "none")).context("no status")?;
             ensure!(none["resources"] == wanted && none["allocatedResources"] == allocated, "{status}");
             ensure!(none["restartCount"] == 0 && none["ready"] == true, "{status}");
+            // One of two has no limits, so that the pod has none.
+            ensure!(status["resources"]["requests"]["cpu"].is_string() && status["resources"].get("limits").is_none(), "{status}");
             Ok(())
         })
     };

@@ -5,6 +5,7 @@ use crate::pods::{
     spec::Resources,
     time::{Due, Time},
 };
+use coracle_runtime::ContainerUser;
 
 /// How a container ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub struct ContainerState {
     pub hook: Hook,
     /// What the one that runs was given.
     pub given: Resources,
+    /// Who its process is, or was.
+    pub user: Option<ContainerUser>,
 }
 
 impl ContainerState {
@@ -152,6 +155,7 @@ impl ContainerState {
             probes: Default::default(),
             hook: Hook::Done,
             given: Resources::default(),
+            user: None,
         }
     }
 

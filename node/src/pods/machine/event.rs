@@ -9,6 +9,7 @@ use crate::pods::{
     spec::Resources,
     time::{Due, Time},
 };
+use coracle_runtime::ContainerUser;
 use std::net::IpAddr;
 
 /// What happened.
@@ -87,6 +88,8 @@ pub enum Event {
         attempt: u32,
         /// Since.
         since: Time,
+        /// Who its process is.
+        user: Option<ContainerUser>,
     },
     /// The runtime says that it ended.
     Exited {

@@ -2,6 +2,7 @@
 
 use super::Resources;
 use crate::pods::{machine::Exit, time::Time};
+use coracle_runtime::ContainerUser;
 use serde::Deserialize;
 
 /// `PodStatus` as stored: what a fresh agent takes over.
@@ -60,6 +61,16 @@ pub struct StoredContainer {
     pub last_state: StoredState,
     /// What it was given.
     pub resources: Option<Resources>,
+    /// Who its process is.
+    pub user: StoredUser,
+}
+
+/// `ContainerUser` as stored.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct StoredUser {
+    /// Of a process.
+    pub linux: Option<ContainerUser>,
 }
 
 /// `ContainerState` as stored.

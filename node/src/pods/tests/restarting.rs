@@ -170,7 +170,7 @@ fn live(name: &str, attempt: u32, code: Option<i32>) -> coracle_runtime::Contain
         },
     };
     let (id, name, image, image_digest) = (format!("u/{name}/{attempt}"), name.into(), "i".into(), "sha256:d".into());
-    coracle_runtime::ContainerStatus { id, name, attempt, image, image_digest, state }
+    coracle_runtime::ContainerStatus { id, name, attempt, image, image_digest, state, user: None }
 }
 
 /// The play goes on with another agent, which knows what was reported and what the runtime has.
@@ -192,6 +192,23 @@ fn without_nulls(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
     }
+}
+
+#[test]
+fn who_a_container_is_is_told_and_known_to_the_next_agent() {
+    let mut play = Play::one();
+    play.settle();
+    assert_eq!(play.status()["containerStatuses"][0].get("user"), None, "a component is nobody");
+    let who = coracle_runtime::ContainerUser { uid: 7, gid: 8, groups: vec![8, 9] };
+    play.tell(Event::Running { container: 0, attempt: 1, since: play.now, user: Some(coracle_runtime::ContainerUser { uid: 1, ..who.clone() }) });
+    play.tell(Event::Running { container: 0, attempt: 0, since: play.now, user: Some(who) });
+    play.tell(Event::Running { container: 0, attempt: 0, since: play.now, user: None });
+    let user = json!({ "linux": { "uid": 7, "gid": 8, "supplementalGroups": [8, 9] } });
+    assert_eq!(play.status()["containerStatuses"][0]["user"], user);
+    let scheduled = play.condition("PodScheduled");
+    assert_eq!((&scheduled["status"], &scheduled["observedGeneration"]), (&json!("True"), &json!(play.pod.metadata.generation)));
+    let mut play = another_agent(play, vec![live("c", 0, None)]);
+    assert_eq!(play.status()["containerStatuses"][0]["user"], user);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn qos(pod: &Pod) -> Qos {
 }
 
 /// What the pod itself says (KEP-2837), else requests of all containers together, and limits where every container has one; the RuntimeClass's overhead comes on top of both (KEP-688).
-fn whole(pod: &Pod, node: Node) -> Resources {
+pub fn whole(pod: &Pod, node: Node) -> Resources {
     let containers: Vec<&Container> = pod.spec.containers.iter().collect();
     let inits: Vec<&Container> = pod.spec.init_containers.iter().collect();
     let sum = |of: &dyn Fn(&Container) -> Option<i64>| -> Option<u64> {
