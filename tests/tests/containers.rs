@@ -1,5 +1,7 @@
 //! Pods of OCI containers: a real image from a real registry, run as users of Kubernetes expect it.
 
+#[path = "containers/health.rs"]
+mod health;
 #[path = "containers/logs.rs"]
 mod logs;
 #[path = "containers/order.rs"]
@@ -27,6 +29,7 @@ const CASES: &[Case] = &[
     ("a_real_server_from_its_example", a_real_server_from_its_example),
     ("jobs_come_to_their_end", jobs_come_to_their_end),
     ("probes_of_every_kind", probes_of_every_kind),
+    ("servers_are_asked_for_their_health", health::servers_are_asked_for_their_health),
     ("hooks_run_in_the_container", hooks_run_in_the_container),
     ("what_cannot_start_says_why", what_cannot_start_says_why),
     ("ends_are_told", ends_are_told),
@@ -56,6 +59,9 @@ const CASES: &[Case] = &[
 static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(health::SERVE) {
+        return health::serve().map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     if !is_root() {
         println!("SKIPPED, ALL OF THEM: containers need root, and this user is not.");
         return ExitCode::SUCCESS;
