@@ -43,6 +43,9 @@ pub struct Flags {
     /// Memory that pods ask for stays theirs, and containers that use much more are slowed down before they meet their limit (memory QoS; control groups of version 2 alone).
     #[arg(long)]
     pub memory_qos: bool,
+    /// Processes and threads that a pod of containers may have; -1: as many as the machine has.
+    #[arg(long, value_name = "NUMBER", default_value_t = 16_384, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    pod_max_pids: i64,
     /// Percent of the disk in use at which images that no pod needs are removed; 100: never.
     #[arg(long, value_name = "PERCENT", default_value_t = Policy::default().high, value_parser = clap::value_parser!(u64).range(0..=100))]
     image_gc_high_threshold: u64,
@@ -52,6 +55,12 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Processes and threads of a pod.
+    pub fn pod_max_pids(&self) -> Option<u64> {
+        // As kubelet has it, nothing is no limit either.
+        u64::try_from(self.pod_max_pids).ok().filter(|most| *most > 0)
+    }
+
     /// When pods are evicted.
     pub fn eviction(&self) -> Result<Config> {
         let config = Config {

@@ -201,6 +201,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         system_reserved: options.node.system_reserved.clone(),
         kube_reserved: options.node.kube_reserved.clone(),
         memory_qos: options.node.memory_qos,
+        pod_max_pids: options.node.pod_max_pids(),
         image_gc: options.node.image_gc()?,
         manifests: options.node.pod_manifest_path.clone(),
         ..AgentOptions::new(data.path.clone(), options.node_name.clone())

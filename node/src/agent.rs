@@ -80,6 +80,8 @@ pub struct Options {
     pub kube_reserved: Reserve,
     /// Memory QoS (KEP-2570), where control groups are of version 2: memory that pods asked for stays theirs, and who uses much more is slowed down.
     pub memory_qos: bool,
+    /// Processes and threads that a pod of processes may have: one that forks without end must not take the machine's.
+    pub pod_max_pids: Option<u64>,
     /// When images are removed for want of disk.
     pub image_gc: images::collect::Policy,
     /// A pull that takes so long is told of by an event, and again after twice as long each time.
@@ -116,6 +118,7 @@ impl Options {
             system_reserved: Reserve::default(),
             kube_reserved: Reserve::of_agent(),
             memory_qos: false,
+            pod_max_pids: Some(16_384),
             image_gc: images::collect::Policy::default(),
             pull_events: Duration::from_secs(10),
             api_listen: None,

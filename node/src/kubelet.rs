@@ -82,8 +82,8 @@ impl Kubelet {
         let gc = &options.image_gc;
         json!({ "kubeletconfig": {
             "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "clusterDomain": options.cluster_domain, "clusterDNS": options.cluster_dns.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "maxPods": options.max_pods, "podCIDR": options.pod_cidr,
+            "clusterDomain": options.cluster_domain, "clusterDNS": options.cluster_dns.iter().map(|server| server.ip()).collect::<Vec<_>>(),
+            "maxPods": options.max_pods, "podPidsLimit": options.pod_max_pids.map_or(-1, |most| i64::try_from(most).unwrap_or(i64::MAX)), "podCIDR": options.pod_cidr,
             "evictionHard": eviction.hard.to_map(), "evictionSoft": eviction.soft.as_ref().map(|soft| soft.to_map()),
             "evictionPressureTransitionPeriod": format!("{}s", eviction.transition.0.as_secs()),
             "evictionMaxPodGracePeriod": eviction.max_pod_grace_seconds,

@@ -356,6 +356,37 @@ impl Trees {
     }
 }
 
+impl Trees {
+    /// Pods that have a group: uid and group.
+    pub fn pods(&self) -> Vec<(String, PathBuf)> {
+        let classes = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(|qos| of_pod("", qos));
+        let mut found = Vec::new();
+        for class in classes.iter().filter_map(|group| group.parent()) {
+            let Some(tree) = self.paths(class).into_iter().find(|path| path.is_dir()) else { continue };
+            let names = fs::read_dir(tree).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            found.extend(names.filter_map(|name| Some((name.strip_prefix("pod")?.to_owned(), class.join(&name)))));
+        }
+        found
+    }
+
+    /// How often processes of that group and those right below it were refused another process or thread. Some kernels count it where the limit is, others where the process is.
+    pub fn refused_forks(&self, group: &Path) -> u64 {
+        let Some(own) = self.file(group, "pids.events") else { return 0 };
+        let below = own.parent().and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten().map(|entry| entry.path().join("pids.events"));
+        std::iter::once(own.clone()).chain(below).map(|file| refused(&fs::read_to_string(file).unwrap_or_default())).sum()
+    }
+
+    /// How many processes and threads the group may have.
+    pub fn most_pids(&self, group: &Path) -> Option<u64> {
+        self.read(group, "pids.max")?.trim().parse().ok()
+    }
+}
+
+/// What `pids.events` counts.
+fn refused(events: &str) -> u64 {
+    events.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok()).unwrap_or(0)
+}
+
 /// A process's group of version 2, out of its `/proc/<pid>/cgroup`.
 fn unified_group(groups: &str) -> Option<&Path> {
     let path = Path::new(groups.lines().find_map(|line| line.strip_prefix("0::"))?);
@@ -428,6 +459,23 @@ fn enable(root: &Path, group: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_are_found_with_what_they_were_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let trees = Trees::V2(root.path().into());
+        for (group, events) in
+            [("podfree", "max 0\n"), ("burstable/podbomb", "max 0\n"), ("burstable/podbomb/main-0", "max 3\n"), ("besteffort/podold", "max 4\n")]
+        {
+            let dir = root.path().join("coracle").join(group);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("pids.events"), events).unwrap();
+            fs::write(dir.join("pids.max"), "100\n").unwrap();
+        }
+        let mut pods: Vec<_> = trees.pods().into_iter().map(|(uid, group)| (trees.refused_forks(&group), trees.most_pids(&group), uid)).collect();
+        pods.sort();
+        assert_eq!(pods, [(0, Some(100), "free".to_owned()), (3, Some(100), "bomb".to_owned()), (4, Some(100), "old".to_owned())]);
+    }
 
     #[test]
     fn shares_quota_and_weight_are_as_kubelet_has_them() {

@@ -10,6 +10,8 @@ mod order;
 mod resources;
 #[path = "containers/security.rs"]
 mod security;
+#[path = "containers/unruly.rs"]
+mod unruly;
 #[path = "containers/volumes.rs"]
 mod volumes;
 
@@ -33,6 +35,7 @@ const CASES: &[Case] = &[
     ("hooks_run_in_the_container", hooks_run_in_the_container),
     ("what_cannot_start_says_why", what_cannot_start_says_why),
     ("ends_are_told", ends_are_told),
+    ("who_misbehaves_does_so_alone", unruly::who_misbehaves_does_so_alone),
     ("configuration_is_updated_in_place", configuration_is_updated_in_place),
     ("processes_and_files_are_a_containers_own", processes_and_files_are_a_containers_own),
     ("nothing_is_left_of_a_deleted_pod", nothing_is_left_of_a_deleted_pod),

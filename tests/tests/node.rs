@@ -7,6 +7,7 @@ use std::{fs, process::ExitCode};
 
 const CASES: &[Alone] = &[
     ("pressure_refuses_and_evicts", pressure_refuses_and_evicts),
+    ("a_bomb_of_forks_is_its_pods_alone", a_bomb_of_forks_is_its_pods_alone),
     ("what_is_used_is_told", what_is_used_is_told),
     ("files_are_pods", files_are_pods),
     ("huge_pages_are_a_volume", huge_pages_are_a_volume),
@@ -28,6 +29,37 @@ fn ended(cluster: &Cluster, ns: &str, name: &str) -> Result<Value> {
         ensure!(status["phase"] == "Failed", "{status}");
         Ok(status)
     })
+}
+
+fn a_bomb_of_forks_is_its_pods_alone() -> Result {
+    let cluster = Cluster::stopped(Mode::Whole, &["--pod-max-pids", "100"])?;
+    cluster.up()?;
+    cluster.import_busybox()?;
+    let ns = cluster.namespace("forks")?;
+    let run = |name: &str, script: &str| {
+        let container = json!({ "name": "main", "image": "busybox:v1", "imagePullPolicy": "Never", "command": ["sh", "-c", script] });
+        let spec = json!({ "terminationGracePeriodSeconds": 1, "restartPolicy": "Never", "containers": [container] });
+        cluster.apply(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": ns }, "spec": spec }).to_string())
+    };
+    run("neighbour", "sleep 1000")?;
+    // A shell that cannot fork ends; the first process stays.
+    run("bomb", "bomb() { bomb & bomb & sleep 1000; }; (while :; do bomb; done) & exec sleep 1000")?;
+    cluster.ready(&ns, "neighbour")?;
+    cluster.ready(&ns, "bomb")?;
+    eventually("it is told why it has no more", 60, || {
+        let events = cluster.kubectl(&["-n", &ns, "describe", "pod", "bomb"])?.ok()?;
+        has(&events, &["PidsLimitReached", "it has as many as a pod may have (100, see --pod-max-pids)"])
+    })?;
+    has(&cluster.logs(&ns, "bomb")?, &["can't fork: Resource temporarily unavailable"])?;
+    ensure!(cluster.kubectl_in(&ns, &["exec", "neighbour", "--", "echo", "here"])?.ok()? == "here\n");
+    run("later", "(true; true) & wait")?;
+    ensure!(cluster.finished(&ns, "later")?["phase"] == "Succeeded");
+    let status = cluster.get(&["node", "test-node"])?["status"].clone();
+    ensure!(condition(&status, "Ready").is_some_and(|one| one["status"] == "True"), "{status}");
+    ensure!(condition(&status, "PIDPressure").is_some_and(|one| one["status"] == "False"), "{status}");
+    ensure!(raw(&cluster, "configz")?.contains("\"podPidsLimit\":100"), "{}", raw(&cluster, "configz")?);
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "bomb", "--timeout=60s"])?.ok()?;
+    cluster.stop()
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {

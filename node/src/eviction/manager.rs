@@ -19,8 +19,8 @@ use crate::{
     registration::Pressure,
     stats::{Collector, counters::Counters, disk::OnDisk},
 };
-use coracle_runtime::PodStats;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use coracle_runtime::{PodStats, cgroup::Trees};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -67,10 +67,15 @@ impl Manager {
     /// Runs until cancelled; `evict` puts a pod out.
     pub async fn run(self, cancel: CancellationToken, evict: impl AsyncFn(Arc<str>, Eviction)) {
         let mut state = State::default();
+        // Without control groups there are no pods of processes.
+        let (trees, mut refused) = (Trees::find().map(|trees| trees.of(&["pids"])).ok(), None);
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = self.round(&mut state, &evict) => {}
+            }
+            if let Some(trees) = &trees {
+                refused = Some(self.forks(trees, refused.as_ref()));
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -98,6 +103,27 @@ impl Manager {
                 _ = tokio::time::timeout(CLEANUP, self.ended(&uid)).await;
             }
         }
+    }
+
+    /// Tells of pods that have as many processes as they may and want more. `before`: how often each was refused one until the last look; at the first one
+    /// of an agent there is nothing new, since pods may be older than it.
+    fn forks(&self, trees: &Trees, before: Option<&HashMap<String, u64>>) -> HashMap<String, u64> {
+        let mut now = HashMap::new();
+        for (uid, group) in trees.pods() {
+            let Some(view) = self.views.get(&uid) else { continue };
+            let refused = trees.refused_forks(&group);
+            let more = before.map_or(0, |before| refused.saturating_sub(before.get(&uid).copied().unwrap_or(0)));
+            if more > 0 {
+                let most = trees.most_pids(&group).map_or(String::new(), |most| format!(" ({most}, see --pod-max-pids)"));
+                let message =
+                    format!("processes of the pod were refused another process or thread {more} times: it has as many as a pod may have{most}");
+                let about =
+                    About { kind: "Pod", namespace: view.namespace.clone(), name: view.name.clone(), uid: uid.clone(), field_path: String::new() };
+                self.recorder.record(about, true, "PidsLimitReached", &message);
+            }
+            now.insert(uid, refused);
+        }
+        now
     }
 
     fn observe(&self) -> Observed {

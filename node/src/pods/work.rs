@@ -144,7 +144,8 @@ impl Work {
     }
 
     fn node_of_pods(&self) -> linux::Node {
-        linux::Node { memory: self.machine.memory, reclaims: self.options.memory_qos.then(|| self.allocatable().memory) }
+        let reclaims = self.options.memory_qos.then(|| self.allocatable().memory);
+        linux::Node { memory: self.machine.memory, reclaims, pids: self.options.pod_max_pids }
     }
 
     /// Services, or ports of the node that lead to pods, are others now.

@@ -12,8 +12,6 @@ use std::{
     path::{Component, Path},
 };
 
-/// Processes and threads of a pod: a pod that forks without end must not take the machine's.
-const PIDS: u64 = 16_384;
 /// The least priority of critical pods.
 const CRITICAL: i64 = 2_000_000_000;
 
@@ -27,6 +25,8 @@ pub struct Node {
     pub memory: i64,
     /// With memory QoS (KEP-2570): bytes of memory that pods may have together. None: without.
     pub reclaims: Option<i64>,
+    /// Processes and threads that a pod may have.
+    pub pids: Option<u64>,
 }
 
 /// What the pod's containers share.
@@ -41,7 +41,7 @@ pub fn sandbox(pod: &Pod, node: Node) -> LinuxSandbox {
         host_aliases: spec.host_aliases.iter().map(|alias| (alias.ip.clone(), alias.hostnames.clone())).collect(),
         qos: qos(pod),
         resources: whole(pod, node),
-        pids_limit: Some(PIDS),
+        pids_limit: node.pids,
         users: None,
     }
 }
@@ -275,7 +275,7 @@ mod tests {
             pod.status.qos_class = class.into();
             let of = |node: Node| (sandbox(&pod, node).resources.reclaim, resources(&pod, &pod.spec.containers[0], node).unwrap().reclaim);
             assert_eq!(of(Node::default()), (Reclaim::default(), Reclaim::default()), "only where it is asked for");
-            of(Node { memory: 1 << 30, reclaims: Some(1000 << 20) })
+            of(Node { memory: 1 << 30, reclaims: Some(1000 << 20), ..Node::default() })
         };
         let (mib, page) = (1 << 20, 4096);
         let same = json!({ "limits": { "memory": "100Mi" }, "requests": { "memory": "100Mi" } });
