@@ -60,6 +60,21 @@ pub fn sysctls(pod: &Pod) -> Result<(), Verdict> {
     Ok(())
 }
 
+/// No runtime here gives containers a profile of AppArmor, so that who wants one fails instead of running without, as with kubelet on a machine without AppArmor.
+///
+/// # Errors
+/// It wants one: the pod fails.
+pub fn apparmor(pod: &Pod) -> Result<(), Verdict> {
+    let of_containers = pod.all_containers().filter_map(|container| container.security_context.app_armor_profile.as_ref());
+    match pod.spec.security_context.app_armor_profile.iter().chain(of_containers).any(|profile| profile.kind != "Unconfined") {
+        true => Err(Verdict {
+            reason: "AppArmor".into(),
+            message: "Cannot enforce AppArmor: no runtime of this node gives containers a profile; ask for Unconfined, or for none".into(),
+        }),
+        false => Ok(()),
+    }
+}
+
 /// What containers of processes have not.
 fn process_can_run(container: &Container) -> Result<(), String> {
     if !container.volume_devices.is_empty() {
@@ -143,7 +158,7 @@ pub fn unsupported_volume(name: &str, kind: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_component_among_processes_stays_apart() {
@@ -164,6 +179,21 @@ mod tests {
             (json!({ "hostPID": true, "containers": [{ "name": "c", "image": "i" }] }), "remove spec.hostPID"),
         ] {
             assert!(verdict(spec).unwrap_err().contains(why), "{why}");
+        }
+    }
+
+    #[test]
+    fn who_wants_a_profile_of_apparmor_does_not_run_without() {
+        let verdict = |pod: Value, container: Value| {
+            let spec = json!({ "securityContext": pod, "containers": [{ "name": "a" }, { "name": "b", "securityContext": container }] });
+            super::apparmor(&serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap())
+                .err()
+                .map(|verdict| verdict.reason)
+        };
+        let profile = |kind: &str| json!({ "appArmorProfile": { "type": kind } });
+        assert_eq!(verdict(json!({}), profile("Unconfined")), None);
+        for (pod, container) in [(profile("RuntimeDefault"), profile("Unconfined")), (json!({}), profile("Localhost"))] {
+            assert_eq!(verdict(pod, container).as_deref(), Some("AppArmor"));
         }
     }
 

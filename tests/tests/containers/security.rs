@@ -114,6 +114,7 @@ pub fn pods_are_where_they_ask_to_be(cluster: &Cluster) -> Result {
     let port = "net.ipv4.ip_unprivileged_port_start";
     pod(cluster, &ns, "tuned", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start", json!({}), sysctl(port, "81"))?;
     pod(cluster, &ns, "unsafe", "true", json!({}), sysctl("kernel.msgmax", "65536"))?;
+    pod(cluster, &ns, "guarded", "true", json!({ "securityContext": { "appArmorProfile": { "type": "RuntimeDefault" } } }), json!({}))?;
     let said = |name: &str| -> Result<String> {
         cluster.finished(&ns, name)?;
         cluster.logs(&ns, name)
@@ -131,5 +132,8 @@ pub fn pods_are_where_they_ask_to_be(cluster: &Cluster) -> Result {
     ensure!(said("tuned")? == "81\n");
     let refused = cluster.finished(&ns, "unsafe")?;
     ensure!(refused["phase"] == "Failed" && refused["reason"] == "SysctlForbidden", "{refused}");
-    has(refused["message"].as_str().unwrap_or_default(), &["Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"])
+    has(refused["message"].as_str().unwrap_or_default(), &["Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"])?;
+    let refused = cluster.finished(&ns, "guarded")?;
+    ensure!(refused["phase"] == "Failed" && refused["reason"] == "AppArmor", "{refused}");
+    has(refused["message"].as_str().unwrap_or_default(), &["Pod was rejected: Cannot enforce AppArmor"])
 }

@@ -131,6 +131,7 @@ impl Set {
         }
         fit::bears(pod, self.work.pressure())?;
         admit::sysctls(pod)?;
+        admit::apparmor(pod)?;
         let here = || self.pods.values().filter(|entry| step::end(&entry.pod, &entry.machine).is_none());
         fit::ports(pod, here().map(|entry| &*entry.pod))?;
         let (mut used, mut others) = (Amounts::default(), 0);

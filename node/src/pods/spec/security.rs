@@ -24,6 +24,8 @@ pub struct SecurityContext {
     pub proc_mount: String,
     /// System calls.
     pub seccomp_profile: Option<SeccompProfile>,
+    /// AppArmor.
+    pub app_armor_profile: Option<AppArmorProfile>,
 }
 
 /// `PodSecurityContext`.
@@ -46,6 +48,17 @@ pub struct PodSecurityContext {
     pub sysctls: Vec<Sysctl>,
     /// System calls.
     pub seccomp_profile: Option<SeccompProfile>,
+    /// AppArmor.
+    pub app_armor_profile: Option<AppArmorProfile>,
+}
+
+/// `AppArmorProfile`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AppArmorProfile {
+    /// `RuntimeDefault`, `Localhost`, `Unconfined`.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// `Capabilities`.
