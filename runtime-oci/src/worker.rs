@@ -211,8 +211,13 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     };
     let mut config = config::config(&input).map_err(create_error)?;
     not_in_proc(&root, &config).map_err(create_error)?;
-    // As runc does; what is wrong with it is said when it is entered.
-    _ = working_directory(Path::new(config["process"]["cwd"].as_str().unwrap_or("/")), &root, &binds, first);
+    // As runc does; what else is wrong with it is said when it is entered, but of this the library says nothing that could be understood.
+    let cwd = config["process"]["cwd"].as_str().unwrap_or("/");
+    if let Err(error) = working_directory(Path::new(cwd), &root, &binds, first)
+        && error.kind() == std::io::ErrorKind::NotADirectory
+    {
+        return Err(start_error(&format!("chdir to cwd ({cwd:?}) set in config.json failed: not a directory")));
+    }
     fs::write(bundle.join("config.json"), config.to_string()).map_err(create_error)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());

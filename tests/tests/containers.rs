@@ -249,14 +249,17 @@ fn last_words(cluster: &Cluster, ns: &str, name: &str) -> Result<String> {
 fn what_cannot_start_says_why(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("reasons")?;
     let image = image(cluster)?;
-    for (name, command) in [("missing", "/no/such/program"), ("broken", "broken")] {
+    for (name, command, place, wanted) in [
+        ("missing", "/no/such/program", "/", "no such file or directory"),
+        ("broken", "broken", "/", "exec format error"),
+        ("nowhere", "true", "/etc/passwd", "chdir to cwd (\"/etc/passwd\") set in config.json failed: not a directory"),
+    ] {
         cluster.apply(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec: {{restartPolicy: Never, containers: [{{name: main, image: '{image}', command: ['{command}']}}]}}\n"
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {ns}}}\nspec: {{restartPolicy: Never, containers: [{{name: main, image: '{image}', workingDir: {place}, command: ['{command}']}}]}}\n"
         ))?;
         let ended = cluster.finished(&ns, name)?;
         let ended = &ended["containerStatuses"][0]["state"]["terminated"];
         ensure!(ended["reason"] == "StartError" && ended["exitCode"] == 128, "{ended}");
-        let wanted = if name == "missing" { "no such file or directory" } else { "exec format error" };
         ensure!(ended["message"].as_str().is_some_and(|message| message.contains(wanted)), "{ended}");
     }
     let volume = "  volumes: [{name: v, emptyDir: {}}]\n";
