@@ -93,7 +93,11 @@ fn images_that_cannot_be_had(cluster: &Cluster) -> Result {
     run(cluster, &ns, "refused", "127.0.0.1:9/x/y:v1", "IfNotPresent")?;
     waiting(cluster, &ns, "refused", &["ErrImagePull", "ImagePullBackOff"], &["127.0.0.1:9 cannot be reached", "coracle image import"])?;
     run(cluster, &ns, "misnamed", "UPPER/Case:v1", "IfNotPresent")?;
-    waiting(cluster, &ns, "misnamed", &["InvalidImageName"], &["UPPER/Case:v1"])
+    waiting(cluster, &ns, "misnamed", &["InvalidImageName"], &["UPPER/Case:v1"])?;
+    let pod = cluster.get(&["-n", &ns, "pod", "misnamed"])?;
+    let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap_or_default();
+    ensure!(message.starts_with("Failed to apply default image tag \"UPPER/Case:v1\": couldn't parse image name"), "{message}");
+    Ok(())
 }
 
 fn files_that_are_no_component(cluster: &Cluster) -> Result {

@@ -69,10 +69,12 @@ impl Work {
         let reference = container.image.as_str();
         let failure = |reason: &str, message: String| Failure { reason: reason.into(), message, fatal: false };
         let present = self.images.lookup(reference).map_err(|why| {
-            if why.reason == "InvalidImageName" {
-                self.note(pod, Some(index), true, "InspectFailed", &format!("Failed to apply default image tag \"{reference}\": {}", why.message));
+            if why.reason != "InvalidImageName" {
+                return failure(why.reason, why.message);
             }
-            failure(why.reason, why.message)
+            let message = format!("Failed to apply default image tag \"{reference}\": {}", why.message);
+            self.note(pod, Some(index), true, "InspectFailed", &message);
+            failure(why.reason, message)
         })?;
         let policy = match container.image_pull_policy.as_str() {
             "" if images::floating(reference) => "Always",
