@@ -48,6 +48,17 @@ pub fn of_pod(spec: &At<'_, '_>, causes: &mut Causes) {
                 spec.field(shown).forbidden(causes, "when `hostUsers` is false");
             }
         }
+    } else {
+        // Its root would be the machine's, with all of the machine's /proc before it.
+        for list in ["containers", "initContainers", "ephemeralContainers"] {
+            for container in spec.field(list).items() {
+                let context = container.field("securityContext");
+                let mount = context.field("procMount");
+                if mount.text() == "Unmasked" {
+                    mount.invalid(causes, "`hostUsers` must be false to use `Unmasked`");
+                }
+            }
+        }
     }
 }
 
@@ -136,6 +147,22 @@ mod tests {
                 format!("securityContext.sysctls[7].name: Invalid value: \"A\": {wrong}"),
             ]
         );
+    }
+
+    #[test]
+    fn all_of_proc_is_for_users_of_their_own() {
+        let wrong = |host: Value| {
+            let one = |mount: &str| json!({"securityContext": {"procMount": mount}});
+            let mut causes = Vec::new();
+            of_pod(
+                &At::root(&json!({"hostUsers": host, "containers": [one("Default"), one("Unmasked")], "initContainers": [one("Unmasked")]})),
+                &mut causes,
+            );
+            lines(&causes)
+        };
+        let refused = ["containers[1]", "initContainers[0]"]
+            .map(|at| format!("{at}.securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`"));
+        assert_eq!((wrong(json!(true)), wrong(Value::Null), wrong(json!(false))), (refused.to_vec(), refused.to_vec(), Vec::new()));
     }
 
     #[test]
