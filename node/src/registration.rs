@@ -13,9 +13,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What schedulers and admission ask before they give a node pods or changes that older ones would not understand (KEP-5328), by upstream's names and sorted. Not here: changes of
-/// what a pod says of its resources as a whole.
-const DECLARED: [&str; 2] = ["InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"];
+/// What schedulers and admission ask before they give a node pods or changes that older ones would not understand (KEP-5328), by upstream's names and sorted.
+const DECLARED: [&str; 3] =
+    ["InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"];
 /// Renewal of the lease.
 const LEASE: Duration = Duration::from_secs(10);
 /// Validity of the lease, seconds, as kubelet's default.

@@ -93,7 +93,10 @@ async fn the_node_registers_and_renews() {
     let object = wait("the node", || control.object("nodes", "", "n1").filter(|n| condition(&n["status"], "Ready") == Some("True"))).await;
     assert_eq!(object["metadata"]["labels"]["kubernetes.io/os"], "linux");
     assert_eq!(object["status"]["capacity"]["pods"], "2k");
-    assert_eq!(object["status"]["declaredFeatures"], json!(["InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"]));
+    assert_eq!(
+        object["status"]["declaredFeatures"],
+        json!(["InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers", "RestartAllContainersOnContainerExits"])
+    );
     assert_eq!(object["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().unwrap().split("://").next(), Some("coracle"));
     let lease = wait("the lease", || control.object("leases", "kube-node-lease", "n1")).await;
     assert_eq!(lease["spec"]["holderIdentity"], "n1");

@@ -43,6 +43,7 @@ const CASES: &[Case] = &[
     ("containers_are_looked_at_by_others", containers_are_looked_at_by_others),
     ("resources_change_in_place", resources::resources_change_in_place),
     ("what_asks_for_nothing_may_ask_later", resources::what_asks_for_nothing_may_ask_later),
+    ("whole_pods_change_in_place", resources::whole_pods_change_in_place),
     ("a_runtime_class_has_its_overhead", resources::a_runtime_class_has_its_overhead),
     ("containers_begin_and_end_in_order", order::containers_begin_and_end_in_order),
     ("a_sidecar_begins_anew_and_ends_last", order::a_sidecar_begins_anew_and_ends_last),

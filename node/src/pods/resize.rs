@@ -6,10 +6,11 @@
 
 use super::{
     machine::{Action, ContainerState, Machine, Note, Run},
-    spec::{Container, Pod, Resources},
+    spec::{Container, Pod, PodSpec, Resources},
     time::{Due, Time},
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// `PodResizePending`: it cannot be done here at all.
 pub const INFEASIBLE: &str = "Infeasible";
@@ -24,7 +25,7 @@ const NAMES: [&str; 2] = ["cpu", "memory"];
 /// Where a pod's change stands.
 #[derive(Clone, Debug, Default)]
 pub struct Resize {
-    /// What the API wants, by the order of [`Pod::all_containers`], where it is not what was granted.
+    /// What the API wants, by the order of [`each`], where it is not what was granted.
     wanted: Option<Vec<Resources>>,
     pending: Option<Pending>,
     progress: Option<Progress>,
@@ -186,35 +187,48 @@ pub fn settle(pod: &Pod, machine: &mut Machine, notes: &mut Vec<Note>) {
 /// The pod with what is wanted.
 pub fn with(pod: &Pod, wanted: &[Resources]) -> Pod {
     let mut pod = pod.clone();
-    for (container, resources) in each(&mut pod).zip(wanted) {
-        container.resources = resources.clone();
+    for (own, resources) in each(&mut pod).zip(wanted) {
+        own.clone_from(resources);
     }
     pod
 }
 
-fn each(pod: &mut Pod) -> impl Iterator<Item = &mut Container> {
-    pod.spec.init_containers.iter_mut().chain(&mut pod.spec.containers)
+/// What the pod says of itself as a whole (KEP-5419), then its containers in the order of [`Pod::all_containers`].
+fn each(pod: &mut Pod) -> impl Iterator<Item = &mut Resources> {
+    let PodSpec { resources, init_containers, containers, .. } = &mut pod.spec;
+    std::iter::once(resources).chain(init_containers.iter_mut().chain(containers).map(|container| &mut container.resources))
 }
 
 /// Gives a pod that has come anew what was granted to it before; what it wants instead, where that is something else.
 pub fn keep(pod: &mut Pod, before: &Pod) -> Option<Vec<Resources>> {
-    let granted: Vec<Option<Resources>> =
-        pod.all_containers().zip(before.all_containers()).map(|(new, old)| (new.name == old.name).then(|| old.resources.clone())).collect();
+    let of_containers = pod.all_containers().zip(before.all_containers()).map(|(new, old)| (new.name == old.name).then(|| old.resources.clone()));
+    let granted = std::iter::once(Some(before.spec.resources.clone())).chain(of_containers).collect();
     exchange(pod, granted)
 }
 
 /// As [`keep`], for a pod that was there before this agent: what its containers were given is what was granted.
 pub fn restore(pod: &mut Pod, machine: &Machine) -> Option<Vec<Resources>> {
-    let granted = machine.containers.iter().map(|state| state.created.then(|| state.given.clone())).collect();
+    let of_containers = machine.containers.iter().map(|state| state.created.then(|| state.given.clone()));
+    let created = machine.containers.iter().any(|state| state.created);
+    let whole = pod.status.resources.as_ref().filter(|_| created).map(|told| as_told(&pod.spec.resources, told));
+    let granted = std::iter::once(whole).chain(of_containers).collect();
     exchange(pod, granted)
+}
+
+/// What of the pod's own resources was granted, out of what was told, which has those of its containers, too.
+fn as_told(own: &Resources, told: &Resources) -> Resources {
+    let list = |own: &BTreeMap<String, Value>, told: &BTreeMap<String, Value>| {
+        own.iter().map(|(name, value)| (name.clone(), told.get(name).unwrap_or(value).clone())).collect()
+    };
+    Resources { limits: list(&own.limits, &told.limits), requests: list(&own.requests, &told.requests) }
 }
 
 fn exchange(pod: &mut Pod, granted: Vec<Option<Resources>>) -> Option<Vec<Resources>> {
     let (mut wanted, mut differs) = (Vec::new(), false);
-    for (container, granted) in each(pod).zip(granted) {
-        wanted.push(container.resources.clone());
-        if let Some(granted) = granted.filter(|granted| *granted != container.resources) {
-            container.resources = granted;
+    for (own, granted) in each(pod).zip(granted) {
+        wanted.push(own.clone());
+        if let Some(granted) = granted.filter(|granted| granted != own) {
+            *own = granted;
             differs = true;
         }
     }

@@ -109,6 +109,36 @@ pub fn what_asks_for_nothing_may_ask_later(cluster: &Cluster) -> Result {
     has(&why, &["Pod QOS Class may not change as a result of resizing"])
 }
 
+/// What a pod says of itself as a whole (KEP-5419).
+pub fn whole_pods_change_in_place(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("whole")?;
+    let whole = |cpu: &str, memory: &str| json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": cpu, "memory": memory } });
+    let image = super::image(cluster)?;
+    let container = json!({ "name": "main", "image": image, "command": ["sleep", "1000"] });
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "resources": whole("100m", "32Mi"), "containers": [container] });
+    cluster.apply(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one", "namespace": ns }, "spec": spec }).to_string())?;
+    cluster.ready(&ns, "one")?;
+    let uid = cluster.get(&["-n", &ns, "pod", "one"])?["metadata"]["uid"].as_str().context("no uid")?.to_owned();
+    let memory = || of_group(&uid, "memory.max").or_else(|| of_group(&uid, "memory.limit_in_bytes"));
+    ensure!(memory() == Some((32 << 20).to_string()), "{:?}", memory());
+    let patch = json!({ "spec": { "resources": whole("200m", "64Mi") } }).to_string();
+    cluster.kubectl_in(&ns, &["patch", "pod", "one", "--subresource", "resize", "-p", &patch])?.ok()?;
+    eventually("it has what it wants", 60, || {
+        let status = cluster.status(&ns, "one")?;
+        ensure!(status["resources"] == whole("200m", "64Mi") && status["allocatedResources"] == whole("200m", "64Mi")["limits"], "{status}");
+        ensure!(memory() == Some((64 << 20).to_string()), "{:?}", memory());
+        ensure!(status["containerStatuses"][0]["restartCount"] == 0, "{status}");
+        has(&events(cluster, &ns, "one")?, &["ResizeStarted", "ResizeCompleted"])
+    })
+}
+
+/// A file of the control group of a pod whose class is Guaranteed.
+fn of_group(uid: &str, file: &str) -> Option<String> {
+    let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    let text = trees.map(|tree| tree.join(format!("coracle/pod{uid}/{file}"))).find_map(|path| fs::read_to_string(path).ok());
+    text.map(|text| text.trim().to_owned())
+}
+
 /// What the kernel has, in the container's own view of its group.
 const LIMIT: &str = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true";
 
@@ -129,13 +159,7 @@ pub fn a_runtime_class_has_its_overhead(cluster: &Cluster) -> Result {
     let light = cluster.get(&["-n", &ns, "pod", "light"])?;
     ensure!(light["spec"]["overhead"] == json!({ "cpu": "50m", "memory": "16Mi" }), "{light}");
     let uid = light["metadata"]["uid"].as_str().context("no uid")?;
-    let group = |file: &str| -> Option<String> {
-        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
-        trees
-            .map(|tree| tree.join(format!("coracle/pod{uid}/{file}")))
-            .find_map(|path| fs::read_to_string(path).ok())
-            .map(|text| text.trim().to_owned())
-    };
+    let group = |file: &str| of_group(uid, file);
     let memory = group("memory.max").or_else(|| group("memory.limit_in_bytes"));
     ensure!(memory == Some((48 << 20).to_string()), "{memory:?}");
     let cpu = group("cpu.max").or_else(|| Some(format!("{} {}", group("cpu.cfs_quota_us")?, group("cpu.cfs_period_us")?)));

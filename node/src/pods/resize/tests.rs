@@ -54,6 +54,36 @@ fn tell(pod: &Pod, machine: &mut Machine, event: Event) -> Vec<Note> {
 }
 
 #[test]
+fn what_the_pod_says_of_itself_is_granted_and_given_too() {
+    let of = |generation: i64, memory: &str| {
+        let mut pod = simple(generation, "100m", "16Mi");
+        pod.spec.resources = serde_json::from_value(resources("1", memory)).unwrap();
+        pod
+    };
+    let before = of(1, "64Mi");
+    let mut machine = running(&before);
+    let memory =
+        |pod: &Pod, machine: &mut Machine| status::status(pod, machine, [127, 0, 0, 1].into(), START)["resources"]["limits"]["memory"].clone();
+    let mut after = of(2, "128Mi");
+    let wanted = keep(&mut after, &before);
+    machine.resize.want(wanted);
+    assert_eq!(memory(&after, &mut machine), "64Mi", "until it is granted");
+    // The next agent knows as much.
+    let mut adopted = of(2, "128Mi");
+    adopted.status.resources = Some(serde_json::from_value(resources("1", "64Mi")).unwrap());
+    let wanted = restore(&mut adopted, &machine);
+    assert_eq!((&adopted.spec.resources, wanted.as_deref()), (&before.spec.resources, machine.resize.wanted()));
+
+    let after = with(&after, machine.resize.wanted().expect("a change"));
+    machine.resize.grant(&after);
+    assert_eq!(action(&after, &machine, START), Some(Action::Resize(Vec::new())), "no container has another");
+    machine.resize.begin();
+    let notes = tell(&after, &mut machine, Event::Resized(Ok(Vec::new())));
+    assert_eq!(notes.iter().map(|note| note.reason.as_str()).collect::<Vec<_>>(), ["ResizeCompleted"]);
+    assert_eq!(memory(&after, &mut machine), "128Mi");
+}
+
+#[test]
 fn what_is_granted_is_given_without_a_restart() {
     let before = simple(1, "100m", "64Mi");
     let mut machine = running(&before);
@@ -160,7 +190,7 @@ fn another_agent_goes_on_where_one_was() {
     machine.containers[0].given = serde_json::from_value(resources("100m", "64Mi")).unwrap();
     let wanted = restore(&mut there, &machine).expect("a change that was not given");
     assert_eq!(there.spec.containers[0].resources, machine.containers[0].given);
-    assert_eq!(wanted[0], serde_json::from_value(resources("200m", "64Mi")).unwrap());
+    assert_eq!(wanted[1], serde_json::from_value(resources("200m", "64Mi")).unwrap(), "after the pod's own");
     let mut other = simple(2, "200m", "64Mi");
     assert_eq!(restore(&mut other, &Machine::new(&there, START)), None, "what never ran was given nothing");
 }

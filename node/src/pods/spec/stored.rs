@@ -19,6 +19,8 @@ pub struct StoredStatus {
     pub start_time: Option<String>,
     /// QoS class, kept.
     pub qos_class: String,
+    /// What the pod as a whole had.
+    pub resources: Option<Resources>,
     /// Conditions, ours and others'.
     pub conditions: Vec<StoredCondition>,
     /// Init containers.
