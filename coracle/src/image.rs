@@ -1,13 +1,44 @@
 //! `coracle image`: what is on this machine, with or without a registry.
 
 use crate::machine;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
-use coracle_node::images::{self, credentials::Keyring};
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use coracle_node::images::{self, credentials::Keyring, store::LARGEST};
+use coracle_runtime_wasm::classify;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  coracle image import hello.wasm --name hello:v1     make a component known, with no registry
+  coracle image list                                  what is on this machine
+  coracle image rm hello:v1                           forget it";
+
+const IMPORTS: &str = "\
+Examples:
+  coracle image import hello.wasm --name hello:v1     a component, which has no name of its own
+  coracle image import saved.tar.gz                   all images of an archive, under the names they have in it";
+
+const PUSHES: &str = "\
+Example:
+  coracle image import hello.wasm --name 127.0.0.1:5000/team/hello:v1
+  coracle image push 127.0.0.1:5000/team/hello:v1 --credentials ~/.docker/config.json";
+
+const LISTS: &str = "\
+Example:
+  coracle image list --data-dir /var/lib/coracle";
+
+const REMOVES: &str = "\
+Example:
+  coracle image rm hello:v1";
 
 /// Flags of `coracle image`.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Options {
     #[command(subcommand)]
     action: Action,
@@ -19,6 +50,7 @@ pub struct Options {
 #[derive(Subcommand)]
 enum Action {
     /// Make the images of a file known, with no registry.
+    #[command(after_help = IMPORTS)]
     Import {
         /// A component or preview-1 module (.wasm), or an archive of `docker save` or of an OCI image layout (.tar, .tar.gz).
         file: PathBuf,
@@ -27,6 +59,7 @@ enum Action {
         name: Option<String>,
     },
     /// Push an imported image to the registry in its name.
+    #[command(after_help = PUSHES)]
     Push {
         /// Its name, such as `127.0.0.1:5000/team/hello:v1`.
         name: String,
@@ -35,8 +68,10 @@ enum Action {
         credentials: Option<PathBuf>,
     },
     /// List the images on this machine.
+    #[command(after_help = LISTS)]
     List,
     /// Remove an image's name; its content goes when no pod uses it.
+    #[command(after_help = REMOVES)]
     Rm {
         /// Its name, such as `hello:v1`.
         name: String,
@@ -46,8 +81,12 @@ enum Action {
 /// Carries the action out.
 pub fn run(options: Options) -> Result<()> {
     let data = options.data_dir;
+    if !matches!(options.action, Action::Import { .. }) {
+        there(&data)?;
+    }
     match options.action {
         Action::Import { file, name } => {
+            can_run(&file)?;
             for named in images::import(&data, &file, name.as_deref())? {
                 println!("{} {} ({} bytes)", named.reference, named.manifest, named.size);
             }
@@ -78,4 +117,22 @@ pub fn run(options: Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Is it the directory of a cluster? A path that is mistyped is told, not made.
+fn there(data: &Path) -> Result<()> {
+    let message = || format!("there are no images in {}: no cluster keeps its data there; give its directory with --data-dir", data.display());
+    ensure!(data.join("images").is_dir(), message());
+    Ok(())
+}
+
+/// Refuses a .wasm that no pod could run, before it has a name. What cannot be read, and what is no .wasm, is left to who imports it.
+fn can_run(file: &Path) -> Result<()> {
+    let mut wasm = Vec::new();
+    let Ok(mut source) = fs::File::open(file) else { return Ok(()) };
+    if source.by_ref().take(4).read_to_end(&mut wasm).is_err() || wasm != b"\0asm" {
+        return Ok(());
+    }
+    source.take(LARGEST).read_to_end(&mut wasm).with_context(|| format!("cannot read {}", file.display()))?;
+    classify::look(&wasm).map(drop).map_err(|why| anyhow!("import {}: {why}", file.display()))
 }

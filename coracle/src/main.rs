@@ -33,6 +33,7 @@ enum Command {
     /// Images on this machine: import, push, list, remove.
     Image(image::Options),
     /// Print the version.
+    #[command(after_help = "Example:\n  coracle version")]
     Version,
 }
 
@@ -72,7 +73,7 @@ fn told(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Arguments, told};
-    use clap::CommandFactory;
+    use clap::{Command, CommandFactory};
 
     #[test]
     fn causes_are_said_once() {
@@ -83,5 +84,37 @@ mod tests {
     #[test]
     fn flags_do_not_clash() {
         Arguments::command().debug_assert();
+    }
+
+    /// The lines of a help's examples that call this program, without what is said of them.
+    fn examples(command: &Command) -> Vec<Vec<String>> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let words = |line: &str| {
+            line.split("   ")
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(" &")
+                .split_whitespace()
+                .map(|word| word.trim_matches('\'').to_owned())
+                .collect()
+        };
+        help.lines().filter_map(|line| line.strip_prefix("  ").filter(|line| line.starts_with("coracle "))).map(words).collect()
+    }
+
+    fn each(command: &Command, seen: &mut Vec<String>) {
+        let (name, examples) = (command.get_name(), examples(command));
+        assert!(!examples.is_empty(), "`{name} --help` shows no example");
+        for words in examples {
+            assert!(Arguments::command().try_get_matches_from(&words).is_ok(), "`{name} --help` shows what is refused: {words:?}");
+        }
+        seen.push(name.to_owned());
+        command.get_subcommands().for_each(|command| each(command, seen));
+    }
+
+    #[test]
+    fn every_command_teaches_with_examples_that_work() {
+        let mut seen = Vec::new();
+        each(&Arguments::command(), &mut seen);
+        assert_eq!(seen, ["coracle", "up", "image", "import", "push", "list", "rm", "version"]);
     }
 }

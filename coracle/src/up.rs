@@ -46,9 +46,16 @@ const LATE: Duration = Duration::from_secs(5);
 /// Where machines have it; one without any knows the cluster's names alone.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+const EXAMPLES: &str = "\
+Examples:
+  coracle up                                                                     until Ctrl-C
+  coracle up --data-dir /tmp/other --api-addr 127.0.0.1:7443 --node-name other   another cluster, as an ordinary user
+  coracle up --eviction-hard 'memory.available<200Mi,nodefs.available<5%'        a node that keeps more for the machine
+  coracle up --audit-log-path /var/log/coracle-audit.log                         who asked for what";
+
 /// Flags of `coracle up`.
 #[derive(Args)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, after_help = EXAMPLES)]
 pub struct Options {
     /// Everything the cluster keeps: state, keys, images, pods' volumes and logs.
     #[arg(long, env = "CORACLE_DATA_DIR", default_value_os_t = machine::default_data_dir())]

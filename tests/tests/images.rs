@@ -1,11 +1,11 @@
 //! Images from a real registry, and what goes wrong with them.
 
 use anyhow::{Context, ensure};
-use coracle_tests::{Case, Cluster, Mode, Registry, Result, archive, eventually, guest, main as suite};
+use coracle_tests::{Case, Cluster, Mode, Output, Registry, Result, archive, binary, eventually, guest, main as suite};
 use serde_json::json;
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
 };
@@ -108,32 +108,30 @@ fn files_that_are_no_component(cluster: &Cluster) -> Result {
     for (name, bytes) in bad {
         let file = cluster.dir().join(format!("{name}.wasm"));
         std::fs::write(&file, bytes)?;
-        let imported = cluster.coracle(&["image", "import", &file.to_string_lossy(), "--name", &format!("{name}:v1")])?;
-        if name != "truncated" {
-            let said = imported.err()?;
-            ensure!(said.contains(&*file.to_string_lossy()) && said.contains("is no WebAssembly file"), "{said}");
-            continue;
-        }
-        // It begins as a component does: only who compiles it sees that it ends too early.
-        imported.ok()?;
-        run(cluster, &ns, name, &format!("{name}:v1"), "IfNotPresent")?;
-        waiting(cluster, &ns, name, &["InvalidImage"], &["Warning", "Failed", "truncated", "push the image again"])?;
+        let said = cluster.coracle(&["image", "import", &file.to_string_lossy(), "--name", &format!("{name}:v1")])?.err()?;
+        let why = if name == "truncated" { "truncated WebAssembly" } else { "is no WebAssembly file" };
+        ensure!(said.contains(&*file.to_string_lossy()) && said.contains(why), "{said}");
     }
-    Ok(())
+    ensure!(!cluster.coracle(&["image", "list"])?.ok()?.contains("truncated"), "a name for what cannot run");
+    // It begins as a component does, and is no file of its own: only who compiles it sees that it ends too early.
+    let archive = around_a_component(cluster, &cluster.dir().join("truncated.wasm"), "truncated:v1")?;
+    cluster.coracle(&["image", "import", &archive.to_string_lossy()])?.ok()?;
+    run(cluster, &ns, "truncated", "truncated:v1", "IfNotPresent")?;
+    waiting(cluster, &ns, "truncated", &["InvalidImage"], &["Warning", "Failed", "truncated", "push the image again"])
 }
 
 /// An image as container tools make it, whose one layer holds a component and whose command names it.
-fn around_a_component(cluster: &Cluster, name: &str) -> Result<PathBuf> {
-    let root = cluster.dir().join("around");
+fn around_a_component(cluster: &Cluster, wasm: &Path, name: &str) -> Result<PathBuf> {
+    let root = cluster.dir().join(format!("around-{}", name.replace(['/', ':'], "-")));
     fs::create_dir_all(&root)?;
-    fs::copy(guest("hello")?, root.join("app.wasm"))?;
+    fs::copy(wasm, root.join("app.wasm"))?;
     archive::of(&cluster.dir(), &root, name, json!({ "architecture": "wasm", "os": "wasip2", "config": { "Entrypoint": ["/app.wasm"] } }))
 }
 
 fn a_guarded_registry_with_an_image_around_a_component(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("guarded")?;
     let registry = Registry::guarded(&cluster.host, 5443)?;
-    let image = registry.push(&cluster.host, &around_a_component(cluster, "team/app:v1")?, "team/app:v1")?;
+    let image = registry.push(&cluster.host, &around_a_component(cluster, &guest("hello")?, "team/app:v1")?, "team/app:v1")?;
     // Whose certificate nobody here has signed is not spoken to.
     let certs = cluster.data_dir().join("certs.d").join(&registry.address);
     fs::create_dir_all(&certs)?;
@@ -175,5 +173,11 @@ fn import_list_and_remove(cluster: &Cluster) -> Result {
     ensure!(!list.contains("other/probe"), "{list}");
     let missing = cluster.coracle(&["image", "import", "/nowhere.wasm", "--name", "x:v1"])?.err()?;
     ensure!(missing.contains("/nowhere.wasm"), "{missing}");
+    // What is mistyped is not made.
+    let mistyped = cluster.dir().join("mistyped");
+    for action in [&["image", "list"][..], &["image", "rm", "x:v1"], &["image", "push", "127.0.0.1:9/x:v1"]] {
+        let said = Output::of(cluster.host.command(binary()?).args(action).arg("--data-dir").arg(&mistyped), "")?.err()?;
+        ensure!(said.contains("there are no images in") && said.contains("--data-dir") && !mistyped.exists(), "{said}");
+    }
     Ok(())
 }
