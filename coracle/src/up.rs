@@ -21,13 +21,14 @@ use coracle_link::{
 };
 use coracle_node::{
     Agent, Options as AgentOptions,
+    dns::resolv::ResolvConf,
     network::{Network, kernel::Kernel},
 };
 use coracle_runtime::Runtime;
 use coracle_runtime_oci::OciRuntime;
 use coracle_runtime_wasm::WasmRuntime;
 use std::{
-    io::{IsTerminal, Read, Write},
+    io::{IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -135,6 +136,19 @@ fn node_range(cluster: &str) -> String {
     }
 }
 
+/// Refuses a file that cannot be read, and one that has something to say but names no server. An empty one means that there are none.
+fn resolv_conf(path: &Path) -> Result<()> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read --resolv-conf {}", path.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let said = text.lines().map(str::trim_start).any(|line| !line.is_empty() && !line.starts_with(['#', ';']));
+    ensure!(
+        !said || !ResolvConf::parse(&text).servers.is_empty(),
+        "--resolv-conf {} names no name server: it has no line such as `nameserver 192.0.2.53`; give another file, or an empty one for no servers",
+        path.display()
+    );
+    Ok(())
+}
+
 async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut stages = Stages::begin();
     // From the beginning: whoever changes their mind before it is ready finds everything stopped in good order, too.
@@ -151,10 +165,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
     ensure!(!pods.overlaps(services), "--pod-cidr {pods} and --service-cidr {services} overlap; give ranges that have no address in common");
     let (pods, services) = (pods.to_string(), services.to_string());
     if options.resolv_conf != Path::new(RESOLV_CONF) {
-        // A directory can be opened, too; only reading tells.
-        std::fs::File::open(&options.resolv_conf)
-            .and_then(|mut file| file.read(&mut [0]))
-            .with_context(|| format!("cannot read --resolv-conf {}", options.resolv_conf.display()))?;
+        resolv_conf(&options.resolv_conf)?;
     }
     let authority = Authority::open(&data.path.join("pki")).context("cannot use the cluster's certificate authority")?;
     let control = Control::start(ControlOptions {

@@ -180,6 +180,9 @@ fn flags_that_cannot_work(cluster: &Cluster) -> Result {
     ensure!(said.contains("nonsense"), "{said}");
     let said = up(&["--data-dir", &dir.join("d2").to_string_lossy(), "--api-addr", "192.0.2.1:7443"])?;
     ensure!(said.contains("192.0.2.1:7443"), "{said}");
+    let nonsense = dir.join("nonsense.conf");
+    std::fs::write(&nonsense, "these are no name servers\nnameserver here\n")?;
+    let nonsense = nonsense.to_string_lossy();
     let data = dir.join("d3");
     let rest = ["--data-dir", &*data.to_string_lossy(), "--api-addr", "127.0.0.1:7443"];
     for (flags, words) in [
@@ -188,6 +191,7 @@ fn flags_that_cannot_work(cluster: &Cluster) -> Result {
         (&["--node-name", "Bad_Name"], &["--node-name", "lowercase RFC 1123 subdomain"]),
         (&["--resolv-conf", "/nowhere"], &["--resolv-conf /nowhere"]),
         (&["--resolv-conf", "/"], &["--resolv-conf /", "Is a directory"]),
+        (&["--resolv-conf", &nonsense], &["--resolv-conf", &nonsense, "names no name server", "nameserver 192.0.2.53"]),
         (&["--scheduler-config", "/nowhere"], &["--scheduler-config /nowhere"]),
     ] {
         let said = up(&[&rest[..], flags].concat())?;
