@@ -3,7 +3,7 @@
 
 mod infer;
 
-use crate::expr::{Call, Expr, Kind, Literal, Positions};
+use crate::expr::{Call, Entry, Expr, Kind, Literal, MessageField, Positions};
 use crate::functions::{self, Function, Overload};
 use crate::library::{regex, time};
 use crate::types::{Env, Type};
@@ -127,72 +127,80 @@ impl Checker<'_> {
                 self.substitute(&found, false)
             }
             Kind::Call(call) => self.call(id, call),
-            Kind::List { elements, optional } => {
-                let (mut joined, mut parts) = (None, Vec::new());
-                for (element, optional) in elements.iter_mut().zip(optional.iter()) {
-                    let ty = self.entry(element, *optional);
-                    parts.push((element.id, ty.clone()));
-                    joined = Some(self.join(joined, ty));
-                }
-                self.literal(true, parts);
-                Type::list(joined.unwrap_or_else(|| self.fresh()))
-            }
-            Kind::Map(entries) => {
-                let (mut keys, mut values, mut key_parts, mut value_parts) = (None, None, Vec::new(), Vec::new());
-                for entry in entries {
-                    let ty = self.expr(&mut entry.key);
-                    key_parts.push((entry.key.id, ty.clone()));
-                    keys = Some(self.join(keys, ty));
-                    let ty = self.entry(&mut entry.value, entry.optional);
-                    value_parts.push((entry.value.id, ty.clone()));
-                    values = Some(self.join(values, ty));
-                }
-                self.literal(false, key_parts);
-                self.literal(false, value_parts);
-                Type::map(keys.unwrap_or_else(|| self.fresh()), values.unwrap_or_else(|| self.fresh()))
-            }
-            Kind::Message { name, fields } => {
-                let ty = match self.env.named(name) {
-                    Some(ty @ Type::Message(_)) => ty,
-                    Some(_) => self.wrong(id, &format!("'{name}' is not a message type")),
-                    None => self.wrong(id, &format!("undeclared reference to '{name}' (in container '')")),
-                };
-                for field in fields {
-                    let value = self.entry(&mut field.value, field.optional);
-                    if let Type::Message(name) = &ty {
-                        match self.env.message_field(name, &field.name) {
-                            None => _ = self.wrong(field.id, &format!("undefined field '{}'", field.name)),
-                            Some(wanted) if !self.assignable(&wanted, &value) => {
-                                let message = format!("expected type of field '{}' is '{wanted}' but provided type is '{value}'", field.name);
-                                self.wrong(field.id, &message);
-                            }
-                            Some(_) => {}
-                        }
-                    }
-                }
-                ty
-            }
+            Kind::List { elements, optional } => self.list(elements, optional),
+            Kind::Map(entries) => self.map(entries),
+            Kind::Message { name, fields } => self.message(id, name, fields),
             Kind::Comprehension(_) => self.comprehension(expr),
-            Kind::OptMap { operand, body, flat } => {
-                let (found, flat) = (self.expr(operand), *flat);
-                let found = self.substitute(&found, false);
-                let inner = match found {
-                    Type::Optional(of) => (*of).clone(),
-                    ty if ty.is_dyn() => Type::Dyn,
-                    other => self.no_overload(id, if flat { "optFlatMap" } else { "optMap" }, &[other], true),
-                };
-                let result = self.scoped(vec![inner], |inner| inner.expr(body));
-                match (flat, self.substitute(&result, false)) {
-                    (false, result) => Type::optional(result),
-                    (true, result @ Type::Optional(_)) => result,
-                    (true, result) if result.is_dyn() => Type::Dyn,
-                    (true, other) => self.no_overload(id, "_?_:_", &[Type::Bool, other, Type::optional(Type::Dyn)], false),
-                }
-            }
+            Kind::OptMap { operand, body, flat } => self.opt_map(id, operand, body, *flat),
             Kind::Bind { value, body } => {
                 let ty = self.expr(value);
                 self.scoped(vec![ty], |inner| inner.expr(body))
             }
+        }
+    }
+
+    fn list(&mut self, elements: &mut [Expr], optional: &[bool]) -> Type {
+        let (mut joined, mut parts) = (None, Vec::new());
+        for (element, optional) in elements.iter_mut().zip(optional) {
+            let ty = self.entry(element, *optional);
+            parts.push((element.id, ty.clone()));
+            joined = Some(self.join(joined, ty));
+        }
+        self.literal(true, parts);
+        Type::list(joined.unwrap_or_else(|| self.fresh()))
+    }
+
+    fn map(&mut self, entries: &mut [Entry]) -> Type {
+        let (mut keys, mut values, mut key_parts, mut value_parts) = (None, None, Vec::new(), Vec::new());
+        for entry in entries {
+            let ty = self.expr(&mut entry.key);
+            key_parts.push((entry.key.id, ty.clone()));
+            keys = Some(self.join(keys, ty));
+            let ty = self.entry(&mut entry.value, entry.optional);
+            value_parts.push((entry.value.id, ty.clone()));
+            values = Some(self.join(values, ty));
+        }
+        self.literal(false, key_parts);
+        self.literal(false, value_parts);
+        Type::map(keys.unwrap_or_else(|| self.fresh()), values.unwrap_or_else(|| self.fresh()))
+    }
+
+    /// `Kind{field: value}`.
+    fn message(&mut self, id: u32, name: &str, fields: &mut [MessageField]) -> Type {
+        let ty = match self.env.named(name) {
+            Some(ty @ Type::Message(_)) => ty,
+            Some(_) => self.wrong(id, &format!("'{name}' is not a message type")),
+            None => self.wrong(id, &format!("undeclared reference to '{name}' (in container '')")),
+        };
+        for field in fields {
+            let value = self.entry(&mut field.value, field.optional);
+            let Type::Message(name) = &ty else { continue };
+            match self.env.message_field(name, &field.name) {
+                None => _ = self.wrong(field.id, &format!("undefined field '{}'", field.name)),
+                Some(wanted) if !self.assignable(&wanted, &value) => {
+                    let message = format!("expected type of field '{}' is '{wanted}' but provided type is '{value}'", field.name);
+                    self.wrong(field.id, &message);
+                }
+                Some(_) => {}
+            }
+        }
+        ty
+    }
+
+    /// `optional.optMap(v, e)`; `flat` is `optFlatMap`, whose body gives an optional itself.
+    fn opt_map(&mut self, id: u32, operand: &mut Expr, body: &mut Expr, flat: bool) -> Type {
+        let found = self.expr(operand);
+        let inner = match self.substitute(&found, false) {
+            Type::Optional(of) => (*of).clone(),
+            ty if ty.is_dyn() => Type::Dyn,
+            other => self.no_overload(id, if flat { "optFlatMap" } else { "optMap" }, &[other], true),
+        };
+        let result = self.scoped(vec![inner], |inner| inner.expr(body));
+        match (flat, self.substitute(&result, false)) {
+            (false, result) => Type::optional(result),
+            (true, result @ Type::Optional(_)) => result,
+            (true, result) if result.is_dyn() => Type::Dyn,
+            (true, other) => self.no_overload(id, "_?_:_", &[Type::Bool, other, Type::optional(Type::Dyn)], false),
         }
     }
 

@@ -290,31 +290,7 @@ impl Lowering<'_> {
                     let next = inner.operator(at, ADD, vec![accumulated, increment]);
                     (boolean(inner, true), inner.operator(at, CONDITIONAL, vec![one, next, kept]))
                 }
-                _ => {
-                    let (filter, transform) = match two {
-                        Some(two) => (Some(one), two),
-                        None => (None, one),
-                    };
-                    let next = match name {
-                        "transformList" => {
-                            let element = inner.node(at, Kind::List { elements: vec![transform], optional: vec![false] });
-                            inner.operator(at, ADD, vec![accumulated, element])
-                        }
-                        "transformMap" => {
-                            let key = inner.node(at, Kind::Local(accumulator + 1, first.as_str().into()));
-                            inner.operator(at, "cel.@mapInsert", vec![accumulated, key, transform])
-                        }
-                        _ => inner.operator(at, "cel.@mapInsert", vec![accumulated, transform]),
-                    };
-                    let step = match filter {
-                        Some(filter) => {
-                            let kept = result(inner);
-                            inner.operator(at, CONDITIONAL, vec![filter, next, kept])
-                        }
-                        None => next,
-                    };
-                    (boolean(inner, true), step)
-                }
+                _ => (boolean(inner, true), inner.transformed(at, name, (&first, accumulator), accumulated, one, two)),
             })
         })?;
         let mut end = result(self);
@@ -323,6 +299,33 @@ impl Lowering<'_> {
             end = self.operator(at, EQUALS, vec![end, one]);
         }
         Ok(Kind::Comprehension(Box::new(Comprehension { range, second: true, init, condition, step, result: end })))
+    }
+
+    /// The step of `transformList`, `transformMap` and `transformMapEntry`: what is accumulated and the next part, unless a filter leaves that out.
+    fn transformed(&mut self, at: u32, name: &str, (key, accumulator): (&str, u32), accumulated: Expr, one: Expr, two: Option<Expr>) -> Expr {
+        use ast::operators::{ADD, CONDITIONAL};
+        let (filter, transform) = match two {
+            Some(two) => (Some(one), two),
+            None => (None, one),
+        };
+        let next = match name {
+            "transformList" => {
+                let element = self.node(at, Kind::List { elements: vec![transform], optional: vec![false] });
+                self.operator(at, ADD, vec![accumulated, element])
+            }
+            "transformMap" => {
+                let key = self.node(at, Kind::Local(accumulator + 1, key.into()));
+                self.operator(at, "cel.@mapInsert", vec![accumulated, key, transform])
+            }
+            _ => self.operator(at, "cel.@mapInsert", vec![accumulated, transform]),
+        };
+        match filter {
+            Some(filter) => {
+                let kept = self.node(at, Kind::Local(accumulator, "@result".into()));
+                self.operator(at, CONDITIONAL, vec![filter, next, kept])
+            }
+            None => next,
+        }
     }
 
     /// `list.sortBy(e, key)` is `list.@sortByAssociatedKeys(list.map(e, key))` with the list bound once.
