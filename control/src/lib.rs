@@ -3,5 +3,6 @@
 pub mod control;
 pub mod controllers;
 pub mod scheduler;
+pub mod view;
 
 pub use control::{Control, Error, Options, Settings};

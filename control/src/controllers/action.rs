@@ -95,6 +95,17 @@ pub async fn perform(client: &Client, about: Option<&Object>, actions: Vec<Actio
     Ok(())
 }
 
+/// Carries out what makes an object, if anything is to be done. Whoever was first, it is there.
+///
+/// # Errors
+/// As for [`perform`].
+pub async fn provide(client: &Client, action: Option<Action>) -> Result<Next, Status> {
+    match perform(client, None, action.into_iter().collect()).await {
+        Err(status) if status.reason == "AlreadyExists" => Ok(Next::Idle),
+        result => result.map(|()| Next::Idle),
+    }
+}
+
 /// At which revisions a series of actions left objects.
 #[derive(Debug, Default)]
 pub struct Chain(HashMap<Key, u64>);

@@ -9,13 +9,14 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::View;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use coracle_api::Status;
 use coracle_apiserver::{
     auth::{Attributes, User},
     resources::certificates::{REQUESTS, request_of},
-    view::{Condition, Meta, Text, condition, parse, time},
+    view::{Condition, Text, condition, parse, time},
 };
 use coracle_link::pki::{Authority, CertificateRequest};
 use coracle_store::{Key, Snapshot};
@@ -40,14 +41,7 @@ impl Certificates {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Request<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: Spec<'a>,
-    status: RequestStatus<'a>,
-}
+type Request<'a> = View<'a, Spec<'a>, RequestStatus<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Spec<'a> {

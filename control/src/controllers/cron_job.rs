@@ -8,13 +8,14 @@ use self::pass::State;
 use super::{
     Context,
     action::{Action, perform, perform_one},
-    owned::Parent,
+    owned::{Parent, dependents},
     queue::Next,
     runner::{Controller, Event, every, namespace_ends},
 };
+use crate::view::{Nothing, View};
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Condition, Headed, Meta, Text, parse};
+use coracle_apiserver::view::{Condition, Headed, Text, parse};
 use coracle_store::{Key, Object, Snapshot};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -26,17 +27,7 @@ const JOBS: &str = "jobs.batch";
 const PARENT: Parent = Parent { resource: RESOURCE, api_version: "batch/v1", kind: "CronJob", selects: |_, _| false };
 
 /// A narrow view of `batch/v1 CronJob`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct CronJob<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type CronJob<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// `batch/v1 CronJobSpec` without the template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -109,15 +100,7 @@ impl Reference<'_> {
 }
 
 /// What is looked at in a Job.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Job<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Status.
-    pub status: JobStatus<'a>,
-}
+pub type Job<'a> = View<'a, Nothing, JobStatus<'a>>;
 /// The part of a Job's status that is looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -193,9 +176,9 @@ impl Controller for CronJobs {
         let snapshot = client.store().snapshot();
         let Some(object) = snapshot.get(key) else { return Ok(Next::Idle) };
         let cron: CronJob<'_> = parse(&object)?;
-        let objects = snapshot.dependents(&cron.metadata.uid);
-        let objects = objects.iter().filter(|object| &*object.key.resource == JOBS && object.key.namespace == key.namespace);
-        let mut jobs = objects.map(|job| parse::<Job<'_>>(job)).collect::<Result<Vec<_>, _>>()?;
+        let objects = dependents(&snapshot, &cron.metadata.uid, JOBS);
+        let ours = objects.iter().filter(|job| job.key.namespace == key.namespace);
+        let mut jobs = ours.map(|job| parse::<Job<'_>>(job)).collect::<Result<Vec<_>, _>>()?;
         jobs.retain(|job| job.metadata.controlled_by(&cron.metadata.uid));
         let exists = |name: &str| snapshot.get(&Key::new(JOBS, key.namespace.clone(), name)).is_some();
         let decided = State { cron: &cron, jobs: &jobs, exists: &exists, now: self.context.now() }.decide();

@@ -15,17 +15,18 @@ use super::{
     backoff::Backoff,
     history::{REVISION_LABEL, REVISIONS, Subject},
     node_lifecycle::health::Node,
-    owned::{Parent, by_selector},
+    owned::{Parent, by_selector, dependents, pod_template},
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::{Strategy, View};
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Condition, Meta, Text, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
+use coracle_apiserver::view::{Condition, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -40,17 +41,7 @@ const BURST: usize = 250;
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// A narrow view of `apps/v1 DaemonSet`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct DaemonSet<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type DaemonSet<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// `apps/v1 DaemonSetSpec` without the template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -59,21 +50,11 @@ pub struct Spec<'a> {
     #[serde(borrow)]
     pub selector: LabelSelector<'a>,
     /// How pods are replaced.
-    pub update_strategy: UpdateStrategy<'a>,
+    pub update_strategy: Strategy<'a, RollingUpdate<'a>>,
     /// How long a pod must be ready to be available.
     pub min_ready_seconds: i64,
     /// Old revisions that are kept; 10 unless given.
     pub revision_history_limit: Option<i64>,
-}
-/// `apps/v1 DaemonSetUpdateStrategy`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct UpdateStrategy<'a> {
-    /// `RollingUpdate` or `OnDelete`.
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    /// Bounds of a rolling update.
-    pub rolling_update: Option<RollingUpdate<'a>>,
 }
 /// `apps/v1 RollingUpdateDaemonSet`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -207,8 +188,7 @@ impl Controller for DaemonSets {
             client.event(&object, "Warning", "SelectingAll", message);
             return Ok(Next::Idle);
         }
-        let whole: Value = parse(&object)?;
-        let plain = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+        let plain = pod_template(&object)?;
         let subject = Subject {
             parent: &PARENT,
             meta: &set.metadata,
@@ -249,8 +229,7 @@ impl Controller for DaemonSets {
         failure = failure.or(pod_control::delete(client, &object, gone).await.err());
 
         // What was just made or deleted is in a fresh snapshot: the status needs no second round.
-        let objects: Vec<Arc<Object>> =
-            store.snapshot().dependents(&set.metadata.uid).into_iter().filter(|object| &*object.key.resource == "pods").collect();
+        let objects = dependents(&store.snapshot(), &set.metadata.uid, "pods");
         let pods = views(&objects)?;
         let nodes = by_node(&objects, &pods)?;
         let (report, again) = status::report(&set, &hosts, &nodes, &template, history.collisions, now);

@@ -13,14 +13,15 @@ use self::rollout::{Set, State};
 use super::{
     Context,
     action::{Action, Plan, perform, perform_one},
-    owned::{Parent, by_selector},
+    owned::{Parent, by_selector, dependents, pod_template},
     queue::Next,
     replica_set::ReplicaSet,
     runner::{Controller, Event, every, namespace_ends},
 };
+use crate::view::{Strategy, View};
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Condition, Meta, Text, parse, pod::Pod, selector::LabelSelector};
+use coracle_apiserver::view::{Condition, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,17 +33,7 @@ const PARENT: Parent = Parent { resource: RESOURCE, api_version: "apps/v1", kind
 const UNLIMITED: i64 = i32::MAX as i64;
 
 /// A narrow view of `apps/v1 Deployment`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Deployment<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type Deployment<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// `apps/v1 DeploymentSpec` without the template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -61,17 +52,7 @@ pub struct Spec<'a> {
     #[serde(borrow)]
     pub selector: LabelSelector<'a>,
     /// How pods are replaced.
-    pub strategy: Strategy<'a>,
-}
-/// `apps/v1 DeploymentStrategy`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Strategy<'a> {
-    /// `RollingUpdate` or `Recreate`.
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    /// Bounds of a rolling update.
-    pub rolling_update: Option<bounds::RollingUpdate<'a>>,
+    pub strategy: Strategy<'a, bounds::RollingUpdate<'a>>,
 }
 /// `apps/v1 DeploymentStatus`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -152,8 +133,8 @@ impl Deployments {
 
 /// Whether a set still has pods that have not ended.
 fn has_pods(snapshot: &Snapshot, uid: &str) -> Result<bool, Status> {
-    for pod in snapshot.dependents(uid).iter().filter(|o| &*o.key.resource == "pods") {
-        if !parse::<Pod<'_>>(pod)?.terminal() {
+    for pod in dependents(snapshot, uid, "pods") {
+        if !parse::<Pod<'_>>(&pod)?.terminal() {
             return Ok(true);
         }
     }
@@ -191,14 +172,12 @@ impl Controller for Deployments {
         let objects = PARENT.claim(client, SETS, &deployment.metadata, &deployment.spec.selector, |_| true, |_| true).await?;
         let snapshot = client.store().snapshot();
 
-        let whole: Value = parse(&object)?;
-        let wanted = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default());
+        let wanted = template::without_hash(pod_template(&object)?);
         let recreate = deployment.spec.strategy.kind == "Recreate";
         let mut sets = Vec::new();
         for set in &objects {
             let view: ReplicaSet<'_> = parse(set)?;
-            let whole: Value = parse(set)?;
-            let current = template::without_hash(whole.pointer("/spec/template").cloned().unwrap_or_default()) == wanted;
+            let current = template::without_hash(pod_template(set)?) == wanted;
             let has_pods = recreate && has_pods(&snapshot, &view.metadata.uid)?;
             sets.push(Set::new(view, current, has_pods));
         }

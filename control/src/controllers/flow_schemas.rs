@@ -3,7 +3,7 @@
 
 use super::{
     Context,
-    action::{Action, perform},
+    action::{Action, provide},
     queue::Next,
     runner::{Controller, Event, every},
 };
@@ -124,10 +124,7 @@ impl Controller for FlowSchemas {
             }
             _ => None,
         };
-        match perform(client, None, action.into_iter().collect()).await {
-            Err(status) if status.reason == "AlreadyExists" => Ok(Next::Idle),
-            result => result.map(|()| Next::Idle),
-        }
+        provide(client, action).await
     }
 }
 

@@ -14,21 +14,21 @@ mod staff;
 pub mod success;
 
 use self::{failure::FailurePolicy, pod::Pod, success::SuccessPolicy};
+use crate::view::View;
 
 use super::{
     Context,
     action::{Action, perform, perform_one},
-    owned::{Parent, by_selector},
+    owned::{Parent, by_selector, dependents, pod_template},
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
 };
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Condition, Headed, Meta, Text, parse, selector::LabelSelector};
+use coracle_apiserver::view::{Condition, Headed, Text, parse, selector::LabelSelector};
 use coracle_store::{Key, Snapshot};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 const RESOURCE: &str = "jobs.batch";
 const PARENT: Parent = Parent { resource: RESOURCE, api_version: "batch/v1", kind: "Job", selects: by_selector };
@@ -36,17 +36,7 @@ const PARENT: Parent = Parent { resource: RESOURCE, api_version: "batch/v1", kin
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 /// A narrow view of `batch/v1 Job`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Job<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type Job<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// The part of `batch/v1 JobSpec` that is acted on.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -185,8 +175,8 @@ impl Jobs {
 /// Active pods of a Job as they are now.
 fn active(snapshot: &Snapshot, uid: &str) -> Result<i64, Status> {
     let mut count = 0;
-    for pod in snapshot.dependents(uid).iter().filter(|object| &*object.key.resource == "pods") {
-        count += i64::from(parse::<Pod<'_>>(pod)?.active());
+    for pod in dependents(snapshot, uid, "pods") {
+        count += i64::from(parse::<Pod<'_>>(&pod)?.active());
     }
     Ok(count)
 }
@@ -240,8 +230,7 @@ impl Controller for Jobs {
         pod_control::delete(client, &object, decided.deletions).await?;
         let mut failure = None;
         if !decided.create.is_empty() {
-            let whole: Value = parse(&object)?;
-            let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+            let template = pod_template(&object)?;
             let pods = decided.create.iter().map(|new| make::pod(&template, &key.namespace, &us, *new));
             failure = pod_control::create(client, &object, pods).await.err();
         }

@@ -9,9 +9,10 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::View;
 use async_trait::async_trait;
 use coracle_api::{Scope, Status};
-use coracle_apiserver::view::{Condition, Headed, Meta, Text, condition, parse, stamp};
+use coracle_apiserver::view::{Condition, Headed, Text, condition, parse, stamp};
 use coracle_store::{Key, Object, Snapshot};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -28,14 +29,7 @@ pub struct Namespaces {
     kinds: Kinds,
 }
 
-#[derive(Deserialize, Default, Clone)]
-#[serde(default)]
-struct Namespace<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: Spec<'a>,
-    status: State<'a>,
-}
+type Namespace<'a> = View<'a, Spec<'a>, State<'a>>;
 #[derive(Deserialize, Default, Clone)]
 #[serde(default)]
 struct Spec<'a> {

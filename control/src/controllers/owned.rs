@@ -15,6 +15,7 @@ use coracle_apiserver::{
 };
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// A kind whose objects control others.
@@ -54,6 +55,22 @@ pub fn by_map(parent: &Object, object: &Object) -> bool {
         let wanted = &view.spec.selector;
         !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.label(key) == Some(&**value))
     })
+}
+
+/// The pod template of a stored workload, whole.
+///
+/// # Errors
+/// The object cannot be read.
+pub fn pod_template(workload: &Object) -> Result<Value, Status> {
+    let whole: Value = parse(workload)?;
+    Ok(whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({})))
+}
+
+/// The objects of one resource that name this owner.
+pub fn dependents(snapshot: &Snapshot, owner: &str, resource: &str) -> Vec<Arc<Object>> {
+    let mut all = snapshot.dependents(owner);
+    all.retain(|object| *object.key.resource == *resource);
+    all
 }
 
 impl Parent {

@@ -14,22 +14,22 @@ use self::{
 use super::{
     Context,
     action::{Action, perform},
-    owned::{Parent, by_map, by_selector},
+    owned::{Parent, by_map, by_selector, dependents, pod_template},
     pod_control,
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::View;
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_apiserver::view::{
-    Condition, Map, Meta, parse,
+    Condition, Map, parse,
     pod::{Pod, from_template},
     selector::LabelSelector,
     time,
 };
 use coracle_store::{Key, Object, Snapshot};
 use serde::Deserialize;
-use serde_json::{Value, json};
 use std::{collections::HashMap, time::Duration};
 
 const RESOURCE: &str = "replicasets.apps";
@@ -37,17 +37,7 @@ const RESOURCE: &str = "replicasets.apps";
 const BURST: usize = 500;
 
 /// A narrow view of `apps/v1 ReplicaSet`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ReplicaSet<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: State<'a>,
-}
+pub type ReplicaSet<'a> = View<'a, Spec<'a>, State<'a>>;
 /// `apps/v1 ReplicaSetSpec`, without what is in the template but its labels.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -144,11 +134,11 @@ impl ReplicaSets {
 /// How many active pods of sibling sets (those of the same Deployment) run on each node: deletion thins out the crowded nodes.
 fn crowd(snapshot: &Snapshot, set: &ReplicaSet<'_>) -> Result<HashMap<String, usize>, Status> {
     let siblings = match set.metadata.controller() {
-        Some(owner) => snapshot.dependents(&owner.uid).into_iter().filter(|o| &*o.key.resource == RESOURCE).map(|o| o.meta.uid.to_string()).collect(),
+        Some(owner) => dependents(snapshot, &owner.uid, RESOURCE).iter().map(|set| set.meta.uid.to_string()).collect(),
         None => vec![set.metadata.uid.to_string()],
     };
     let mut nodes = HashMap::new();
-    for pod in siblings.iter().flat_map(|uid| snapshot.dependents(uid)).filter(|o| &*o.key.resource == "pods") {
+    for pod in siblings.iter().flat_map(|uid| dependents(snapshot, uid, "pods")) {
         let view: Pod<'_> = parse(&pod)?;
         if view.active() && !view.spec.node_name.is_empty() {
             *nodes.entry(view.spec.node_name.to_string()).or_default() += 1;
@@ -183,7 +173,7 @@ impl Controller for ReplicaSets {
         let set = read(&object)?;
         let uid = &*set.metadata.uid;
         let us = parent.reference(&set.metadata);
-        let dependents;
+        let fresh;
         let active = |pod: &Object| parse::<Pod<'_>>(pod).is_ok_and(|pod| pod.active());
         let pods = parent.claim(client, "pods", &set.metadata, &set.spec.selector, |_| true, active).await?;
         let mut views = pods.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
@@ -203,8 +193,7 @@ impl Controller for ReplicaSets {
                     breath = scale::breath(&failed, wanted, self.context.now());
                     let count = if breath.is_some() { 0 } else { count };
                     changed = count > 0;
-                    let whole: Value = parse(&object)?;
-                    let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+                    let template = pod_template(&object)?;
                     let pod = from_template(&template, &key.namespace, &format!("{}-", key.name), &us);
                     failure = pod_control::create(client, &object, std::iter::repeat_n(pod, count)).await.err();
                     more = count == BURST;
@@ -221,9 +210,8 @@ impl Controller for ReplicaSets {
         // What was just made or deleted is in a fresh snapshot: the status needs no second round.
         if changed {
             drop(views);
-            dependents = store.snapshot().dependents(uid);
-            let pods = dependents.iter().filter(|object| &*object.key.resource == "pods");
-            views = pods.map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
+            fresh = dependents(&store.snapshot(), uid, "pods");
+            views = fresh.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
         }
         let owned: Vec<&Pod<'_>> = views.iter().filter(|pod| pod.metadata.controlled_by(uid)).collect();
         let Report { status, again } = status::report(&set, &owned, self.kind.terminating, failure.as_ref().map(|f| &*f.message), self.context.now());

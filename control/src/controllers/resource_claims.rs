@@ -6,7 +6,10 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
-use crate::scheduler::devices::{CLAIMS, FINALIZER, MOST_CONSUMERS};
+use crate::{
+    scheduler::devices::{CLAIMS, FINALIZER, MOST_CONSUMERS},
+    view::{Nothing, View},
+};
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_apiserver::{
@@ -23,14 +26,7 @@ const OF_POD: &str = "resource.kubernetes.io/pod-claim-name";
 /// Most characters of a name before what makes it unique.
 const BASE: usize = 57;
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Pod<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: PodSpec<'a>,
-    status: PodStatus<'a>,
-}
+type Pod<'a> = View<'a, PodSpec<'a>, PodStatus<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec<'a> {
@@ -53,13 +49,7 @@ struct PodClaim<'a> {
     resource_claim_name: Option<Text<'a>>,
     resource_claim_template_name: Option<Text<'a>>,
 }
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Claim<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    status: ClaimStatus<'a>,
-}
+type Claim<'a> = View<'a, Nothing, ClaimStatus<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ClaimStatus<'a> {

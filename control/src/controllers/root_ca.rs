@@ -3,7 +3,7 @@
 
 use super::{
     Context,
-    action::{Action, perform},
+    action::{Action, provide},
     queue::Next,
     runner::{Controller, Event, every},
 };
@@ -85,10 +85,7 @@ impl Controller for RootCa {
         let map = snapshot.get(&Key::new("configmaps", key.name.clone(), NAME));
         let view = map.as_deref().map(parse::<ConfigMap<'_>>).transpose()?;
         let action = decide(&key.name, &self.certificate, view.as_ref().map(|view| &view.data));
-        match perform(&self.context.client, None, action.into_iter().collect()).await {
-            Err(status) if status.reason == "AlreadyExists" => Ok(Next::Idle),
-            result => result.map(|()| Next::Idle),
-        }
+        provide(&self.context.client, action).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Context,
-    action::{Action, perform},
+    action::{Action, provide},
     queue::Next,
     runner::{Controller, Event, every},
 };
@@ -53,9 +53,6 @@ impl Controller for ServiceAccounts {
             return Ok(Next::Idle);
         }
         let object = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": *key.name } });
-        match perform(&self.context.client, None, vec![Action::Create { resource: "serviceaccounts", object }]).await {
-            Err(status) if status.reason == "AlreadyExists" => Ok(Next::Idle),
-            result => result.map(|()| Next::Idle),
-        }
+        provide(&self.context.client, Some(Action::Create { resource: "serviceaccounts", object })).await
     }
 }

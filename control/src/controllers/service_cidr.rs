@@ -9,6 +9,7 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::View;
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_apiserver::{
@@ -16,7 +17,7 @@ use coracle_apiserver::{
         networking::address::{DEFAULT, IP_ADDRESSES, MANAGED_BY, SERVICE_CIDRS, for_service},
         rules::syntax,
     },
-    view::{Condition, Headed, Map, Meta, Text, condition, parse, stamp},
+    view::{Condition, Headed, Map, Text, condition, parse, stamp},
 };
 use coracle_store::{Key, Object, Snapshot};
 use jiff::{SignedDuration, Timestamp};
@@ -42,14 +43,7 @@ impl ServiceCidrs {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct ServiceCidr<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: CidrSpec<'a>,
-    status: CidrStatus<'a>,
-}
+type ServiceCidr<'a> = View<'a, CidrSpec<'a>, CidrStatus<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct CidrSpec<'a> {
@@ -62,13 +56,7 @@ struct CidrStatus<'a> {
     #[serde(borrow)]
     conditions: Vec<Condition<'a>>,
 }
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Address<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: AddressSpec<'a>,
-}
+type Address<'a> = View<'a, AddressSpec<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct AddressSpec<'a> {

@@ -16,18 +16,19 @@ use super::{
     action::{Action, perform, perform_one},
     backoff::Backoff,
     history::{REVISION_LABEL, Subject},
-    owned::{Parent, by_selector},
+    owned::{Parent, by_selector, pod_template},
     pod_control::batches,
     queue::Next,
     runner::{Controller, Event, every, namespace_ends},
 };
+use crate::view::{Strategy, View};
 use async_trait::async_trait;
 use coracle_api::Status;
-use coracle_apiserver::view::{Condition, Meta, Text, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
+use coracle_apiserver::view::{Condition, Text, int_or_percent::IntOrPercent, parse, pod::Pod, selector::LabelSelector};
 use coracle_store::{Key, Object, Snapshot};
 use futures::future::join_all;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -41,17 +42,7 @@ const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// A narrow view of `apps/v1 StatefulSet`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct StatefulSet<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type StatefulSet<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// `apps/v1 StatefulSetSpec` without the template.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -68,7 +59,7 @@ pub struct Spec<'a> {
     /// Which pods are ours.
     pub selector: LabelSelector<'a>,
     /// How pods are replaced.
-    pub update_strategy: UpdateStrategy<'a>,
+    pub update_strategy: Strategy<'a, RollingUpdate<'a>>,
     /// Old revisions that are kept; 10 unless given.
     pub revision_history_limit: Option<i64>,
     /// Numbers of the pods.
@@ -77,16 +68,6 @@ pub struct Spec<'a> {
     pub persistent_volume_claim_retention_policy: RetentionPolicy<'a>,
     /// A claim of each is made for every pod.
     pub volume_claim_templates: Vec<Value>,
-}
-/// `apps/v1 StatefulSetUpdateStrategy`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct UpdateStrategy<'a> {
-    /// `RollingUpdate` or `OnDelete`.
-    #[serde(borrow, rename = "type")]
-    pub kind: Text<'a>,
-    /// Bounds of a rolling update.
-    pub rolling_update: Option<RollingUpdate<'a>>,
 }
 /// `apps/v1 RollingUpdateStatefulSetStrategy`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -266,8 +247,7 @@ impl Controller for StatefulSets {
         let objects = PARENT.claim(client, "pods", &set.metadata, &set.spec.selector, member, |_| true).await?;
         let pods = objects.iter().map(|pod| parse::<Pod<'_>>(pod)).collect::<Result<Vec<_>, _>>()?;
 
-        let whole: Value = parse(&object)?;
-        let template = whole.pointer("/spec/template").cloned().unwrap_or_else(|| json!({}));
+        let template = pod_template(&object)?;
         let subject = Subject {
             parent: &PARENT,
             meta: &set.metadata,

@@ -8,6 +8,7 @@ use super::{
     queue::Next,
     runner::{Controller, Event, every},
 };
+use crate::view::View;
 use async_trait::async_trait;
 use coracle_api::Status;
 use coracle_apiserver::{
@@ -48,13 +49,7 @@ impl VolumeProtection {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Pod<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: PodSpec<'a>,
-}
+type Pod<'a> = View<'a, PodSpec<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec<'a> {

@@ -1,25 +1,16 @@
 //! What the scheduler looks at in a pod.
 
 use super::resources::{Amounts, Container, List, Requirements, of_pod};
+use crate::view::View;
 use coracle_apiserver::view::{
-    Condition, Map, Meta, Text, condition,
+    Condition, Map, Text, condition,
     selector::{LabelSelector, Labelled, Requirement},
     volume::Volume,
 };
 use serde::Deserialize;
 
 /// A narrow view of `core/v1 Pod`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Pod<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Status<'a>,
-}
+pub type Pod<'a> = View<'a, Spec<'a>, Status<'a>>;
 
 /// The part of a pod's spec that decides where it goes.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -12,8 +12,9 @@ use super::{
     pod::{NodeSelector, Pod},
     resources::{List, Requirements, quantity},
 };
+use crate::view::View;
 use coracle_apiserver::view::{
-    Meta, Text, parse,
+    Text, parse,
     selector::{LabelSelector, Labelled},
 };
 use coracle_store::{Key, Object, Snapshot};
@@ -30,14 +31,7 @@ const SELECTED: &str = "volume.kubernetes.io/selected-node";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Claim<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: ClaimSpec<'a>,
-    status: Phase<'a>,
-}
+type Claim<'a> = View<'a, ClaimSpec<'a>, Phase<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ClaimSpec<'a> {
@@ -55,14 +49,7 @@ struct Phase<'a> {
     #[serde(borrow)]
     phase: Text<'a>,
 }
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Volume<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: VolumeSpec<'a>,
-    status: Phase<'a>,
-}
+type Volume<'a> = View<'a, VolumeSpec<'a>, Phase<'a>>;
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct VolumeSpec<'a> {

@@ -6,22 +6,14 @@ use super::{
     remote::Reading,
     replicas::{Pod, Used},
 };
-use coracle_apiserver::view::{Condition, Meta, Text, stamp};
+use crate::view::View;
+use coracle_apiserver::view::{Condition, Text, stamp};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A narrow view of `autoscaling/v2 HorizontalPodAutoscaler`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Autoscaler<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    status: State<'a>,
-}
+pub type Autoscaler<'a> = View<'a, Spec<'a>, State<'a>>;
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -51,9 +43,10 @@ pub struct Target<'a> {
     pub name: Text<'a>,
 }
 
+/// `autoscaling/v2 HorizontalPodAutoscalerStatus`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct State<'a> {
+pub struct State<'a> {
     #[serde(borrow)]
     conditions: Vec<Condition<'a>>,
     last_scale_time: Option<Text<'a>>,

@@ -2,8 +2,9 @@
 //!
 //! Pods whose use is not known, or not yet telling, are counted in the way that makes the change smaller; a change of direction is no change.
 
+use crate::view::View;
 use coracle_api::quantity::Quantity;
-use coracle_apiserver::view::{Condition, Meta, Text, condition, time};
+use coracle_apiserver::view::{Text, condition, pod::Status, time};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -14,16 +15,7 @@ const CPU_INITIALIZATION: SignedDuration = SignedDuration::from_mins(5);
 const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 /// A narrow view of `core/v1 Pod`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Pod<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: PodSpec<'a>,
-    status: PodStatus<'a>,
-}
+pub type Pod<'a> = View<'a, PodSpec<'a>, Status<'a>>;
 
 /// What a pod asks for and where it runs.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,14 +27,6 @@ pub struct PodSpec<'a> {
     containers: Vec<Container<'a>>,
     init_containers: Vec<Container<'a>>,
     resources: Resources<'a>,
-}
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodStatus<'a> {
-    #[serde(borrow)]
-    phase: Text<'a>,
-    conditions: Vec<Condition<'a>>,
-    start_time: Text<'a>,
 }
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

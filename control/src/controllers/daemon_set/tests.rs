@@ -1,7 +1,8 @@
 //! The decisions of a DaemonSet: nodes, pods that come and go, updates, counts.
 
 use super::{manage::Wanted, *};
-use coracle_apiserver::view::parse_bytes;
+use coracle_apiserver::view::{Meta, parse_bytes};
+use serde_json::json;
 
 const NOW: &str = "2026-01-01T00:01:00Z";
 

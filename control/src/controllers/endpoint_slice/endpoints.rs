@@ -1,20 +1,13 @@
 //! What a pod contributes to a Service: an address, its state, and the numbers its named ports have there.
 
-use coracle_apiserver::view::{Condition, Map, Meta, Text, condition, parse};
+use crate::view::View;
+use coracle_apiserver::view::{Condition, Map, Text, condition, parse};
 use coracle_store::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A narrow view of `core/v1 Service`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Service<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: ServiceSpec<'a>,
-}
+pub type Service<'a> = View<'a, ServiceSpec<'a>>;
 /// The part of `core/v1 ServiceSpec` that decides on endpoints.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -4,33 +4,15 @@ use super::{
     TRACKING,
     make::{FAILURES, IGNORED, INDEX},
 };
-use crate::controllers::action::Action;
-use coracle_apiserver::view::{Condition, Map, Meta, Text, condition, time};
+use crate::{controllers::action::Action, view::View};
+use coracle_apiserver::view::{Condition, Map, Meta, Text, condition, pod::Spec, time};
 use coracle_store::Key;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// A narrow view of `core/v1 Pod`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Pod<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Status<'a>,
-}
-/// The part of a pod's spec that is looked at.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Spec<'a> {
-    /// Where it runs; empty until it is bound.
-    #[serde(borrow)]
-    pub node_name: Text<'a>,
-}
+pub type Pod<'a> = View<'a, Spec<'a>, Status<'a>>;
 /// The part of a pod's status that is looked at.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

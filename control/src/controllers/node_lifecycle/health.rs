@@ -1,7 +1,7 @@
 //! What a node's silence and conditions mean: conditions that become Unknown, and the taints that follow from conditions.
 
-use crate::controllers::action::Action;
-use coracle_apiserver::view::{Condition, Meta, Text, condition, stamp};
+use crate::{controllers::action::Action, view::View};
+use coracle_apiserver::view::{Condition, Text, condition, stamp};
 use coracle_store::Key;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -9,17 +9,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A narrow view of `core/v1 Node`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Node<'a> {
-    /// Metadata.
-    #[serde(borrow)]
-    pub metadata: Meta<'a>,
-    /// Spec.
-    pub spec: Spec<'a>,
-    /// Status.
-    pub status: Report<'a>,
-}
+pub type Node<'a> = View<'a, Spec<'a>, Report<'a>>;
 /// The part of a node's spec looked at here.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

@@ -1,19 +1,13 @@
 //! ReplicationControllers, looked at as the ReplicaSets that they nearly are.
 
 use super::{ReplicaSet, Spec, State, Template};
+use crate::view::View;
 use coracle_api::Status;
-use coracle_apiserver::view::{Map, Meta, parse, selector::LabelSelector};
+use coracle_apiserver::view::{Map, parse, selector::LabelSelector};
 use coracle_store::Object;
 use serde::Deserialize;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ReplicationController<'a> {
-    #[serde(borrow)]
-    metadata: Meta<'a>,
-    spec: ControllerSpec<'a>,
-    status: State<'a>,
-}
+type ReplicationController<'a> = View<'a, ControllerSpec<'a>, State<'a>>;
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ControllerSpec<'a> {
