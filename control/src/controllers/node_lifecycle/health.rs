@@ -113,58 +113,33 @@ fn wanted(conditions: &[Condition<'_>], unschedulable: bool) -> Vec<(&'static st
 /// Conditions that a node reports about itself; after too long a silence they are Unknown.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// Judges a node that has been silent for so long.
-pub fn decide(key: &Key, node: &Node<'_>, silence: Duration, grace: Duration, now: Timestamp) -> Verdict {
-    let mut actions = Vec::new();
-    let mut conditions = node.status.conditions.clone();
-    let was = condition(&conditions, "Ready").map(|c| c.status.to_string());
-    let silent = silence >= grace;
-    if silent {
-        for kind in REPORTED {
-            match conditions.iter_mut().find(|c| *c.kind == *kind) {
-                Some(old) if old.status == "Unknown" => {}
-                Some(old) => {
-                    old.status = "Unknown".into();
-                    old.reason = "NodeStatusUnknown".into();
-                    old.message = "Kubelet stopped posting node status.".into();
-                    old.last_transition_time = stamp(now).into();
-                }
-                None => conditions.push(Condition {
-                    kind: kind.into(),
-                    status: "Unknown".into(),
-                    reason: "NodeStatusNeverUpdated".into(),
-                    message: "Kubelet never posted node status.".into(),
-                    last_heartbeat_time: node.metadata.creation_timestamp.clone(),
-                    last_transition_time: stamp(now).into(),
-                    ..Condition::default()
-                }),
+/// What a node that has been silent too long last said of itself is not known any more.
+fn doubt(conditions: &mut Vec<Condition<'_>>, node: &Node<'_>, now: Timestamp) {
+    for kind in REPORTED {
+        match conditions.iter_mut().find(|c| *c.kind == *kind) {
+            Some(old) if old.status == "Unknown" => {}
+            Some(old) => {
+                old.status = "Unknown".into();
+                old.reason = "NodeStatusUnknown".into();
+                old.message = "Kubelet stopped posting node status.".into();
+                old.last_transition_time = stamp(now).into();
             }
+            None => conditions.push(Condition {
+                kind: kind.into(),
+                status: "Unknown".into(),
+                reason: "NodeStatusNeverUpdated".into(),
+                message: "Kubelet never posted node status.".into(),
+                last_heartbeat_time: node.metadata.creation_timestamp.to_string().into(),
+                last_transition_time: stamp(now).into(),
+                ..Condition::default()
+            }),
         }
-        if conditions != node.status.conditions {
-            let list: Vec<Value> = conditions.iter().map(Condition::to_json).collect();
-            let patch = json!({
-                "metadata": { "uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version }, "status": { "conditions": list },
-            });
-            actions.push(Action::Patch { key: key.clone(), subresource: "status", patch });
-        }
     }
-    let is = condition(&conditions, "Ready").map(|c| c.status.to_string());
-    let tainted = node.spec.taints.iter().any(|t| t.effect == "NoExecute" && (OURS[0] == &*t.key || OURS[1] == &*t.key));
-    let fell = match was.as_deref() {
-        Some("True") => is.as_deref() != Some("True"),
-        Some("False") => !tainted,
-        _ => false,
-    };
-    if fell {
-        actions.push(Action::Event { kind: "Normal", reason: "NodeNotReady", message: format!("Node {} status is now: NodeNotReady", key.name) });
-    }
-    let again = (!silent).then(|| grace - silence + Duration::from_millis(10));
-    if conditions != node.status.conditions {
-        // Taints follow in the next pass, which this write brings: the revision that they depend on has moved on.
-        return Verdict { actions, doubt_pods: fell, again };
-    }
+}
 
-    let wanted = wanted(&conditions, node.spec.unschedulable);
+/// Brings our taints in line with what is known of the node; None if they are.
+fn taint(key: &Key, node: &Node<'_>, now: Timestamp) -> Option<Action> {
+    let wanted = wanted(&node.status.conditions, node.spec.unschedulable);
     let is_wanted = |taint: &&Taint<'_>| !OURS.contains(&&*taint.key) || wanted.iter().any(|(k, e)| *taint.key == **k && *taint.effect == **e);
     let mut taints: Vec<Value> = node.spec.taints.iter().filter(is_wanted).map(Taint::to_json).collect();
     let kept = taints.len();
@@ -173,12 +148,47 @@ pub fn decide(key: &Key, node: &Node<'_>, silence: Duration, grace: Duration, no
             taints.push(json!({ "key": key, "effect": effect, "timeAdded": stamp(now) }));
         }
     }
-    if kept != node.spec.taints.len() || taints.len() != kept {
-        let taints = if taints.is_empty() { Value::Null } else { Value::Array(taints) };
-        let meta = json!({ "uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version });
-        let patch = json!({ "metadata": meta, "spec": { "taints": taints } });
-        actions.push(Action::Patch { key: key.clone(), subresource: "", patch });
+    if kept == node.spec.taints.len() && taints.len() == kept {
+        return None;
     }
+    let taints = if taints.is_empty() { Value::Null } else { Value::Array(taints) };
+    Some(Action::Patch { key: key.clone(), subresource: "", patch: json!({ "metadata": as_read(node), "spec": { "taints": taints } }) })
+}
+
+/// Metadata of a patch of the node as it was read.
+fn as_read(node: &Node<'_>) -> Value {
+    json!({ "uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version })
+}
+
+/// Judges a node that has been silent for so long.
+pub fn decide(key: &Key, node: &Node<'_>, silence: Duration, grace: Duration, now: Timestamp) -> Verdict {
+    let mut actions = Vec::new();
+    let mut conditions = node.status.conditions.clone();
+    let silent = silence >= grace;
+    if silent {
+        doubt(&mut conditions, node, now);
+    }
+    let changed = conditions != node.status.conditions;
+    if changed {
+        let list: Vec<Value> = conditions.iter().map(Condition::to_json).collect();
+        let patch = json!({ "metadata": as_read(node), "status": { "conditions": list } });
+        actions.push(Action::Patch { key: key.clone(), subresource: "status", patch });
+    }
+    let ready = |conditions: &[Condition<'_>]| condition(conditions, "Ready").map(|c| c.status.to_string());
+    let tainted = node.spec.taints.iter().any(|t| t.effect == "NoExecute" && (OURS[0] == &*t.key || OURS[1] == &*t.key));
+    let fell = match ready(&node.status.conditions).as_deref() {
+        Some("True") => ready(&conditions).as_deref() != Some("True"),
+        Some("False") => !tainted,
+        _ => false,
+    };
+    if fell {
+        actions.push(Action::Event { kind: "Normal", reason: "NodeNotReady", message: format!("Node {} status is now: NodeNotReady", key.name) });
+    }
+    // Taints follow in the pass that a change of conditions brings: the revision that they depend on has moved on.
+    if !changed {
+        actions.extend(taint(key, node, now));
+    }
+    let again = (!silent).then(|| grace - silence + Duration::from_millis(10));
     Verdict { actions, doubt_pods: fell, again }
 }
 
