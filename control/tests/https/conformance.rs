@@ -108,6 +108,30 @@ async fn put(admin: &mut Peer, path: &str, object: &Value) -> Value {
     answer.body
 }
 
+/// Reads, changes and writes, again after a lost race: controllers write these too.
+async fn written(admin: &mut Peer, path: &str, change: impl Fn(&mut Value)) -> Value {
+    loop {
+        let mut object = admin.get(path).await.body;
+        change(&mut object);
+        let answer = admin.send("PUT", path, "application/json", object.to_string()).await;
+        if answer.code != 409 {
+            ok(&answer);
+            return answer.body;
+        }
+    }
+}
+
+/// Conditions that others put into a workload's status are kept, and told to who watches its list (with a query) since it was as `before`.
+async fn the_status_is_told(admin: &mut Peer, list: &str, path: &str, before: &Value) {
+    let since = before["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let mut events = admin.watch(&format!("{list}&watch=true&resourceVersion={since}")).await;
+    let condition = |kind: &str| json!([{"type": kind, "status": "True", "reason": "E2E", "message": "Set from e2e test"}]);
+    written(admin, path, |set| set["status"]["conditions"] = condition("StatusUpdate")).await;
+    told_of(&mut events, "StatusUpdate").await;
+    patched(admin, path, "merge", json!({"status": {"conditions": condition("StatusPatched")}})).await;
+    told_of(&mut events, "StatusPatched").await;
+}
+
 /// Deletes with this propagation and the object's uid as precondition.
 async fn delete(admin: &mut Peer, path: &str, object: &Value, propagation: &str) {
     let options = json!({"propagationPolicy": propagation, "preconditions": {"uid": object["metadata"]["uid"]}});

@@ -1,7 +1,7 @@
 //! apimachinery/aggregator: registrations of other servers as objects. What is asked of the servers themselves is told by `aggregation`.
 
-use super::{items, made, ok, patched};
-use crate::cluster::{Answer, Cluster, Peer};
+use super::{items, made, ok, patched, written};
+use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -14,19 +14,6 @@ pub async fn all(cluster: &Cluster) {
 fn has(object: &Value, condition: &str) -> bool {
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.iter().any(|one| one["type"] == condition && one["reason"] == "E2E" && one["message"] == "Set from e2e test")
-}
-
-/// Reads, changes and writes, again after a lost race: what is available is written too.
-async fn written(admin: &mut Peer, path: &str, change: impl Fn(&mut Value)) -> Answer {
-    loop {
-        let mut object = admin.get(path).await.body;
-        change(&mut object);
-        let answer = admin.send("PUT", path, "application/json", object.to_string()).await;
-        if answer.code != 409 {
-            ok(&answer);
-            return answer;
-        }
-    }
 }
 
 async fn registrations_have_a_life(admin: &mut Peer) {
@@ -49,13 +36,12 @@ async fn registrations_have_a_life(admin: &mut Peer) {
         add(object, "StatusUpdated");
         object["metadata"]["labels"]["e2e-apiservice"] = "by its status".into();
     })
-    .await
-    .body;
+    .await;
     assert!(has(&updated, "StatusUpdated"), "{updated}");
     assert_eq!(updated["metadata"]["labels"]["e2e-apiservice"], "patched", "metadata is not the status' business");
     assert!(has(&admin.get(&status).await.body, "StatusUpdated"));
 
-    let replaced = written(admin, &one, |object| object["metadata"]["labels"] = json!({NAME: "updated"})).await.body;
+    let replaced = written(admin, &one, |object| object["metadata"]["labels"] = json!({NAME: "updated"})).await;
     assert_eq!(replaced["metadata"]["labels"], json!({NAME: "updated"}));
     let mut object = admin.get(&status).await.body;
     add(&mut object, "StatusPatched");

@@ -1,6 +1,6 @@
 //! apps/daemon_set: a pod on each node that fits, and how templates replace one another.
 
-use super::{items, made, name, namespace, ok, patched, played, put, reached, settled, template, told_of};
+use super::{items, made, name, namespace, ok, patched, played, put, reached, settled, template, the_status_is_told};
 use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -141,13 +141,6 @@ async fn going_back_restarts_nothing(admin: &mut Peer) {
 async fn the_status_is_written(admin: &mut Peer) {
     set(admin, "ds-status", json!({OURS: "yes"})).await;
     let set = everywhere(admin, "ds-status", 2).await;
-    let since = set["metadata"]["resourceVersion"].as_str().expect("a revision");
-    let mut events = admin.watch(&format!("{}?watch=true&resourceVersion={since}", sets("ds-status"))).await;
-    let path = format!("{}/ds/status", sets("ds-status"));
-    let mut changed = admin.get(&path).await.body;
-    changed["status"]["conditions"] = json!([{"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from e2e test"}]);
-    put(admin, &path, &changed).await;
-    told_of(&mut events, "StatusUpdate").await;
-    patched(admin, &path, "merge", json!({"status": {"conditions": [{"type": "StatusPatched", "status": "True"}]}})).await;
-    told_of(&mut events, "StatusPatched").await;
+    let sets = sets("ds-status");
+    the_status_is_told(admin, &format!("{sets}?"), &format!("{sets}/ds/status"), &set).await;
 }

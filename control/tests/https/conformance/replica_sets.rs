@@ -1,6 +1,6 @@
 //! apps/replica_set and apps/rc: sets of running pods and what is written of them.
 
-use super::{gone, items, made, name, namespace, ok, patched, put, reached, settled, template, told_of};
+use super::{gone, items, made, name, namespace, ok, patched, put, reached, settled, template, the_status_is_told};
 use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 
@@ -83,15 +83,8 @@ async fn statuses(admin: &mut Peer, kind: &Kind) {
     let place = place(admin, "status", kind).await;
     made(admin, &kind.path(&place), kind.object(1)).await;
     let set = kind.ready(admin, &place, 1).await;
-    let since = set["metadata"]["resourceVersion"].as_str().expect("a revision");
-    let mut events = admin.watch(&format!("{}?watch=true&labelSelector=e2e%3Dtesting&resourceVersion={since}", kind.path(&place))).await;
-    let path = format!("{}/web/status", kind.path(&place));
-    let mut changed = admin.get(&path).await.body;
-    changed["status"]["conditions"] = json!([{"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from e2e test"}]);
-    put(admin, &path, &changed).await;
-    told_of(&mut events, "StatusUpdate").await;
-    patched(admin, &path, "merge", json!({"status": {"conditions": [{"type": "StatusPatched", "status": "True"}]}})).await;
-    told_of(&mut events, "StatusPatched").await;
+    let sets = kind.path(&place);
+    the_status_is_told(admin, &format!("{sets}?labelSelector=e2e%3Dtesting"), &format!("{sets}/web/status"), &set).await;
 }
 
 async fn lifecycle(admin: &mut Peer, kind: &Kind) {

@@ -1,6 +1,6 @@
 //! apps/statefulset: order, health and revisions of pods with names.
 
-use super::{items, made, name, namespace, ok, patched, put, reached, settled, template, told_of};
+use super::{items, made, name, namespace, ok, patched, put, reached, settled, template, the_status_is_told};
 use crate::cluster::{Cluster, Events, Peer};
 use serde_json::{Value, json};
 
@@ -273,15 +273,8 @@ async fn scale_and_collections(admin: &mut Peer) {
 async fn the_status_is_written(admin: &mut Peer) {
     const PLACE: &str = "ss-status";
     let set = set(admin, PLACE, 1, json!({})).await;
-    let since = set["metadata"]["resourceVersion"].as_str().expect("a revision");
-    let mut events = admin.watch(&format!("{}?watch=true&resourceVersion={since}", sets(PLACE))).await;
-    let path = format!("{}/ss/status", sets(PLACE));
-    let mut changed = admin.get(&path).await.body;
-    changed["status"]["conditions"] = json!([{"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from e2e test"}]);
-    put(admin, &path, &changed).await;
-    told_of(&mut events, "StatusUpdate").await;
-    patched(admin, &path, "merge", json!({"status": {"conditions": [{"type": "StatusPatched", "status": "True"}]}})).await;
-    told_of(&mut events, "StatusPatched").await;
+    let sets = sets(PLACE);
+    the_status_is_told(admin, &format!("{sets}?"), &format!("{sets}/ss/status"), &set).await;
 }
 
 async fn names(admin: &mut Peer, place: &str) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! storage/{csi_inline, csi_node, csistoragecapacity, storageclass, volumeattributesclass, volume_attachment, persistent_volumes}: drivers, classes and volumes
 //! as objects, whoever acts on them.
 
-use super::{items, made, name, namespace, ok, patched, put};
+use super::{items, made, name, namespace, ok, patched, put, written};
 use crate::cluster::{Cluster, Peer};
 use serde_json::{Value, json};
 
@@ -167,19 +167,6 @@ async fn volumes_and_claims(admin: &mut Peer) {
         let selected = format!("{collection}?labelSelector=again%3Dupdated");
         ok(&admin.send("DELETE", &selected, "", String::new()).await);
         super::settled(admin, &selected, "it is gone", |left| left.is_empty()).await;
-    }
-}
-
-/// Reads, changes and writes, again after a lost race: controllers write these too.
-async fn written(admin: &mut Peer, path: &str, change: impl Fn(&mut Value)) -> Value {
-    loop {
-        let mut object = admin.get(path).await.body;
-        change(&mut object);
-        let answer = admin.send("PUT", path, "application/json", object.to_string()).await;
-        if answer.code != 409 {
-            ok(&answer);
-            return answer.body;
-        }
     }
 }
 
