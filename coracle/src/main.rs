@@ -1,5 +1,6 @@
 //! The binary: commands, configuration, wiring. No logic lives here.
 
+mod agent;
 mod image;
 mod kubeconfig;
 mod machine;

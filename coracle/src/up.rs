@@ -1,48 +1,26 @@
 //! `coracle up`: control plane and node in one process, talking over the real link on loopback.
 
 use crate::{
+    agent::{self, Node, STOP_BOUND},
     kubeconfig,
     machine::{self, DataDir, NetworkLock},
     node,
     ready::Stages,
     settings,
 };
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use coracle_api::names;
-use coracle_control::{
-    Control, Options as ControlOptions,
-    control::{NODE_PREFIX, dns_address, first_address},
-    controllers::node_ipam::Range,
-};
-use coracle_link::{
-    pki::{Authority, Identity},
-    quic,
-};
-use coracle_node::{
-    Agent, Options as AgentOptions,
-    dns::resolv::ResolvConf,
-    network::{Network, kernel::Kernel},
-};
-use coracle_runtime::Runtime;
-use coracle_runtime_oci::OciRuntime;
-use coracle_runtime_wasm::WasmRuntime;
+use coracle_control::{Control, Options as ControlOptions, controllers::node_ipam::Range};
+use coracle_link::pki::Authority;
+use coracle_node::dns::resolv::ResolvConf;
 use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-
-/// How long pods may take to stop before they are killed and named.
-const STOP_BOUND: Duration = Duration::from_secs(20);
-/// How long the node may take to report Ready at first.
-const READY_BOUND: Duration = Duration::from_secs(30);
-/// How long the agent may take to end after its pods have.
-const LATE: Duration = Duration::from_secs(5);
 
 /// Where machines have it; one without any knows the cluster's names alone.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -69,7 +47,7 @@ pub struct Options {
     link_addr: SocketAddr,
     /// Name of this machine's node.
     #[arg(long, default_value_t = hostname(), value_parser = node_name)]
-    node_name: String,
+    pub node_name: String,
     /// Where to write the administrator's kubeconfig; by default `kubeconfig` in the data directory.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
@@ -81,12 +59,12 @@ pub struct Options {
     service_cidr: Option<Range>,
     /// The machine's name servers, which cluster DNS asks for every name that is none of the cluster's.
     #[arg(long, default_value = RESOLV_CONF)]
-    resolv_conf: PathBuf,
+    pub resolv_conf: PathBuf,
     /// The control plane alone, without a node: for measurements.
     #[arg(long, hide = true)]
     disable_agent: bool,
     #[command(flatten)]
-    node: node::Flags,
+    pub node: node::Flags,
     #[command(flatten)]
     flags: settings::Flags,
 }
@@ -119,21 +97,13 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// A line on standard output. A reader that is gone is no reason to leave pods behind.
-fn say(line: std::fmt::Arguments<'_>) {
+pub fn say(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A line on standard error, likewise.
-fn complain(line: std::fmt::Arguments<'_>) {
+pub fn complain(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// The first node's part of the cluster's range, as the control plane hands parts out.
-fn node_range(cluster: &str) -> String {
-    match cluster.split_once('/') {
-        Some((base, bits)) if bits.parse::<u8>().is_ok_and(|bits| bits < NODE_PREFIX) => format!("{base}/{NODE_PREFIX}"),
-        _ => cluster.to_string(),
-    }
 }
 
 /// Refuses a file that cannot be read, and one that has something to say but names no server. An empty one means that there are none.
@@ -149,6 +119,24 @@ fn resolv_conf(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The cluster's addresses.
+pub struct Ranges {
+    /// Of pods.
+    pub pods: String,
+    /// Of Services.
+    pub services: String,
+}
+
+impl Ranges {
+    fn of(options: &Options) -> Result<Self> {
+        let (pods, services) = if machine::is_root() { ("10.244.0.0/16", "10.96.0.0/16") } else { ("127.244.0.0/16", "127.96.0.0/16") };
+        let pods: Range = options.pod_cidr.map_or_else(|| pods.parse(), Ok)?;
+        let services: Range = options.service_cidr.map_or_else(|| services.parse(), Ok)?;
+        ensure!(!pods.overlaps(services), "--pod-cidr {pods} and --service-cidr {services} overlap; give ranges that have no address in common");
+        Ok(Self { pods: pods.to_string(), services: services.to_string() })
+    }
+}
+
 async fn serve(options: Options, data: &DataDir) -> Result<()> {
     let mut stages = Stages::begin();
     // From the beginning: whoever changes their mind before it is ready finds everything stopped in good order, too.
@@ -160,10 +148,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
             "running as an ordinary user: wasm pods only, pods and Services on loopback addresses (127.x); as root, pods get addresses of their own"
         ));
     }
-    let pods: Range = options.pod_cidr.map_or_else(|| if root { "10.244.0.0/16" } else { "127.244.0.0/16" }.parse(), Ok)?;
-    let services: Range = options.service_cidr.map_or_else(|| if root { "10.96.0.0/16" } else { "127.96.0.0/16" }.parse(), Ok)?;
-    ensure!(!pods.overlaps(services), "--pod-cidr {pods} and --service-cidr {services} overlap; give ranges that have no address in common");
-    let (pods, services) = (pods.to_string(), services.to_string());
+    let ranges = Ranges::of(&options)?;
     if options.resolv_conf != Path::new(RESOLV_CONF) {
         resolv_conf(&options.resolv_conf)?;
     }
@@ -172,8 +157,8 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         data_dir: data.path.clone(),
         api_addr: options.api_addr,
         link_addr: options.link_addr,
-        pod_cidr: pods.clone(),
-        service_cidr: services.clone(),
+        pod_cidr: ranges.pods.clone(),
+        service_cidr: ranges.services.clone(),
         authority: authority.clone(),
         settings: options.flags.settings()?,
     })
@@ -192,57 +177,10 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         return Ok(());
     }
 
-    let wasm = Arc::new(WasmRuntime::new(coracle_runtime_wasm::Options::new(data.path.clone())).await?);
-    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![wasm.clone()];
-    if root {
-        let containers = coracle_runtime_oci::Options { programs: Some(wasm.clone()), ..coracle_runtime_oci::Options::new(data.path.clone())? };
-        match OciRuntime::new(containers).await {
-            Ok(oci) => runtimes.push(Arc::new(oci)),
-            Err(why) => say(format_args!("wasm pods only: {why}")),
-        }
-    }
-    let (cluster_pods, pods) = (pods.clone(), node_range(&pods));
-    let kernel = if root { Some(Arc::new(Kernel::start(&pods, &services, "coracle").await?)) } else { None };
-    let network = kernel.clone().map(|kernel| kernel as Arc<dyn Network>);
-    // Without the kernel's help nothing listens on the `kubernetes` Service's own port.
-    let api_server = (!root).then(|| control.service_addr().unwrap_or(control.api_addr()));
-    let agent = AgentOptions {
-        cluster_dns: dns_address(&services).map(|ip| SocketAddr::from((ip, 53))),
-        cluster_ranges: vec![services.clone(), cluster_pods],
-        api_listen: first_address(&services).filter(|_| root).map(|ip| SocketAddr::from((ip, 443))),
-        resolv_conf: options.resolv_conf,
-        pod_cidr: pods,
-        rootless: !root,
-        network,
-        api_server,
-        eviction: options.node.eviction()?,
-        system_reserved: options.node.system_reserved.clone(),
-        kube_reserved: options.node.kube_reserved.clone(),
-        memory_qos: options.node.memory_qos,
-        pod_max_pids: options.node.pod_max_pids(),
-        image_gc: options.node.image_gc()?,
-        manifests: options.node.pod_manifest_path.clone(),
-        ..AgentOptions::new(data.path.clone(), options.node_name.clone())
-    };
-    let (signer, user) = (authority.clone(), format!("system:node:{}", options.node_name));
-    let identity = Identity::new(Authority::LEAF_VALID, move || signer.client(&user, &["system:nodes".to_string()], Authority::LEAF_VALID))?;
-    let connector = quic::connector(control.link_addr(), authority.ca_pem(), identity.clone())?;
-    control.tasks().spawn("node's certificate", async move { identity.keep().await });
-    let (service, agent) = Agent::new(agent, connector, runtimes)?;
-    let cancel = CancellationToken::new();
-    let mut node = tokio::spawn(service.run(cancel.clone()));
+    let mut node = Node::start(&options, &data.path, &ranges, &control, &authority).await?;
+    let ready = agent::ready(node.handle(), &control, &options.node_name);
     let up = async {
-        // What the API has stored of the node may be what it was before a restart.
-        let here = async {
-            agent.connected().await;
-            agent.adopted().await;
-        };
-        let known = tokio::time::timeout(READY_BOUND, here).await;
-        known.map_err(|_| anyhow!("the node {} did not reach its control plane within {} s", options.node_name, READY_BOUND.as_secs()))?;
-        control
-            .node_ready(&options.node_name, READY_BOUND)
-            .await
-            .map_err(|why| anyhow!("the node {} did not become ready: {why}", options.node_name))?;
+        ready.await?;
         stages.done("node");
         say(format_args!("{stages}"));
         say(format_args!("  export KUBECONFIG={}", kubeconfig.display()));
@@ -252,29 +190,12 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         failed = up => failed,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-        ended = &mut node => Err(anyhow!("the node agent ended by itself: {ended:?}")),
+        why = node.ended() => Err(why),
     };
     say(format_args!("stopping: pods first, {} s at most; a second Ctrl-C ends it at once", STOP_BOUND.as_secs()));
     let stop = async {
-        for late in agent.stop_pods(STOP_BOUND).await {
-            complain(format_args!("late: pod {late} did not stop in time and was killed"));
-        }
-        if tokio::time::timeout(LATE, wasm.shutdown()).await.is_err() {
-            complain(format_args!("late: the wasm hosts"));
-        }
-        cancel.cancel();
-        if !node.is_finished() && tokio::time::timeout(LATE, &mut node).await.is_err() {
-            complain(format_args!("late: the node agent"));
-        }
-        // Nothing of the cluster stays in the kernel.
-        if let Some(kernel) = &kernel
-            && let Err(why) = kernel.end().await
-        {
-            complain(format_args!("left behind: {why}"));
-        }
-        for late in control.stop().await {
-            complain(format_args!("late: {late}"));
-        }
+        node.stop().await;
+        control.stop().await.into_iter().for_each(|late| complain(format_args!("late: {late}")));
     };
     tokio::select! {
         () = stop => {}
