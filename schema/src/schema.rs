@@ -377,7 +377,7 @@ impl Schema {
     /// 400 for a patch that is no object or whose directives cannot be followed, 415 for a custom kind, which has no merge strategies.
     pub fn strategic_merge(&self, current: &Value, patch: &Value) -> Result<Value, Status> {
         if self.structural.is_some() {
-            let known = "application/json-patch+json, application/merge-patch+json";
+            let known = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
             let why = format!("the body of the request was in an unknown format - accepted media types include: {known}");
             return Err(Status::new(415, "UnsupportedMediaType", why));
         }

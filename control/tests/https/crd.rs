@@ -103,6 +103,10 @@ async fn thread(admin: &mut Peer) {
     let patch = json!({"spec": {"size": 3}}).to_string();
     let strategic = admin.send("PATCH", &format!("{}/a", path(group)), "application/strategic-merge-patch+json", patch.clone()).await;
     assert_eq!(strategic.code, 415, "custom kinds have no merge strategies");
+    assert_eq!(
+        strategic.body["message"],
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+    );
     let patched = admin.send("PATCH", &format!("{}/a", path(group)), "application/merge-patch+json", patch).await;
     assert_eq!((patched.code, &patched.body["metadata"]["generation"]), (200, &json!(2)), "{}", patched.body);
 
