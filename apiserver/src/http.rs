@@ -21,6 +21,7 @@ pub mod table;
 mod tls;
 mod told;
 pub mod upgrade;
+pub mod watch;
 
 pub use connection::{Error, Listener, bind};
 pub use paths::{KUBERNETES, version};
@@ -429,6 +430,7 @@ fn prepared(
     let include = query.iter().find(|(key, _)| key == "includeObject").map(|(_, value)| value.as_str());
     let wanted = respond::Wanted {
         accepted,
+        socket: if verb == Verb::Watch && call.method == Method::GET { watch::Socket::of(call.upgrade, call.headers)? } else { None },
         include: if accepted.shape == accept::Shape::Table { table::Include::of(include)? } else { table::Include::Metadata },
     };
     let write = write_options(user, verb, &query, call.headers)?;

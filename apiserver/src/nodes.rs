@@ -11,7 +11,7 @@ mod logs;
 pub(crate) mod proxy;
 mod session;
 mod slice;
-mod streams;
+pub(crate) mod streams;
 pub(crate) mod target;
 
 pub use connect::serve;

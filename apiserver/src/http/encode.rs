@@ -20,6 +20,7 @@ use futures::Stream;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::{convert::Infallible, sync::Arc};
+use tokio_tungstenite::tungstenite::Message;
 
 /// Slot of the protobuf message among an object's encodings.
 const MESSAGE: usize = 1;
@@ -221,6 +222,14 @@ impl Encoder {
     }
 }
 
+fn json_event(word: &str, document: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(word.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(document);
+    out.extend_from_slice(b"}\n");
+}
+
 /// Writes the events of one watch.
 pub struct Frames {
     encoder: Encoder,
@@ -234,8 +243,23 @@ impl Frames {
         Self { encoder, defined: false }
     }
 
-    /// Appends one event.
+    /// Appends one event to a stream.
     pub fn event(&mut self, event: Event, out: &mut Vec<u8>) {
+        let protobuf = self.encoder.accepted.media == Media::Protobuf;
+        self.write(event, if protobuf { envelope::event_frame } else { json_event }, out);
+    }
+
+    /// One event as a message of a WebSocket: text, or bytes of protobuf that need no length.
+    pub fn message(&mut self, event: Event) -> Message {
+        let (mut out, protobuf) = (Vec::new(), self.encoder.accepted.media == Media::Protobuf);
+        self.write(event, if protobuf { envelope::event } else { json_event }, &mut out);
+        match protobuf {
+            true => Message::Binary(out.into()),
+            false => Message::Text(String::from_utf8_lossy(&out).into_owned().into()),
+        }
+    }
+
+    fn write(&mut self, event: Event, put: fn(&str, &[u8], &mut Vec<u8>), out: &mut Vec<u8>) {
         let (word, document) = match event {
             Event::Added(object) => ("ADDED", self.object(&object)),
             Event::Modified(object) => ("MODIFIED", self.object(&object)),
@@ -243,16 +267,7 @@ impl Frames {
             Event::Bookmark { revision, initial } => ("BOOKMARK", self.bookmark(revision, initial)),
             Event::Error(status) => ("ERROR", self.other(status.to_json().to_string())),
         };
-        match self.encoder.accepted.media {
-            Media::Protobuf => envelope::event(word, &document, out),
-            Media::Json | Media::Yaml => {
-                out.extend_from_slice(b"{\"type\":\"");
-                out.extend_from_slice(word.as_bytes());
-                out.extend_from_slice(b"\",\"object\":");
-                out.extend_from_slice(&document);
-                out.extend_from_slice(b"}\n");
-            }
-        }
+        put(word, &document, out);
     }
 
     /// Ages in tables are told from this moment on.

@@ -5,23 +5,21 @@ use super::{
     compress::Document,
     encode::{self, Encoder, Frames},
     table::Include,
+    watch,
 };
-use crate::pipeline::{Answer, Core, watch::Stream};
+use crate::pipeline::{Answer, Core};
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_api::{registry::ResourceRef, status::Status};
 use http::{HeaderValue, Response, StatusCode, header};
-use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Most characters of warnings in one answer, as upstream.
 const MAX_WARNINGS: usize = 4 * 1024;
 /// Longest warning, characters, when there are too many.
 const MAX_WARNING: usize = 256;
-/// A watch collects what is at hand into pieces of about this size.
-const PIECE: usize = 32 * 1024;
 
 /// A response of a whole document.
 fn response(code: u16, media: &'static str, body: Body) -> Response<Body> {
@@ -31,7 +29,7 @@ fn response(code: u16, media: &'static str, body: Body) -> Response<Body> {
 }
 
 /// A response that goes on for a while.
-fn streamed(code: u16, media: &'static str, body: Body) -> Response<Body> {
+pub(super) fn streamed(code: u16, media: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
@@ -133,6 +131,8 @@ pub struct Wanted {
     pub accepted: Accepted,
     /// Objects in table rows.
     pub include: Include,
+    /// Where the events of a watch go, if not into a body.
+    pub socket: Option<watch::Socket>,
 }
 
 /// The response to a request that was served.
@@ -164,35 +164,13 @@ pub fn answer(core: &Arc<Core>, row: &ResourceRef, wanted: &Wanted, answer: Answ
             }
             response(200, media.name(), Body::from_stream(futures::StreamExt::fuse(encoder().page(*page))))
         }
-        Answer::Watch(stream) => watch_body(core, media, encoder(), *stream),
+        Answer::Watch(stream) => watch::answer(core, media, Frames::new(encoder()), *stream, wanted.socket.as_ref()),
         Answer::Response(response) => *response,
     })
 }
 
 fn wrong_shape(why: &str, kind: &str) -> Status {
     Status::new(406, "NotAcceptable", format!("{why} ({kind})"))
-}
-
-fn watch_body(core: &Arc<Core>, media: Media, encoder: Encoder, stream: Stream) -> Response<Body> {
-    let stopping = core.tasks.token().clone();
-    let body = futures::stream::unfold((stream, Frames::new(encoder), stopping), |(mut stream, mut frames, stopping)| async move {
-        let first = tokio::select! {
-            event = stream.next() => event?,
-            () = stopping.cancelled() => return None,
-        };
-        frames.set_now(Timestamp::now());
-        let mut out = Vec::new();
-        frames.event(first, &mut out);
-        // What is at hand goes out together: a thousand pods are not a thousand writes.
-        while out.len() < PIECE && stream.has_ready() {
-            match stream.next().await {
-                Some(event) => frames.event(event, &mut out),
-                None => break,
-            }
-        }
-        Some((Ok::<_, Infallible>(Bytes::from(out)), (stream, frames, stopping)))
-    });
-    streamed(200, media.stream().unwrap_or(Media::Json.name()), Body::from_stream(futures::StreamExt::fuse(body)))
 }
 
 #[cfg(test)]

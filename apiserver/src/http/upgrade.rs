@@ -60,6 +60,11 @@ impl Upgrade {
         Some(Self { client: client.clone(), tasks: tasks.clone(), to })
     }
 
+    /// Whether it is one for a WebSocket.
+    pub fn is_websocket(&self) -> bool {
+        self.to.as_bytes().eq_ignore_ascii_case(b"websocket")
+    }
+
     /// The headers that pass the wish on.
     pub fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

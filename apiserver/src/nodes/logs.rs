@@ -1,11 +1,9 @@
 //! `pods/log`: which container, on which node, with which options; then bytes as they come.
 
 use super::{accepted, streams};
-use crate::{
-    http::upgrade::Upgrade,
-    pipeline::{NodeLink, Request},
-};
+use crate::pipeline::{NodeLink, Request};
 use axum::body::Body;
+use bytes::Bytes;
 use coracle_api::status::{Cause, Status};
 use coracle_link::{
     RecvHalf, Stream,
@@ -57,8 +55,7 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
     let open = Open::Logs { namespace: namespace.into(), pod: name.into(), uid: object.meta.uid.to_string(), container, options };
     // Without a node upstream answers with nothing: there cannot be a log yet.
     let from = Some((pod.spec.node_name.as_str(), open)).filter(|(node, _)| !node.is_empty());
-    let websocket = |upgrade: &&Upgrade| upgrade.to.as_bytes().eq_ignore_ascii_case(b"websocket");
-    let asked = request.http.as_deref().and_then(|http| Some((http, http.upgrade.as_ref().filter(websocket)?)));
+    let asked = request.http.as_deref().and_then(|http| Some((http, http.upgrade.as_ref().filter(|upgrade| upgrade.is_websocket())?)));
     match (asked, from) {
         (Some((http, upgrade)), from) => streams::log::serve(link, http, upgrade, from).await,
         (None, Some((node, open))) => read(link, node, open).await,
@@ -73,12 +70,17 @@ pub(super) async fn read(link: &dyn NodeLink, node: &str, open: Open) -> Result<
 
 /// The frames of a stream as a body.
 pub(super) fn stream(stream: Box<dyn Stream>) -> Body {
-    // Both halves live in the body: when the client goes away they are dropped, and the node learns of it.
+    Body::from_stream(frames(stream))
+}
+
+/// What is said on a stream.
+pub(super) fn frames(stream: Box<dyn Stream>) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
+    // Both halves live in what is given: when the client goes away they are dropped, and the node learns of it.
     let frames = futures::stream::try_unfold(stream.split(), |(send, mut recv): (_, Box<dyn RecvHalf>)| async move {
         let frame = recv.recv().await.map_err(std::io::Error::other)?;
         Ok::<_, std::io::Error>(frame.map(|frame| (frame, (send, recv))))
     });
-    Body::from_stream(frames.try_filter(|frame| std::future::ready(!frame.is_empty())))
+    frames.try_filter(|frame| std::future::ready(!frame.is_empty()))
 }
 
 fn text(body: Body) -> Result<Response<Body>, Status> {

@@ -5,10 +5,10 @@
 
 mod forward;
 pub(super) mod log;
-mod negotiate;
+pub(crate) mod negotiate;
 mod program;
 mod tunnel;
-mod websocket;
+pub(crate) mod websocket;
 
 use super::{
     connect,

@@ -33,6 +33,7 @@ async fn the_api() {
     discovery(&mut admin).await;
     races(&cluster).await;
     many_watches(&cluster).await;
+    crate::sockets::all(&cluster).await;
     drop(admin);
     restart(cluster).await;
 }

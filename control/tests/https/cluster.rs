@@ -105,6 +105,11 @@ impl Cluster {
         self.stream(Some(identity), b"http/1.1").await
     }
 
+    /// The same of somebody without a certificate.
+    pub async fn bare_nobody(&self) -> TlsStream<TcpStream> {
+        self.stream(None, b"http/1.1").await
+    }
+
     async fn stream(&self, identity: Option<KeyPair>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         for certificate in pki::certificates(self.authority.ca_pem()).expect("the CA") {

@@ -22,5 +22,6 @@ mod policies;
 mod quota;
 mod rights;
 mod server;
+mod sockets;
 mod told;
 mod webhooks;

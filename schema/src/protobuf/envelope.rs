@@ -85,10 +85,17 @@ pub fn list_head(api_version: &str, kind: &str, metadata: &Value, items: usize) 
     out
 }
 
-/// Appends one event of a watch, its object in an envelope: four bytes of length, highest first, then a `WatchEvent` without one.
-pub fn event(word: &str, object: &[u8], out: &mut Vec<u8>) {
+/// Appends one event of a watch for a stream: four bytes of length, highest first, then the event.
+pub fn event_frame(word: &str, object: &[u8], out: &mut Vec<u8>) {
     let at = out.len();
     out.extend_from_slice(&[0; 4]);
+    event(word, object, out);
+    let length = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX);
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends one event of a watch: a `WatchEvent` in no envelope, its object in one.
+pub fn event(word: &str, object: &[u8], out: &mut Vec<u8>) {
     encode::bytes(1, word.as_bytes(), out);
     // A `RawExtension`, whose first field is the object.
     let mut raw = Vec::with_capacity(6);
@@ -96,8 +103,6 @@ pub fn event(word: &str, object: &[u8], out: &mut Vec<u8>) {
     encode::length(2, raw.len() + object.len(), out);
     out.extend_from_slice(&raw);
     out.extend_from_slice(object);
-    let length = u32::try_from(out.len() - at - 4).unwrap_or(u32::MAX);
-    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
 }
 
 /// The object in an envelope as JSON, with its apiVersion and kind.

@@ -4,7 +4,7 @@ use super::{
     ALIVE, CREATION, Core, HttpParts, Place, Upgrade, connect, hung_up,
     negotiate::{self, FORWARD, Messages, Speech},
     tunnel::Tunnel,
-    websocket::{self, Said},
+    websocket::{self, Broken, Said},
 };
 use crate::nodes::accepted;
 use axum::body::Body;
@@ -28,8 +28,6 @@ const STREAMS: usize = 512;
 const PORTS: usize = 64;
 /// Messages that wait for one port.
 const WAITING: usize = 8;
-
-type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// The pod whose ports are wanted.
 struct Pod {

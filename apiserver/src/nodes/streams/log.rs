@@ -1,23 +1,20 @@
 //! A log over a WebSocket: what the node says, in messages of bytes or of base64, as upstream's `wsstream` sends what it streams.
 
 use super::{
-    HttpParts, NodeLink, Upgrade, hung_up,
+    HttpParts, NodeLink, Upgrade,
     negotiate::{self, LOG, Speech},
-    websocket,
+    websocket::{self, Broken},
 };
-use crate::nodes::accepted;
+use crate::nodes::{accepted, logs::frames};
 use axum::body::Body;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_link::{Stream, protocol::Open};
-use futures::{SinkExt, StreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::Message;
-
-/// A sentence about why a log broke off, for the log alone.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers a client that asked for a WebSocket; without a node and what to ask of it there is no log yet.
 pub(in crate::nodes) async fn serve(
@@ -40,35 +37,11 @@ pub(in crate::nodes) async fn serve(
 }
 
 async fn over_websocket(io: impl AsyncRead + AsyncWrite + Unpin, base64: bool, stream: Option<Box<dyn Stream>>) -> Result<(), Broken> {
-    let (mut client, mut from_client) = websocket::socket(io).await.split();
     let message = |data: Bytes| if base64 { Message::text(STANDARD.encode(data)) } else { Message::Binary(data) };
-    let outward = async {
-        // Clients wait for a first message to know that all went well.
-        client.send(message(Bytes::new())).await?;
-        if let Some(stream) = stream {
-            let (_kept, mut recv) = stream.split();
-            while let Some(frame) = recv.recv().await? {
-                if !frame.is_empty() {
-                    client.send(message(frame)).await?;
-                }
-            }
-        }
-        client.send(websocket::goodbye()).await?;
-        Ok::<_, Broken>(())
-    };
-    let inward = async {
-        while let Some(said) = from_client.next().await {
-            said?;
-        }
-        Ok::<_, Broken>(())
-    };
-    tokio::select! {
-        // The client is gone: what is dropped now tells the node.
-        gone = inward => return gone,
-        done = outward => done?,
-    }
-    hung_up(from_client, Message::len).await;
-    Ok(())
+    // Clients wait for a first message to know that all went well.
+    let first = stream::iter([Ok(message(Bytes::new()))]);
+    let said = stream::iter(stream).flat_map(frames).err_into();
+    websocket::tell(io, first.chain(said.map_ok(message))).await
 }
 
 #[cfg(test)]

@@ -84,18 +84,42 @@ fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty()).collect()
 }
 
+/// What a WebSocket's handshake is answered with (RFC 6455, 4.2.2), the protocol apart.
+fn accepted(headers: &HeaderMap) -> Result<HeaderMap, Status> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| listed(headers, header::SEC_WEBSOCKET_VERSION) == ["13"]);
+    let Some(key) = key else {
+        return Err(Status::bad_request("unable to upgrade: a WebSocket needs Sec-WebSocket-Version 13 and a Sec-WebSocket-Key"));
+    };
+    let accept = derive_accept_key(key.as_bytes());
+    Ok(HeaderMap::from_iter([(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(Status::internal)?)]))
+}
+
+/// The headers of an answer over a WebSocket that has one meaning, whatever its client calls it.
+///
+/// # Errors
+/// 400 for what is no handshake, or one that leaves the choice of a protocol.
+pub fn any(headers: &HeaderMap) -> Result<HeaderMap, Status> {
+    let mut answer = accepted(headers)?;
+    match listed(headers, header::SEC_WEBSOCKET_PROTOCOL)[..] {
+        [] => {}
+        [only] => _ = answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(only).map_err(Status::internal)?),
+        _ => {
+            return Err(Status::bad_request(
+                "unable to upgrade: the messages of this WebSocket have no protocol; ask for one at most, to have its name back",
+            ));
+        }
+    }
+    Ok(answer)
+}
+
 /// What to speak, and the headers of the answer that say so.
 ///
 /// # Errors
 /// 400 for what is no handshake, 403 when there is no protocol in common.
 pub fn agree(offer: &Offer, to: &HeaderValue, headers: &HeaderMap) -> Result<(Speech, HeaderMap), Status> {
     let to = to.to_str().unwrap_or_default();
-    let mut answer = HeaderMap::new();
     if to.eq_ignore_ascii_case("websocket") {
-        let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| listed(headers, header::SEC_WEBSOCKET_VERSION) == ["13"]);
-        let Some(key) = key else {
-            return Err(Status::bad_request("unable to upgrade: a WebSocket needs Sec-WebSocket-Version 13 and a Sec-WebSocket-Key"));
-        };
+        let mut answer = accepted(headers)?;
         let wanted = listed(headers, header::SEC_WEBSOCKET_PROTOCOL);
         // A client that can say a channel's end is taken at that, whatever else it can; then the first word counts.
         let best = wanted.iter().filter(|word| word.starts_with("v5.") || word.starts_with("SPDY/")).chain(&wanted);
@@ -105,8 +129,6 @@ pub fn agree(offer: &Offer, to: &HeaderValue, headers: &HeaderMap) -> Result<(Sp
             let why = format!("requested protocol(s) are not supported: [{}]; supports [{}]", wanted.join(" "), names.join(" "));
             return Err(Status::bad_request(why));
         };
-        let accept = derive_accept_key(key.as_bytes());
-        answer.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(Status::internal)?);
         if !name.is_empty() {
             answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
         }
@@ -126,8 +148,7 @@ pub fn agree(offer: &Offer, to: &HeaderValue, headers: &HeaderMap) -> Result<(Sp
             format!("unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]", wanted.join(" "), names.join(" "));
         return Err(Status::new(403, "Forbidden", why));
     };
-    answer.insert(STREAM_PROTOCOL, HeaderValue::from_static(name));
-    Ok((Speech::Spdy(*version), answer))
+    Ok((Speech::Spdy(*version), HeaderMap::from_iter([(STREAM_PROTOCOL, HeaderValue::from_static(name))])))
 }
 
 #[cfg(test)]
@@ -164,6 +185,19 @@ mod tests {
         assert_eq!(asked(&PROGRAM, "websocket", &KEY[..1]).unwrap_err(), 400);
         assert_eq!(with(&LOG, "base64.binary.k8s.io").unwrap().0, Speech::Plain { base64: true });
         assert_eq!(with(&LOG, "channel.k8s.io").unwrap_err(), 400);
+    }
+
+    #[test]
+    fn a_socket_of_one_meaning_has_any_name() {
+        let asked = |protocols: &[&'static str]| {
+            let mut headers = HeaderMap::from_iter(KEY.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))));
+            for protocol in protocols {
+                headers.append("sec-websocket-protocol", HeaderValue::from_static(protocol));
+            }
+            any(&headers).map(|answer| answer.get("sec-websocket-protocol").cloned()).map_err(|status| status.code)
+        };
+        assert_eq!((asked(&[]), asked(&["x"])), (Ok(None), Ok(Some(HeaderValue::from_static("x")))));
+        assert_eq!((asked(&["x, y"]), asked(&["x", "y"]), any(&HeaderMap::new()).is_err()), (Err(400), Err(400), true));
     }
 
     #[test]

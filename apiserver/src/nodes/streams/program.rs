@@ -3,7 +3,7 @@
 use super::{
     ALIVE, CREATION, HttpParts, LINGER, NodeLink, Upgrade, hung_up,
     negotiate::{self, Messages, PROGRAM, Speech},
-    websocket::{self, Said},
+    websocket::{self, Broken, Said},
 };
 use crate::nodes::accepted;
 use axum::body::Body;
@@ -29,9 +29,6 @@ const STREAMS: usize = 8;
 
 /// What a session that breaks off without a Status is: without one, clients take it for a success.
 const SILENT: &str = "the node ended the session without a word";
-
-/// A sentence about why a session broke off, for the log alone.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) async fn serve(
     link: &dyn NodeLink,

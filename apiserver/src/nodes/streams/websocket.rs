@@ -1,9 +1,15 @@
 //! WebSockets whose messages begin with a channel's number: what one message is, and the socket itself.
 
-use super::negotiate::Messages;
+use super::{hung_up, negotiate::Messages};
+use crate::http::upgrade::IDLE;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures::{SinkExt, Stream, StreamExt, stream};
+use std::pin::pin;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -29,6 +35,33 @@ pub async fn socket<T: AsyncRead + AsyncWrite + Unpin>(io: T) -> WebSocketStream
 /// The end that was meant to be. Without its code, clients take it for a broken connection.
 pub fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
+/// A sentence about why a connection broke off, for the log alone.
+pub type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sends these messages to a client that has nothing to say itself, then the goodbye. When the client goes, what makes the messages is dropped.
+pub async fn tell(io: impl AsyncRead + AsyncWrite + Unpin, messages: impl Stream<Item = Result<Message, Broken>>) -> Result<(), Broken> {
+    let (mut client, mut from_client) = socket(io).await.split();
+    let outward = async {
+        let mut messages = pin!(messages.chain(stream::iter([Ok(goodbye())])));
+        while let Some(message) = messages.next().await {
+            timeout(IDLE, client.send(message?)).await??;
+        }
+        Ok::<_, Broken>(())
+    };
+    let inward = async {
+        while let Some(said) = from_client.next().await {
+            said?;
+        }
+        Ok::<_, Broken>(())
+    };
+    tokio::select! {
+        gone = inward => return gone,
+        done = outward => done?,
+    }
+    hung_up(from_client, Message::len).await;
+    Ok(())
 }
 
 /// What a client said.
