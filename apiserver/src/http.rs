@@ -4,6 +4,7 @@
 //! function ([`route::parse`]) for every resource there is or will be.
 
 pub mod accept;
+mod bearer;
 mod begun;
 mod compress;
 mod connection;
@@ -86,7 +87,8 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 
 /// Serves one HTTP request of a connection.
 pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, from: SocketAddr, request: http::Request<hyper::body::Incoming>) -> Response<HttpBody> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    bearer::moved(&mut parts.headers);
     let mut told = told::Told::new(&core, &parts, from);
     let mut answer = match accepted(&core, &peer, &parts, body, &mut told).await {
         Ok(answer) => compress::answer(answer, text(&parts.headers, header::ACCEPT_ENCODING)).await,

@@ -46,10 +46,14 @@ impl Kept {
 }
 
 /// The protocol that the headers of a request or answer change over to.
-fn wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn wanted(headers: &HeaderMap) -> Option<HeaderValue> {
     let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let upgrades = connection.into_iter().any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
     headers.get(header::UPGRADE).filter(|_| upgrades).cloned()
+}
+
+pub(super) fn is_websocket(to: &HeaderValue) -> bool {
+    to.as_bytes().eq_ignore_ascii_case(b"websocket")
 }
 
 impl Upgrade {
@@ -62,7 +66,7 @@ impl Upgrade {
 
     /// Whether it is one for a WebSocket.
     pub fn is_websocket(&self) -> bool {
-        self.to.as_bytes().eq_ignore_ascii_case(b"websocket")
+        is_websocket(&self.to)
     }
 
     /// The headers that pass the wish on.

@@ -1,6 +1,7 @@
-//! Watches over WebSockets, as pages in browsers have them: a message for each event.
+//! Watches over WebSockets, as pages in browsers have them: a message for each event, and a token among the protocols.
 
-use crate::cluster::{Cluster, Peer};
+use crate::cluster::{Cluster, Peer, eventually};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use coracle_schema::protobuf::envelope::MAGIC;
 use futures::StreamExt;
 use http::{Request, Response, header};
@@ -29,6 +30,7 @@ pub async fn all(cluster: &Cluster) {
     assert_eq!(made.code, 201, "{}", made.body);
     events_are_messages(cluster, &mut admin).await;
     refusals_are_answers(cluster).await;
+    tokens_are_protocols(cluster, &mut admin).await;
 }
 
 /// What is answered to somebody who asks for a WebSocket.
@@ -114,4 +116,25 @@ async fn refusals_are_answers(cluster: &Cluster) {
     assert_eq!(list.status(), 200);
     let nobody = asked(cluster.bare_nobody().await, &format!("{SECRETS}?watch=1"), &[]).await;
     assert_eq!(nobody.status(), 403);
+}
+
+async fn tokens_are_protocols(cluster: &Cluster, admin: &mut Peer) {
+    let accounts = "/api/v1/namespaces/sockets/serviceaccounts";
+    admin.post(accounts, json!({"metadata": {"name": "page"}})).await;
+    let token =
+        admin.post(&format!("{accounts}/page/token"), json!({"spec": {}})).await.body["status"]["token"].as_str().expect("a token").to_owned();
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"});
+    let subject = json!({"kind": "ServiceAccount", "name": "page", "namespace": "sockets"});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/sockets/rolebindings";
+    let bound = admin.post(bindings, json!({"metadata": {"name": "page"}, "roleRef": role, "subjects": [subject]})).await;
+    assert_eq!(bound.code, 201, "{}", bound.body);
+    let word = format!("base64url.bearer.authorization.k8s.io.{}", URL_SAFE_NO_PAD.encode(token));
+    let watch =
+        async |protocols: &str| asked(cluster.bare_nobody().await, &format!("{SECRETS}?watch=1"), &[("sec-websocket-protocol", protocols)]).await;
+    let answer = eventually(async || watch(&format!("{word}, page.example.com")).await, |answer| answer.status() == 101).await;
+    assert_eq!(answer.headers()[header::SEC_WEBSOCKET_PROTOCOL], "page.example.com");
+    assert_eq!(told(&event(&mut socket(answer).await).await), ("ADDED", "a"));
+    for bad in [word.clone(), format!("{word}x, page.example.com"), format!("{word}, {word}, page.example.com")] {
+        assert_eq!(watch(&bad).await.status(), 401, "{bad}");
+    }
 }

@@ -79,7 +79,8 @@ pub const LOG: Offer = Offer {
     spdy: &[],
 };
 
-fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
+/// The words of a header that is a list.
+pub fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty()).collect()
 }
