@@ -1,8 +1,10 @@
 //! Accepting connections: bounded in number, in time to shake hands, in headers and in windows.
 
-use super::tls::Tls;
+use super::{respond, tls::Tls};
 use crate::{Tasks, pipeline::Core};
+use axum::body::Body;
 use coracle_link::pki::{self, Identity};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -27,7 +29,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The same while connections cannot be accepted for want of descriptors.
 const CROWDED_HANDSHAKE: Duration = Duration::from_secs(1);
 const HEADERS: Duration = Duration::from_secs(30);
-/// Bytes of headers: a long selector fits, little else needs to.
+/// Bytes of headers: a long selector fits, little else needs to. Over HTTP/2 half as much again is answered with 431; more is more frames than h2 lets a head have (larger
+/// frames would be fewer, and shut out the clients whose frames are small), and ends the connection.
 const HEADER_BYTES: u32 = 128 * 1024;
 /// Streams of one HTTP/2 connection, as upstream (250) and a little more.
 const STREAMS: u32 = 256;
@@ -137,14 +140,19 @@ async fn connection((stream, from): (TcpStream, SocketAddr), core: Arc<Core>, tl
     let stream = handshake.map_err(|_| "no TLS handshake in time".to_string())?.map_err(|error| error.to_string())?;
     let peer = Arc::new(tls.judge(stream.get_ref().1.peer_certificates()));
     let tracked = tasks.clone();
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+    let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         let (core, peer) = (core.clone(), peer.clone());
         // For what becomes of the connection when it is upgraded.
-        if request.headers().contains_key(http::header::UPGRADE) {
+        if request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(tracked.clone());
         }
         // Boxed, so that a stream that goes on for hours (a watch) does not hold the room that its request needed.
-        Box::pin(async move { Ok::<_, Infallible>(super::serve(core, peer, from, request).await) })
+        Box::pin(async move {
+            Ok::<_, Infallible>(match misaddressed(&request) {
+                Some(why) => refused(why),
+                None => super::serve(core, peer, from, request).await,
+            })
+        })
     });
     let mut builder = auto::Builder::new(tasks.executor());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES as usize);
@@ -170,9 +178,45 @@ async fn connection((stream, from): (TcpStream, SocketAddr), core: Arc<Core>, tl
     }
 }
 
+/// Why a request is for nobody (RFC 9112, 3.2), in the words of Go's server.
+fn misaddressed<B>(request: &Request<B>) -> Option<&'static str> {
+    let valid = |host: &HeaderValue| host.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"!$%&'()*+,-.:;=[]_~".contains(byte));
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (request.version(), hosts.next(), hosts.next()) {
+        (Version::HTTP_11, None, _) => Some("missing required Host header"),
+        (Version::HTTP_11, _, Some(_)) => Some("too many Host headers"),
+        (Version::HTTP_10 | Version::HTTP_11, Some(host), _) if !valid(host) => Some("malformed Host header"),
+        _ => None,
+    }
+}
+
+/// What came may not be HTTP as it is meant: nothing more is read.
+fn refused(why: &str) -> Response<Body> {
+    let mut answer = respond::text(400, format!("400 Bad Request: {why}"));
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_name_one_host() {
+        let why = |version, hosts: &[&'static str]| {
+            let mut request = Request::new(());
+            *request.version_mut() = version;
+            for host in hosts {
+                request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
+            }
+            misaddressed(&request)
+        };
+        assert_eq!(why(Version::HTTP_11, &["[::1]:6443"]).or(why(Version::HTTP_11, &[""])).or(why(Version::HTTP_10, &[])), None);
+        assert_eq!(why(Version::HTTP_2, &[]), None, "it has a field of its own for that");
+        assert_eq!(why(Version::HTTP_11, &[]), Some("missing required Host header"));
+        assert_eq!(why(Version::HTTP_11, &["a", "a"]), Some("too many Host headers"));
+        assert_eq!(why(Version::HTTP_11, &["a/b"]).and(why(Version::HTTP_10, &["a b"])), Some("malformed Host header"));
+    }
 
     #[tokio::test]
     async fn an_address_that_cannot_be_had_is_named_with_the_remedy() {

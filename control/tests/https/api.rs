@@ -34,6 +34,7 @@ async fn the_api() {
     races(&cluster).await;
     many_watches(&cluster).await;
     crate::sockets::all(&cluster).await;
+    crate::wire::all(&cluster).await;
     drop(admin);
     restart(cluster).await;
 }

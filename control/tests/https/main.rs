@@ -25,3 +25,4 @@ mod server;
 mod sockets;
 mod told;
 mod webhooks;
+mod wire;
