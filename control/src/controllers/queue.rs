@@ -22,6 +22,8 @@ pub enum Next {
     After(Duration),
     /// Nothing by itself, but no run before this time has passed: what is added meanwhile waits (thinning out work on large objects).
     NotBefore(Duration),
+    /// As `NotBefore` the first time, and another run after the second even if nothing is added.
+    Between(Duration, Duration),
     /// It failed: another run after a delay that grows with each failure in a row.
     Retry,
 }
@@ -129,7 +131,7 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 self.add_at(key.clone(), now + delay);
                 0
             }
-            Next::NotBefore(delay) => {
+            Next::NotBefore(delay) | Next::Between(delay, _) => {
                 self.failures.remove(key);
                 if delay > Duration::ZERO {
                     self.resting.insert(key.clone(), now + delay);
@@ -139,6 +141,9 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                         again = false;
                     }
                     self.resting.retain(|_, until| *until > now);
+                }
+                if let Next::Between(_, latest) = next {
+                    self.add_at(key.clone(), now + latest);
                 }
                 0
             }
@@ -235,5 +240,21 @@ mod tests {
         assert_eq!(queue.take(now + 60 * MS), None);
         queue.add("a", now + 61 * MS);
         assert_eq!(queue.take(now + 61 * MS), Some("a"));
+    }
+
+    #[test]
+    fn a_key_may_rest_and_come_again_by_itself() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let between = Next::Between(50 * MS, 500 * MS);
+        queue.add("a", now);
+        queue.take(now);
+        queue.done(&"a", between, now);
+        assert_eq!((queue.take(now + 499 * MS), queue.take(now + 500 * MS)), (None, Some("a")));
+        queue.add("a", now + 500 * MS);
+        queue.done(&"a", between, now + 500 * MS);
+        assert_eq!((queue.take(now + 549 * MS), queue.take(now + 550 * MS)), (None, Some("a")), "it was added while it ran, and rests");
+        queue.done(&"a", between, now + 550 * MS);
+        queue.add("a", now + 551 * MS);
+        assert_eq!((queue.take(now + 599 * MS), queue.take(now + 600 * MS)), (None, Some("a")), "a change is earlier than the time");
     }
 }

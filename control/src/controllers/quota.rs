@@ -26,8 +26,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Longest that a write takes from its look at the quotas to its commit: all its webhooks, and some time of its own.
 const LONGEST_WRITE: Duration = Duration::from_secs(75);
-/// Between two counts of one quota.
+/// Between two counts of one quota, at least and at most (upstream's `--resource-quota-sync-period`): who else may write its status may say there what he likes until then.
 const REST: Duration = Duration::from_millis(20);
+const SYNC: Duration = Duration::from_secs(300);
 
 /// See the module.
 pub struct Quotas {
@@ -132,12 +133,16 @@ impl Controller for Quotas {
             perform(&self.context.client, Some(&stored), vec![Action::Status(status)]).await?;
         }
         let made: Option<Timestamp> = object["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse().ok());
-        let after = |end: Timestamp| Duration::try_from(end.duration_since(now)).unwrap_or_default() + Duration::from_secs(1);
-        let ends = ends.map(after);
-        let age = made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or(LONGEST_WRITE);
-        let young = LONGEST_WRITE.checked_sub(age).filter(|left| !left.is_zero());
-        Ok(young.into_iter().chain(ends).min().map_or(Next::NotBefore(REST), Next::After))
+        Ok(next(made, ends, now))
     }
+}
+
+/// When a quota that was made and counted at these times, and of whose amounts some end by themselves, is counted again.
+fn next(made: Option<Timestamp>, ends: Option<Timestamp>, now: Timestamp) -> Next {
+    let ends = ends.map(|end| Duration::try_from(end.duration_since(now)).unwrap_or_default() + Duration::from_secs(1));
+    let age = made.and_then(|made| Duration::try_from(now.duration_since(made)).ok()).unwrap_or(LONGEST_WRITE);
+    let young = LONGEST_WRITE.checked_sub(age).filter(|left| !left.is_zero());
+    Next::Between(REST, young.into_iter().chain(ends).fold(SYNC, Ord::min))
 }
 
 /// The status of a quota; amounts that are the same keep the notation they have.
@@ -152,4 +157,20 @@ fn status(quota: &Value, counted: Amounts) -> Value {
         }
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_counted_again_by_itself() {
+        let at = |second| Timestamp::from_second(second).ok();
+        let next = |made, ends, now| next(at(made), ends, Timestamp::from_second(now).expect("a time"));
+        let within = |seconds| Next::Between(REST, Duration::from_secs(seconds));
+        assert_eq!(next(0, None, 10), within(65), "a write that began before it was there may come until then");
+        assert_eq!(next(0, None, 1000), within(300));
+        assert_eq!(next(0, at(1030), 1000), within(31), "what ends by itself gives back");
+        assert_eq!(next(0, at(9000), 1000), within(300));
+    }
 }

@@ -204,9 +204,11 @@ fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration
         Err(status) if namespace_ends(&status) => Ok(Next::Idle),
         result => result,
     };
+    // A key that gathers changes is at work for a third of the time at most.
+    let longer = |rest: Duration| rest.max(took * 2).min(LONGEST_REST);
     let next = match &result {
-        // A key that gathers changes is at work for a third of the time at most.
-        Ok(Next::NotBefore(rest)) => Next::NotBefore((*rest).max(took * 2).min(LONGEST_REST)),
+        Ok(Next::NotBefore(rest)) => Next::NotBefore(longer(*rest)),
+        Ok(Next::Between(rest, latest)) => Next::Between(longer(*rest), *latest),
         Ok(next) => *next,
         Err(_) => Next::Retry,
     };
