@@ -199,6 +199,11 @@ pub fn namespace_ends(status: &Status) -> bool {
     status.details.as_ref().is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
 }
 
+/// Whether a failure is the normal way to learn of a newer object, or of one that is gone. What goes on is not.
+fn expected(status: &Status, failures: u32) -> bool {
+    (status.is_conflict() || status.is_not_found()) && failures < 6
+}
+
 fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration) {
     let result = match result {
         Err(status) if namespace_ends(&status) => Ok(Next::Idle),
@@ -216,10 +221,23 @@ fn finish(actor: &Actor, key: &Key, result: Result<Next, Status>, took: Duration
     actor.told.work.observe(took.as_secs_f64());
     let Err(status) = result else { return };
     actor.told.retries.inc();
-    // A lost race is the normal way to learn of a newer object.
-    if status.is_conflict() && failures < 6 {
+    if expected(&status, failures) {
         tracing::debug!(controller = actor.controller.name(), namespace = %key.namespace, name = %key.name, error = %status.message, "lost a race");
     } else {
         tracing::warn!(controller = actor.controller.name(), namespace = %key.namespace, name = %key.name, failures, error = %status.message, "failed; will try again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn races_are_lost_in_silence_but_not_for_ever() {
+        let gone = Status::not_found("apps", "deployments", "web");
+        let refused = Status::forbidden("apps", "deployments", "web", "no");
+        let newer = Status::new(409, "Conflict", "the object has been modified");
+        assert!(expected(&gone, 1) && expected(&newer, 5) && !expected(&refused, 1));
+        assert!(!expected(&gone, 6) && !expected(&newer, 6));
     }
 }
