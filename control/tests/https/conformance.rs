@@ -22,6 +22,7 @@ mod played;
 mod pods;
 mod quotas;
 mod reading;
+mod refusals;
 mod replica_sets;
 mod scheduling;
 mod stateful_sets;
@@ -70,7 +71,7 @@ async fn pods_and_what_is_around_them() {
     let cluster = Cluster::start().await;
     played::node(&cluster, "n1", json!({}), json!([])).await;
     let around = async { tokio::join!(network::all(&cluster), accounts::all(&cluster), applying::all(&cluster)) };
-    tokio::join!(pods::all(&cluster), scheduling::all(&cluster), taints::all(&cluster), around);
+    tokio::join!(pods::all(&cluster), scheduling::all(&cluster), taints::all(&cluster), around, refusals::all(&cluster));
     assert_eq!(cluster.control.stop().await, Vec::<&str>::new());
 }
 

@@ -14,6 +14,9 @@ pub enum Of {
     Template,
 }
 
+/// Longest name of a host, bytes, as Linux has it.
+const HOST_NAME: usize = 64;
+
 /// Every rule of a pod's specification.
 pub fn validate(spec: &At<'_, '_>, of: Of, causes: &mut Causes) {
     let volumes = volumes::validate(&spec.field("volumes"), causes);
@@ -42,6 +45,7 @@ pub fn validate(spec: &At<'_, '_>, of: Of, causes: &mut Causes) {
     ] {
         spec.field(name).optional_syntax(causes, rule);
     }
+    host_name(spec, causes);
     spec.field("activeDeadlineSeconds").range(causes, 1, i64::from(i32::MAX));
     scheduling::tolerations(&spec.field("tolerations"), causes);
     for alias in spec.field("hostAliases").items() {
@@ -90,6 +94,21 @@ fn device_claims(spec: &At<'_, '_>, causes: &mut Causes) {
             }
         }
     }
+}
+
+/// A name that takes the place of all others goes with none of their switches.
+fn host_name(spec: &At<'_, '_>, causes: &mut Causes) {
+    let name = spec.field("hostnameOverride");
+    if !name.is_set() {
+        return;
+    }
+    for other in ["setHostnameAsFQDN", "hostNetwork"].into_iter().filter(|other| spec.field(other).is_true()) {
+        name.forbidden(causes, &format!("may not be specified when {other} is true"));
+    }
+    if name.text().len() > HOST_NAME {
+        name.too_long(causes, HOST_NAME);
+    }
+    name.syntax(causes, names::dns_subdomain);
 }
 
 fn host_network(spec: &At<'_, '_>, of: Of, causes: &mut Causes) {
@@ -187,7 +206,18 @@ mod tests {
             ),
             (|s| s["dnsConfig"] = json!({"options": [{}]}), "spec.dnsConfig.options[0]: Required value: must not be empty"),
             (|s| s["containers"] = json!([]), "spec.containers: Required value"),
+            (
+                |s| (s["hostnameOverride"], s["hostNetwork"]) = ("a.b".into(), true.into()),
+                "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+            ),
+            (
+                |s| (s["hostnameOverride"], s["setHostnameAsFQDN"]) = ("a".into(), true.into()),
+                "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true",
+            ),
+            (|s| s["hostnameOverride"] = "a".repeat(65).into(), "spec.hostnameOverride: Too long: may not be more than 64 bytes"),
         ];
+        assert!(wrong(|s| s["hostnameOverride"] = "Not-RFC1123".into())[0].contains("RFC 1123 subdomain"));
+        assert_eq!(wrong(|s| s["hostnameOverride"] = "a.b".into()), Vec::<String>::new());
         for (change, want) in cases {
             assert_eq!(wrong(change), [*want]);
         }
