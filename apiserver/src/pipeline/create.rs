@@ -1,7 +1,7 @@
 //! Create: the generic handler's POST.
 
-use super::{Answer, Core, Request, change::warn, decode, handle, managers, metadata};
-use crate::custom;
+use super::{Answer, Core, Request, Verb, change::warn, decode, handle, managers, metadata, update::conflict};
+use crate::{auth::Attributes, custom};
 use coracle_api::{names, status::Status};
 use coracle_schema::managed;
 use coracle_store::{Error, Expect, Key, Op, Txn};
@@ -54,13 +54,39 @@ impl Core {
         if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        Ok((self.noted(request, decoded).await?, warnings))
+    }
+
+    /// A new object with its managed fields, in the form that is stored.
+    async fn noted(&self, request: &Request, mut new: Value) -> Result<Value, Status> {
         let now = names::rfc3339(jiff::Timestamp::now());
         let (schema, versions) = (self.own_schema(request)?, self.versions(request));
         let writer = managers::writer(request, &now, &versions);
-        let list = versions.settle(|| schema.track(None, &decoded, &writer)).await?;
-        managed::put(&mut decoded, list);
-        self.to_stored(&request.resource, &mut decoded)?;
-        Ok((decoded, warnings))
+        let list = versions.settle(|| schema.track(None, &new, &writer)).await?;
+        managed::put(&mut new, list);
+        self.to_stored(&request.resource, &mut new)?;
+        Ok(new)
+    }
+
+    /// Creates what an update is about and is not there. None if it is there by now.
+    pub(super) async fn create_updated(
+        self: &Arc<Self>,
+        request: &Request,
+        value: &Value,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Answer>, Status> {
+        self.authorize(&request.user, &Attributes { verb: Verb::Create.as_str(), ..handle::attributes(request) })?;
+        if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+            return Err(conflict(request, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ")));
+        }
+        let mut new = value.clone();
+        // It is that of an object that is gone.
+        metadata::of(&mut new).remove("resourceVersion");
+        let new = self.noted(request, new).await?;
+        match self.try_create(request, new, warnings).await? {
+            Tried::Done(answer) => Ok(Some(answer)),
+            Tried::Exists(_) | Tried::Lost => Ok(None),
+        }
     }
 
     /// Admits, validates and stores an object that is decoded, with its managed fields.

@@ -8,10 +8,22 @@ use super::{
     handle, metadata, object, scale,
 };
 use crate::custom;
-use coracle_api::status::Status;
+use coracle_api::{registry::Resource, status::Status};
 use coracle_schema::managed;
 use coracle_store::{Error, Expect, Object, Op, Snapshot, Txn};
 use std::{borrow::Cow, sync::Arc, time::Instant};
+
+/// What an update makes if it is not there, as upstream's strategies allow it.
+fn made_by_update(row: &Resource) -> bool {
+    matches!(
+        (&*row.group, &*row.plural),
+        ("", "endpoints" | "events" | "limitranges" | "services")
+            | ("coordination.k8s.io", "leases")
+            | ("events.k8s.io", "events")
+            | ("node.k8s.io", "runtimeclasses")
+            | ("rbac.authorization.k8s.io", "clusterrolebindings" | "clusterroles" | "rolebindings" | "roles")
+    )
+}
 
 pub(super) const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
@@ -55,6 +67,9 @@ impl Core {
         let stored = match (found, wanted) {
             (Some(stored), _) => stored,
             (None, Wanted::Config(config)) if request.subresource.is_empty() => return self.create_applied(request, config, warnings).await,
+            (None, Wanted::Object(value)) if request.subresource.is_empty() && made_by_update(row) => {
+                return self.create_updated(request, value, warnings).await;
+            }
             (None, _) => return Err(handle::missing(request)),
         };
         let old = object::parse(&*self.worked_on(row, stored.clone()).await?)?;
