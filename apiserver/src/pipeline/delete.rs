@@ -58,10 +58,11 @@ impl Options {
         if let Some(list) = &options.dry_run
             && let Some(other) = list.iter().find(|item| *item != "All")
         {
-            return Err(invalid_option("dryRun", format!("Unsupported value: \"{other}\": supported values: \"All\"")));
+            return Err(unsupported("dryRun", other, "\"All\""));
         }
-        if options.propagation_policy.is_some() && options.orphan_dependents.is_some() {
-            return Err(invalid_option("propagationPolicy", "Invalid value: orphanDependents and deletionPropagation cannot be both set".into()));
+        if let (Some(policy), Some(_)) = (&options.propagation_policy, options.orphan_dependents) {
+            let why = format!("Invalid value: \"{policy}\": orphanDependents and deletionPropagation cannot be both set");
+            return Err(wrong("propagationPolicy", "FieldValueInvalid", why));
         }
         options.propagation()?;
         Ok(options)
@@ -73,10 +74,7 @@ impl Options {
             (None, Some(true)) | (Some("Orphan"), _) => Ok(Some(Propagation::Orphan)),
             (None, Some(false)) | (Some("Background"), _) => Ok(Some(Propagation::Background)),
             (Some("Foreground"), _) => Ok(Some(Propagation::Foreground)),
-            (Some(other), _) => Err(invalid_option(
-                "propagationPolicy",
-                format!("Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \"Orphan\""),
-            )),
+            (Some(other), _) => Err(unsupported("propagationPolicy", other, "\"Foreground\", \"Background\", \"Orphan\", \"nil\"")),
         }
     }
 
@@ -85,8 +83,12 @@ impl Options {
     }
 }
 
-fn invalid_option(field: &str, message: String) -> Status {
-    Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }])
+fn wrong(field: &str, reason: &str, message: String) -> Status {
+    Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![Cause { reason: reason.into(), message, field: field.into() }])
+}
+
+fn unsupported(field: &str, value: &str, supported: &str) -> Status {
+    wrong(field, "FieldValueNotSupported", format!("Unsupported value: \"{value}\": supported values: {supported}"))
 }
 
 /// What the first delete writes into the object that stays.

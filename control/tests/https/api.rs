@@ -188,7 +188,9 @@ async fn deletes(admin: &mut Peer) {
 
     admin.post(path, map("o")).await;
     let bad = admin.send("DELETE", &format!("{path}/o?propagationPolicy=Sideways"), "application/json", String::new()).await;
-    assert_eq!((bad.code, bad.reason()), (422, "Invalid"));
+    let why = "Unsupported value: \"Sideways\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+    let cause = json!({"field": "propagationPolicy", "reason": "FieldValueNotSupported", "message": why});
+    assert_eq!((bad.code, bad.reason(), &bad.body["details"]["causes"]), (422, "Invalid", &json!([cause])));
 
     for name in ["v", "w", "x", "y", "z"] {
         let mut object = map(name);
