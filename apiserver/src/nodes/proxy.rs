@@ -10,10 +10,17 @@ use super::{
 use crate::pipeline::{Body as RequestBody, HttpParts, NodeLink, Request};
 use axum::body::Body;
 use coracle_api::status::Status;
-use coracle_link::{ByteStream, protocol::Open};
+use coracle_link::{ByteStream, pki::Anyone, protocol::Open};
 use coracle_store::Store;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// How long a pod may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Headers that end at a proxy (RFC 9110 §7.6.1), and the caller's credentials, which are not the pod's business.
 const DROPPED: [HeaderName; 8] = [
@@ -46,9 +53,6 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         return super::kubelet::serve(link, request, http).await;
     }
     let to = target::split(&request.name)?;
-    if to.scheme == "https" {
-        return Err(Status::bad_request("proxying to a pod over https is not supported yet; use its http port"));
-    }
     let snapshot = store.snapshot();
     let target = match &*request.resource.plural {
         "pods" => target::pod(&snapshot, &request.namespace, &to)?,
@@ -60,7 +64,7 @@ pub(super) async fn serve(store: &Store, link: &dyn NodeLink, request: &Request)
         RequestBody::Object(value) => value.to_string().into(),
         RequestBody::None => Default::default(),
     };
-    forward(link, &target, http, &prefix, body).await
+    forward(link, &target, to.scheme == "https", http, &prefix, body).await
 }
 
 /// Who reads at no path at all is sent to the root: the links of a page there would lead past the proxy.
@@ -70,15 +74,23 @@ fn at_no_path(http: &HttpParts) -> bool {
 
 fn moved(prefix: &str, query: &str) -> Result<Response<Body>, Status> {
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    let answer = Response::builder().status(http::StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, format!("{prefix}/{query}"));
+    let answer = Response::builder().status(StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, format!("{prefix}/{query}"));
     answer.body(Body::empty()).map_err(Status::internal)
 }
 
-/// Sends the request to a pod and gives its answer, streaming. `prefix` is the path under which the client reached it.
+/// Sends the request to a pod, over TLS or not, and gives its answer, streaming. `prefix` is the path under which the client reached it. Who the pod is was asked of its
+/// node: a certificate says no more, and is not looked at, as upstream does not.
 ///
 /// # Errors
 /// 503 when the pod or its node cannot be reached, 502 when it does not answer in HTTP.
-pub async fn forward(link: &dyn NodeLink, target: &Target, http: &HttpParts, prefix: &str, body: bytes::Bytes) -> Result<Response<Body>, Status> {
+async fn forward(
+    link: &dyn NodeLink,
+    target: &Target,
+    tls: bool,
+    http: &HttpParts,
+    prefix: &str,
+    body: bytes::Bytes,
+) -> Result<Response<Body>, Status> {
     let Target { node, namespace, pod, uid, port } = target;
     let open = Open::Dial { namespace: namespace.clone(), pod: pod.clone(), uid: uid.clone(), port: *port };
     let stream = accepted(link, node, open).await.map_err(|mut error| {
@@ -89,11 +101,32 @@ pub async fn forward(link: &dyn NodeLink, target: &Target, http: &HttpParts, pre
         Status::new(502, "BadGateway", format!("error trying to reach service: pod {namespace}/{pod} port {port}: {why}"))
     };
     let request = outgoing(http, target, prefix, body)?;
-    let response = driven::exchange(TokioIo::new(ByteStream::new(stream)), request).await.map_err(|e| broken(&e))?;
+    let wire = ByteStream::new(stream);
+    let response = match tls {
+        false => driven::exchange(TokioIo::new(wire), request).await.map_err(|e| broken(&e))?,
+        true => {
+            // Of an address the other end is told nothing.
+            let name = ServerName::from(Ipv4Addr::LOCALHOST);
+            let connecting = TlsConnector::from(anyone().map_err(Status::internal)?).connect(name, wire);
+            let wire = timeout(HANDSHAKE, connecting).await.map_err(|_| broken(&"no TLS handshake in time"))?.map_err(|e| broken(&e))?;
+            driven::exchange(TokioIo::new(wire), request).await.map_err(|e| broken(&e))?
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let upgrade = http.upgrade.as_ref().ok_or_else(|| broken(&"it changed over to another protocol unasked"))?;
+        return Ok(upgrade.join(response));
+    }
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     relocate(&mut parts.headers, prefix, &format!("{pod}:{port}"));
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// TLS to whoever answers.
+fn anyone() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))).with_no_client_auth()))
 }
 
 fn outgoing(http: &HttpParts, target: &Target, prefix: &str, body: bytes::Bytes) -> Result<http::Request<Body>, Status> {
@@ -106,6 +139,9 @@ fn outgoing(http: &HttpParts, target: &Target, prefix: &str, body: bytes::Bytes)
     let mut headers = http.headers.clone();
     strip(&mut headers);
     headers.remove(header::CONTENT_LENGTH);
+    if let Some(upgrade) = &http.upgrade {
+        upgrade.ask(&mut headers);
+    }
     let text = |value: &str| HeaderValue::from_str(value).map_err(Status::internal);
     if let Some(host) = headers.get(header::HOST).cloned() {
         headers.insert("x-forwarded-host", host);

@@ -1,6 +1,9 @@
 //! A node as the control plane sees it: real QUIC, the whole pipeline behind its calls, streams to it behind the API.
 
-use crate::cluster::{Cluster, Peer};
+use crate::{
+    cluster::{Cluster, Peer},
+    server::Server,
+};
 use bytes::Bytes;
 use coracle_link::{
     ByteStream, Connection,
@@ -8,7 +11,8 @@ use coracle_link::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -82,7 +86,7 @@ async fn a_node_over_the_link() {
     assert!(!have.contains("pods/default/q") && !have.contains("secrets/default/other"));
 
     reports(&node, &made.body).await;
-    streams(&node, &mut admin).await;
+    streams(&cluster, &node, &mut admin).await;
 
     // its last word: the pod is gone, and with it what it named
     let end = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": made.body["metadata"]["uid"]}});
@@ -139,7 +143,7 @@ async fn reports(node: &Arc<dyn Connection>, pod: &Value) {
 }
 
 /// Logs and proxied requests, asked for over HTTPS.
-async fn streams(node: &Arc<dyn Connection>, admin: &mut Peer) {
+async fn streams(cluster: &Cluster, node: &Arc<dyn Connection>, admin: &mut Peer) {
     let at_node = node.clone();
     let served = tokio::spawn(async move {
         for _ in 0..3 {
@@ -154,11 +158,8 @@ async fn streams(node: &Arc<dyn Connection>, admin: &mut Peer) {
                 Open::Dial { port, .. } => {
                     stream.send(ok).await.expect("sent");
                     let mut io = ByteStream::new(stream);
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        head.push(io.read_u8().await.expect("a byte"));
-                    }
-                    let first = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_string();
+                    let head = head(&mut io).await;
+                    let first = head.lines().next().unwrap_or_default();
                     let body = format!("{port} {first}");
                     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     io.write_all(answer.as_bytes()).await.expect("written");
@@ -172,6 +173,65 @@ async fn streams(node: &Arc<dyn Connection>, admin: &mut Peer) {
     assert_eq!(admin.text("/api/v1/namespaces/default/pods/p/proxy/a/b?c=d", "").await, "8080 GET /a/b?c=d HTTP/1.1");
     assert_eq!(admin.text("/api/v1/namespaces/default/pods/p:9090/proxy/", "").await, "9090 GET / HTTP/1.1");
     within("the node", served).await.expect("served");
+    proxied_otherwise(cluster, node, admin).await;
     let absent = admin.get("/api/v1/namespaces/default/pods/q/log").await;
     assert!(absent.code == 503 && absent.message().contains("\"n2\" is not connected"), "{}", absent.body);
+}
+
+/// The head of a request or an answer.
+async fn head(io: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.expect("a byte"));
+    }
+    String::from_utf8(head).expect("text")
+}
+
+/// Over TLS, where a pod's certificate is its own, and changed over to another protocol.
+async fn proxied_otherwise(cluster: &Cluster, node: &Arc<dyn Connection>, admin: &mut Peer) {
+    let dialed = async |node: Arc<dyn Connection>| {
+        let mut stream = node.accept().await.expect("a stream");
+        let open = Open::decode(&stream.recv().await.expect("a frame").expect("a message")).expect("an open");
+        assert!(matches!(open, Open::Dial { .. }), "{open:?}");
+        stream.send(Reply { code: 200, body: Bytes::new() }.encode()).await.expect("sent");
+        ByteStream::new(stream)
+    };
+    let served = async {
+        let io = TlsAcceptor::from(Server::tls(&["p".into()]).0).accept(dialed(node.clone()).await).await;
+        let mut io = io.expect("a handshake");
+        assert_eq!(io.get_ref().1.server_name(), None);
+        assert!(head(&mut io).await.starts_with("GET /x HTTP/1.1"));
+        io.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nover TLS").await.expect("written");
+        io.flush().await.expect("flushed");
+        io
+    };
+    let asked = admin.text("/api/v1/namespaces/default/pods/https:p:8443/proxy/x", "");
+    let (text, _kept) = within("over TLS", async { tokio::join!(asked, served) }).await;
+    assert_eq!(text, "over TLS");
+    let served = async {
+        let mut io = dialed(node.clone()).await;
+        let asked = head(&mut io).await.to_lowercase();
+        assert!(asked.contains("upgrade: websocket") && asked.contains("connection: upgrade") && !asked.contains("authorization"), "{asked}");
+        io.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await.expect("written");
+        io.flush().await.expect("flushed");
+        let mut said = [0; 4];
+        io.read_exact(&mut said).await.expect("read");
+        io.write_all(&said).await.expect("written");
+        io.flush().await.expect("flushed");
+        io
+    };
+    let asked = async {
+        let mut io = cluster.bare().await;
+        let path = "/api/v1/namespaces/default/pods/p/proxy/ws";
+        let asked =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Basic eA==\r\n\r\n");
+        io.write_all(asked.as_bytes()).await.expect("asked");
+        assert!(head(&mut io).await.starts_with("HTTP/1.1 101"));
+        io.write_all(b"echo").await.expect("said");
+        let mut said = [0; 4];
+        io.read_exact(&mut said).await.expect("heard");
+        said
+    };
+    let (said, _kept) = within("another protocol", async { tokio::join!(asked, served) }).await;
+    assert_eq!(&said, b"echo");
 }

@@ -40,20 +40,25 @@ async fn host_address() -> Option<std::net::IpAddr> {
 }
 
 impl Server {
-    pub async fn start() -> Server {
+    /// TLS under these names, by an authority of its own.
+    pub fn tls(names: &[String]) -> (Arc<rustls::ServerConfig>, Authority) {
         let authority = authority();
-        let ip = host_address().await.unwrap_or([127, 0, 0, 1].into());
-        let names = [ip.to_string(), "hook.default.svc".to_string()];
-        let (chain, key) = authority.server(&names, DAY).expect("a certificate").to_der().expect("a key pair");
+        let (chain, key) = authority.server(names, DAY).expect("a certificate").to_der().expect("a key pair");
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("protocols")
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .expect("a certificate");
+        (Arc::new(config), authority)
+    }
+
+    pub async fn start() -> Server {
+        let ip = host_address().await.unwrap_or([127, 0, 0, 1].into());
+        let (config, authority) = Self::tls(&[ip.to_string(), "hook.default.svc".to_string()]);
         let listener = TcpListener::bind((ip, 0)).await.expect("an address");
         let address = listener.local_addr().expect("an address");
-        let (acceptor, log) = (TlsAcceptor::from(Arc::new(config)), Log::default());
+        let (acceptor, log) = (TlsAcceptor::from(config), Log::default());
         let seen = log.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
