@@ -16,6 +16,7 @@ mod health;
 pub mod inflight;
 mod openapi;
 mod paths;
+mod pretty;
 pub mod respond;
 pub mod route;
 pub mod table;
@@ -91,9 +92,13 @@ pub async fn serve(core: Arc<Core>, peer: Arc<Peer>, from: SocketAddr, request: 
     bearer::moved(&mut parts.headers);
     let mut told = told::Told::new(&core, &parts, from);
     let mut answer = match accepted(&core, &peer, &parts, body, &mut told).await {
-        Ok(answer) => compress::answer(answer, text(&parts.headers, header::ACCEPT_ENCODING)).await,
+        Ok(answer) => answer,
         Err(status) => respond::status(&status, text(&parts.headers, header::ACCEPT)),
     };
+    if pretty::wanted(parts.uri.query().unwrap_or_default(), text(&parts.headers, header::USER_AGENT)) {
+        answer = pretty::answer(answer).await;
+    }
+    answer = compress::answer(answer, text(&parts.headers, header::ACCEPT_ENCODING)).await;
     told.headers(&mut answer);
     if parts.method == Method::HEAD { headers_alone(answer) } else { answer }
 }

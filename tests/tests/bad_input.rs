@@ -28,7 +28,7 @@ fn request(cluster: &Cluster, method: &str, path: &str, content_type: &str, body
     }
     std::fs::write(file("body"), body)?;
     let mut command = cluster.host.command("curl");
-    command.args(["-sk", "-m", "20", "-X", method, "-w", "\n%{http_code}", "--cert"]).arg(file("cert")).arg("--key").arg(file("key"));
+    command.args(["-sk", "-A", "tests", "-m", "20", "-X", method, "-w", "\n%{http_code}", "--cert"]).arg(file("cert")).arg("--key").arg(file("key"));
     command.args(["-H", &format!("Content-Type: {content_type}"), "-H", "Expect:"]);
     if method != "GET" {
         command.arg("--data-binary").arg(format!("@{}", file("body").display()));

@@ -286,7 +286,7 @@ fn strangers_are_refused(cluster: &Cluster) -> Result {
     for closed in ["/api", "/api/v1/namespaces", "/apis", "/openapi/v3", "/metrics"] {
         let answer = cluster.host.run("curl", &["-sk", "-m", "5", "-w", "\n%{http_code}", &url(closed)])?.ok()?;
         ensure!(answer.ends_with("403") || answer.ends_with("401"), "{closed}: {answer}");
-        has(&answer, &["\"kind\":\"Status\""])?;
+        has(&answer, &["\"kind\": \"Status\""])?;
     }
     let bad =
         cluster.host.run("curl", &["-sk", "-m", "5", "-H", "Authorization: Bearer nonsense", "-w", "\n%{http_code}", &url("/api/v1/pods")])?.ok()?;

@@ -6,6 +6,23 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 pub async fn all(cluster: &Cluster) {
     large_heads_are_refused(&mut cluster.admin().await).await;
     requests_name_their_host(cluster).await;
+    documents_are_readable(&mut cluster.admin().await).await;
+}
+
+/// In lines for programs whose readers have eyes; a watch is none.
+async fn documents_are_readable(admin: &mut Peer) {
+    let list = "/api/v1/namespaces/default/configmaps";
+    let compact = admin.get(list).await;
+    admin.headers = vec![("user-agent".into(), "curl/8.5.0".into())];
+    for path in [list, "/version", "/api/v1/namespaces/none/configmaps/none"] {
+        let answer = admin.get(path).await;
+        assert!(answer.body.is_object() && answer.bytes.starts_with(b"{\n  \"") && answer.bytes.ends_with(b"\n}"), "{path}: {:?}", answer.bytes);
+    }
+    assert_eq!(admin.get(&format!("{list}?pretty=false")).await.bytes, compact.bytes);
+    let event = admin.watch(&format!("{list}?watch=1")).await.next().await.expect("an event in a line");
+    assert_eq!(event["type"], "ADDED");
+    admin.headers.clear();
+    assert!(admin.get(&format!("{list}?pretty=true")).await.bytes.starts_with(b"{\n  \""));
 }
 
 /// Over HTTP/2, where the connection is others' too: it goes on.

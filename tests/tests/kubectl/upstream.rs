@@ -105,7 +105,7 @@ pub fn a_proxy_serves_the_api(cluster: &Cluster) -> Result {
     let proxy = Background::start(&mut cluster.kubectl_command(&["proxy", "--port=0", "--disable-filter"]))?;
     let address = serving(&proxy)?;
     let told = cluster.host.get(&format!("http://{}/api/", address.trim()))?;
-    has(&told, &["\"kind\":\"APIVersions\"", "\"versions\":[\"v1\"]"])?;
+    has(&told, &["\"kind\": \"APIVersions\"", "\"versions\": [\n    \"v1\"\n  ]"])?;
     drop(proxy);
     let socket = cluster.dir().join("proxy.sock");
     let proxy = Background::start(&mut cluster.kubectl_command(&["proxy", &format!("--unix-socket={}", socket.display())]))?;
