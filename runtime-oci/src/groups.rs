@@ -27,13 +27,11 @@ pub fn place(trees: &Trees, group: &Path, place: &Path, writable: bool) -> io::R
         fs::create_dir_all(&own.host_path).map_err(|error| said("make", &own.host_path, error))?;
         fs::create_dir(&target)?;
         volumes::attach(&own, None, &target)?;
-        // Controllers that share a tree are links to it.
-        for entry in fs::read_dir(tree.parent().unwrap_or(tree))?.flatten() {
-            if let Ok(to) = fs::read_link(entry.path())
-                && Some(to.as_os_str()) == tree.file_name()
-            {
-                symlink(&to, place.join(entry.file_name()))?;
-            }
+    }
+    // Controllers that share a tree are links to it.
+    for entry in list.first().and_then(|tree| tree.parent()).map(fs::read_dir).transpose()?.into_iter().flatten().flatten() {
+        if entry.file_type()?.is_symlink() {
+            symlink(fs::read_link(entry.path())?, place.join(entry.file_name()))?;
         }
     }
     Ok(true)
