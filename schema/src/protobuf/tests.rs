@@ -119,7 +119,9 @@ fn lists_and_events_frame_messages() {
     let list = field(1, b"\x0a\x00\x12\x017\x1a\x01t\x20\x00");
     assert_eq!([&head[..], &items, super::envelope::TAIL].concat(), body("v1", "PodList", &[list, items.clone()].concat()));
     assert_eq!(super::envelope::item_head(2), b"\x12\x02");
-    let mut frame = Vec::new();
-    super::envelope::event("ADDED", b"k8s\0x", &mut frame);
-    assert_eq!(frame, [&b"\0\0\0\x10\x0a\x05ADDED"[..], &field(2, &field(1, b"k8s\0x"))].concat());
+    let (mut event, mut frame) = (Vec::new(), Vec::new());
+    super::envelope::event("ADDED", b"k8s\0x", &mut event);
+    super::envelope::event_frame("ADDED", b"k8s\0x", &mut frame);
+    assert_eq!(event, [&b"\x0a\x05ADDED"[..], &field(2, &field(1, b"k8s\0x"))].concat());
+    assert_eq!(frame, [&b"\0\0\0\x10"[..], &event].concat());
 }

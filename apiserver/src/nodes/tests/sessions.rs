@@ -224,7 +224,7 @@ async fn requests_are_proxied_to_a_real_server() {
         ("pods", "far", 503, "\"n2\" is not connected"),
         ("pods", "web:81", 502, "nothing listens there"),
         ("pods", "web:none", 400, "no port named"),
-        ("pods", "https:web:8080", 400, "https"),
+        ("pods", "https:web:8080", 502, "pod a/web port 8080"),
         ("services", "empty", 503, "no endpoints available"),
         ("services", "svc:99", 503, "no service port 99"),
     ] {
