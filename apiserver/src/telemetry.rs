@@ -3,6 +3,7 @@
 //! Counting is an atomic addition behind one look-up by labels; what can be read from state that is there anyway (objects, seats, the process) is read when somebody asks. Labels
 //! come from small sets: verbs, kinds that are served, controllers' and schemas' names. What a client makes up is no label.
 
+pub mod checks;
 pub mod process;
 pub mod requests;
 
@@ -26,6 +27,8 @@ pub struct Telemetry {
     pub queues: Queues,
     /// Of the scheduler.
     pub scheduler: Scheduler,
+    /// Of health.
+    pub checks: checks::Checks,
 }
 
 /// A counter with labels.
@@ -164,7 +167,7 @@ impl Telemetry {
     /// # Errors
     /// As [`Requests::new`].
     pub fn new() -> Result<Self, Error> {
-        Ok(Self { requests: Requests::new()?, queues: Queues::new()?, scheduler: Scheduler::new()? })
+        Ok(Self { requests: Requests::new()?, queues: Queues::new()?, scheduler: Scheduler::new()?, checks: checks::Checks::new()? })
     }
 }
 
@@ -191,7 +194,7 @@ pub(crate) fn grown(name: &str, help: &str, value: f64) -> Result<MetricFamily, 
 
 impl Core {
     fn families(&self) -> Result<Vec<MetricFamily>, Error> {
-        let Telemetry { requests, queues, scheduler } = &self.telemetry;
+        let Telemetry { requests, queues, scheduler, checks: _ } = &self.telemetry;
         let counted: [&dyn Collector; 7] =
             [&queues.depth, &queues.adds, &queues.retries, &queues.work, &scheduler.attempts, &scheduler.durations, &scheduler.pending];
         let mut families: Vec<MetricFamily> = counted.iter().flat_map(|one| one.collect()).collect();
@@ -223,8 +226,6 @@ impl Core {
         ] {
             families.push(grown(name, help, value as f64)?);
         }
-        families.retain(|family| !family.get_metric().is_empty());
-        families.sort_by(|a, b| a.name().cmp(b.name()));
         Ok(families)
     }
 
@@ -233,8 +234,23 @@ impl Core {
     /// # Errors
     /// A name or a label that the format does not know.
     pub fn telemetry_text(&self) -> Result<Vec<u8>, Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.families()?, &mut text)?;
-        Ok(text)
+        text(self.families()?)
     }
+
+    /// What came of health checks, and since when they are counted.
+    ///
+    /// # Errors
+    /// As [`Core::telemetry_text`].
+    pub fn checks_text(&self) -> Result<Vec<u8>, Error> {
+        let began = process::families()?.into_iter().filter(|family| family.name() == process::BEGAN);
+        text(self.telemetry.checks.collect().into_iter().chain(began).collect())
+    }
+}
+
+fn text(mut families: Vec<MetricFamily>) -> Result<Vec<u8>, Error> {
+    families.retain(|family| !family.get_metric().is_empty());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&families, &mut text)?;
+    Ok(text)
 }

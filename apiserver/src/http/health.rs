@@ -142,7 +142,9 @@ pub(super) async fn serve(core: &Core, endpoint: &str, rest: &[&str], raw_query:
     let excluded: Vec<&str> = query.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
     let mut failed = Vec::new();
     for check in checks(endpoint).filter(|check| !excluded.contains(&check.name())) {
-        if let Err(why) = check.passes(core).await {
+        let passed = check.passes(core).await;
+        core.telemetry.checks.made(check.name(), endpoint, passed.is_ok());
+        if let Err(why) = passed {
             tracing::warn!(check = check.name(), endpoint, why, "a health check failed");
             failed.push(check);
         }

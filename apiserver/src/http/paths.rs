@@ -71,6 +71,7 @@ pub async fn serve(
     match parts {
         [endpoint @ ("livez" | "readyz" | "healthz"), rest @ ..] => health::serve(core, endpoint, rest, raw_query).await,
         ["metrics"] => core.telemetry_text().map(|text| respond::document(telemetry::MEDIA, text)).map_err(Status::internal),
+        ["metrics", "slis"] => core.checks_text().map(|text| respond::document(telemetry::MEDIA, text)).map_err(Status::internal),
         ["version"] => Ok(respond::value(200, Media::Json, &version())),
         [] => Ok(respond::value(200, Media::Json, &json!({"paths": roots(core)}))),
         [".well-known", "openid-configuration"] => {
@@ -88,6 +89,6 @@ fn roots(core: &Core) -> Vec<String> {
         roots.push(format!("/apis/{group}"));
         roots.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    roots.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
+    roots.extend(["/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from));
     roots
 }

@@ -4,6 +4,8 @@ use super::{grown, now};
 use prometheus::{Error, proto::MetricFamily};
 use std::fs;
 
+/// When the process began.
+pub const BEGAN: &str = "process_start_time_seconds";
 /// Ticks a second in `/proc/PID/stat`: part of Linux' interface to programs (`USER_HZ`).
 const TICKS: f64 = 100.0;
 /// Bytes of a page on the machines this runs on.
@@ -59,7 +61,7 @@ pub(super) fn families() -> Result<Vec<MetricFamily>, Error> {
     gauge("process_virtual_memory_bytes", "Virtual memory.", of(|stat| stat.virtual_bytes))?;
     gauge("process_resident_memory_bytes", "Resident memory.", of(|stat| stat.resident_bytes))?;
     let began = booted(&read("stat")).zip(of(|stat| stat.began_seconds)).map(|(boot, after)| boot + after);
-    gauge("process_start_time_seconds", "When it began, in seconds since 1970.", began)?;
+    gauge(BEGAN, "When it began, in seconds since 1970.", began)?;
     gauge("process_open_fds", "Open files.", fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as f64))?;
     gauge("process_max_fds", "Files that may be open.", most_files(&read("self/limits")))?;
     if let Some(seconds) = of(|stat| stat.cpu_seconds) {

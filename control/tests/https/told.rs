@@ -252,6 +252,13 @@ async fn monitoring_is_told(cluster: &Cluster) {
     for none in ["/readyz/nothing", "/readyz/poststarthook/nothing", "/livez/shutdown"] {
         assert_eq!(raw(none).await.0, 404, "{none}");
     }
+    assert_eq!(nobody.get("/metrics/slis").await.code, 403);
+    let checked = raw("/metrics/slis").await;
+    for (name, least) in [("kubernetes_healthcheck", 1.0), ("kubernetes_healthchecks_total", 1.0)] {
+        let value = sample(&checked.1, name, &["name=\"etcd\"", "type=\"livez\""]);
+        assert!(checked.0 == 200 && value.is_some_and(|value| value >= least), "{name}: {checked:?}");
+    }
+    assert!(sample(&checked.1, "process_start_time_seconds", &[]).is_some() && !checked.1.contains("apiserver_"), "{checked:?}");
     assert_eq!((nobody.get("/readyz").await.code, nobody.get("/readyz/etcd").await.code), (200, 403), "one by one is for monitoring");
 }
 
