@@ -3,6 +3,8 @@
 //! A Service's pods are reached over the links of their nodes, as for the API's proxy, so that a webhook works wherever its pod runs; endpoints that are no pods are
 //! dialled at their address. A connection is kept for the next call, and driven only while a call waits on it: no task of its own.
 
+pub(crate) mod trust;
+
 use crate::{
     nodes::{self, target},
     pipeline::Core,
@@ -16,13 +18,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::{ClientConfig as TlsConfig, RootCertStore, pki_types::ServerName};
+use rustls::{ClientConfig as TlsConfig, pki_types::ServerName};
 use serde::Deserialize;
 use std::{
     collections::HashMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -152,32 +154,11 @@ impl ClientConfig {
     }
 
     fn tls(&self) -> Result<Arc<TlsConfig>, String> {
-        let roots = roots(&self.ca_bundle)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trusted = trust::verifier(&self.ca_bundle, provider.clone())?;
         let builder = TlsConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+        Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(trusted).with_no_client_auth()))
     }
-}
-
-/// What a server's certificate is trusted by: the bundle (base64 of PEM), or without one the system's certificates.
-pub(crate) fn roots(bundle: &str) -> Result<Arc<RootCertStore>, String> {
-    if bundle.trim().is_empty() {
-        return Ok(system_roots().clone());
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(bundle)? {
-        roots.add(certificate).map_err(|error| format!("unable to load root certificates: {error}"))?;
-    }
-    Ok(Arc::new(roots))
-}
-
-fn system_roots() -> &'static Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(roots)
-    })
 }
 
 impl Core {

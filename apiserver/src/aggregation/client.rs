@@ -8,7 +8,7 @@ use crate::{
     http::upgrade::Upgrade,
     nodes::proxy::{driven, strip},
     pipeline::Core,
-    webhook,
+    webhook::{self, trust},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use coracle_link::pki::Anyone;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{ClientConfig, client::danger::ServerCertVerifier, pki_types::ServerName};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio_rustls::TlsConnector;
@@ -45,10 +45,11 @@ impl Aggregation {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =
             ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let builder = match spec.insecure_skip_tls_verify {
-            true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))),
-            false => builder.with_root_certificates(webhook::roots(&spec.ca_bundle)?),
+        let trusted: Arc<dyn ServerCertVerifier> = match spec.insecure_skip_tls_verify {
+            true => Arc::new(Anyone(provider)),
+            false => trust::verifier(&spec.ca_bundle, provider)?,
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(trusted);
         Ok(Arc::new(match self.identity.get() {
             Some((identity, _)) => builder.with_client_cert_resolver(identity.clone()),
             None => builder.with_no_client_auth(),
