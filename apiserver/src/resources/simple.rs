@@ -1,7 +1,7 @@
 //! Kinds that add little more than a table: ServiceAccount, Lease, RuntimeClass, PriorityClass, Role and ClusterRole.
 
 use super::{
-    Cx, Hooks, age,
+    Cx, Deletion, Hooks, age,
     cells::{self, AGE, Heading, NAME, text_or},
     rules::{At, Causes},
 };
@@ -20,6 +20,7 @@ pub struct Simple {
     validate: Rules,
     status: Rules,
     warnings: fn(&Value) -> Vec<String>,
+    kept: fn(&Value) -> Option<&'static str>,
 }
 
 /// What may be wrong with a new object (`old` is None) or a changed one.
@@ -28,7 +29,7 @@ pub type Rules = fn(Option<&Value>, &Value, &mut Causes);
 impl Simple {
     /// A table, and the rules of the object.
     pub const fn new(headings: &'static [Heading], cells: fn(&Value) -> Vec<Value>, validate: Rules) -> Self {
-        Simple { headings, cells, prepare: |_, _| {}, validate, status: |_, _, _| {}, warnings: |_| Vec::new() }
+        Simple { headings, cells, prepare: |_, _| {}, validate, status: |_, _, _| {}, warnings: |_| Vec::new(), kept: |_| None }
     }
     /// Only name and age to show.
     pub const fn named(validate: Rules) -> Self {
@@ -49,6 +50,10 @@ impl Simple {
     /// Sentences for the writer of the object.
     pub const fn warning(self, warnings: fn(&Value) -> Vec<String>) -> Self {
         Simple { warnings, ..self }
+    }
+    /// Why nobody may delete an object, if so.
+    pub const fn keeping(self, kept: fn(&Value) -> Option<&'static str>) -> Self {
+        Simple { kept, ..self }
     }
 }
 
@@ -71,6 +76,12 @@ impl Hooks for Simple {
     }
     fn warnings(&self, cx: &Cx<'_>, _old: Option<&Value>, new: &Value) -> Vec<String> {
         if cx.subresource().is_empty() { (self.warnings)(new) } else { Vec::new() }
+    }
+    fn delete(&self, cx: &Cx<'_>, object: &mut Value, _grace: Option<i64>) -> Result<Deletion, Status> {
+        match (self.kept)(object) {
+            Some(why) => Err(Status::forbidden(&cx.row().group, &cx.row().plural, &cx.request.name, why)),
+            None => Ok(Deletion::Now),
+        }
     }
     fn columns(&self) -> Option<Vec<Column>> {
         Some(cells::columns(self.headings))
@@ -141,12 +152,17 @@ pub const PRIORITY_CLASS: Simple = Simple::new(
         ]
     },
     priority_class,
-);
+)
+.keeping(|class| is_system(class).then_some("this is a system priority class and cannot be deleted"));
 
 /// Priorities that users may give; what is above belongs to the system's own two classes.
 pub const MAX_USER_PRIORITY: i64 = 1_000_000_000;
 /// The system's classes and their priorities.
 pub const SYSTEM_CLASSES: &[(&str, i64)] = &[("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+
+fn is_system(class: &Value) -> bool {
+    SYSTEM_CLASSES.iter().any(|(name, _)| class["metadata"]["name"] == **name)
+}
 
 pub(super) fn priority_class(old: Option<&Value>, new: &Value, causes: &mut Causes) {
     let root = At::root(new);
@@ -264,6 +280,16 @@ mod tests {
             ]
         );
         assert_eq!(wrong(&CLUSTER_ROLE, None, json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/a"]}]})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_the_systems_priority_classes_stay() {
+        let kept = |name: &str| (PRIORITY_CLASS.kept)(&json!({"metadata": {"name": name}}));
+        for (name, _) in SYSTEM_CLASSES {
+            assert_eq!(kept(name), Some("this is a system priority class and cannot be deleted"));
+        }
+        assert_eq!((kept("high"), kept("")), (None, None));
+        assert_eq!((LEASE.kept)(&json!({"metadata": {"name": "system-node-critical"}})), None);
     }
 
     #[test]
