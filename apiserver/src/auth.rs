@@ -30,6 +30,8 @@ pub const NODES: &str = "system:nodes";
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Prefix of a node's user name.
 pub const NODE_USER: &str = "system:node:";
+/// What names the credential in what is told of a user.
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 const ANONYMOUS: &str = "system:anonymous";
 const UNAUTHENTICATED: &str = "system:unauthenticated";
 

@@ -1,8 +1,9 @@
-//! Users out of client certificates (CN is the user, O the groups), as in Kubernetes.
+//! Users out of client certificates (CN is the user, O the groups, the fingerprint names the credential), as in Kubernetes.
 
-use super::{AUTHENTICATED, User};
+use super::{AUTHENTICATED, CREDENTIAL_ID, User};
 use coracle_api::status::Status;
 use coracle_link::pki;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The user of a certificate whose chain the TLS layer has verified. Its end is looked at again, because a connection may be older
@@ -19,7 +20,8 @@ pub fn user(der: &[u8], now: i64) -> Result<User, Status> {
     if subject.common_name.is_empty() {
         return Err(Status::unauthorized());
     }
-    Ok(of(subject))
+    let fingerprint: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(User { extra: vec![(CREDENTIAL_ID.into(), vec![format!("X509SHA256={fingerprint}")])], ..of(subject) })
 }
 
 /// The user of a subject that is verified (a link's peer).

@@ -3,6 +3,7 @@ use super::*;
 use crate::bootstrap;
 use coracle_store::{Expect, Key, Op, Txn};
 use serde_json::{Value, json};
+use sha2::Digest;
 
 #[test]
 fn refusals_read_as_upstreams() {
@@ -33,6 +34,14 @@ fn certificates_name_users_until_they_end() {
     let now = jiff::Timestamp::now().as_second();
     let user = certificate::user(&der[0], now).unwrap();
     assert_eq!((user.name.as_str(), &user.groups[..]), ("jane", &["devs".to_string(), AUTHENTICATED.into()][..]));
+    let fingerprint = user.extra.iter().find(|(key, _)| key == "authentication.kubernetes.io/credential-id").map(|(_, values)| values[0].as_str());
+    let fingerprint = fingerprint.and_then(|id| id.strip_prefix("X509SHA256=")).unwrap();
+    assert_eq!(fingerprint.len(), 64);
+    // What `openssl x509 -fingerprint -sha256` shows.
+    let shown = sha2::Sha256::digest(&der[0]);
+    assert!(
+        (0..32).all(|at| u8::from_str_radix(&fingerprint[2 * at..2 * at + 2], 16).unwrap() == shown[at]) && fingerprint == fingerprint.to_lowercase()
+    );
     assert_eq!(certificate::user(&der[0], now + 601).unwrap_err().code, 401);
     assert_eq!(certificate::user(b"junk", now).unwrap_err().code, 401);
     let nameless = ca.client("", &[MASTERS.into()], std::time::Duration::from_secs(600)).unwrap();

@@ -1,7 +1,7 @@
 //! A token is good as long as what it is bound to lives.
 
 use super::{Claims, Error, Reference};
-use crate::auth::User;
+use crate::auth::{CREDENTIAL_ID, User};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use coracle_store::{Key, Snapshot};
 
@@ -32,7 +32,7 @@ impl Claims {
         let mut user = User::service_account(&of.namespace, &of.serviceaccount.name);
         user.uid = of.serviceaccount.uid.clone();
         if !self.jti.is_empty() {
-            user.extra.push(("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={}", self.jti)]));
+            user.extra.push((CREDENTIAL_ID.into(), vec![format!("JTI={}", self.jti)]));
         }
         if let Some(secret) = of.secret.as_ref().filter(|_| self.of_secret) {
             holds(snapshot, &of.namespace, &secret.name, token, now)?;
