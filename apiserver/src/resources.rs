@@ -96,6 +96,8 @@ impl Cx<'_> {
 pub enum Deletion {
     /// Removed at once if no finalizer holds it.
     Now,
+    /// As [`Deletion::Now`], but what holds it is no grace, and so none is noted: `deletionTimestamp` stands alone (namespaces and definitions, as upstream).
+    Held,
     /// Kept with `deletionTimestamp` = now + seconds and `deletionGracePeriodSeconds`, until somebody deletes it with grace 0.
     Grace(i64),
 }

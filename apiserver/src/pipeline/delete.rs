@@ -92,14 +92,25 @@ fn unsupported(field: &str, value: &str, supported: &str) -> Status {
 }
 
 /// What the first delete writes into the object that stays.
-fn mark(object: &mut Value, grace: i64, now: Timestamp) {
+fn mark(object: &mut Value, deletion: Deletion, now: Timestamp) {
+    let grace = seconds(deletion);
     let until = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
     let generation = object["metadata"]["generation"].as_i64();
     let metadata = metadata::of(object);
     metadata.insert("deletionTimestamp".into(), Value::String(names::rfc3339(until)));
+    if deletion == Deletion::Held {
+        return;
+    }
     metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
     if let Some(generation) = generation {
         metadata.insert("generation".into(), json!(generation + 1));
+    }
+}
+
+fn seconds(deletion: Deletion) -> i64 {
+    match deletion {
+        Deletion::Now | Deletion::Held => 0,
+        Deletion::Grace(seconds) => seconds.max(0),
     }
 }
 
@@ -202,14 +213,10 @@ impl Core {
         };
         warnings.extend(cx.warnings.take());
         propagate(&mut new, propagation);
-        let grace = match deletion {
-            Deletion::Now => 0,
-            Deletion::Grace(seconds) => seconds.max(0),
-        };
         if metadata::deleting(&old) {
-            shorten(&mut new, grace);
+            shorten(&mut new, seconds(deletion));
         } else {
-            mark(&mut new, grace, cx.now);
+            mark(&mut new, deletion, cx.now);
         }
         let left = new["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
         let gone = left == 0 && metadata::finalizers(&new).is_empty() && !hooks.held(&new);
@@ -284,12 +291,19 @@ mod tests {
     fn grace_is_marked_once_and_only_shortened() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("valid");
         let mut object = json!({"metadata": {"generation": 1}});
-        mark(&mut object, 30, now);
+        mark(&mut object, Deletion::Grace(30), now);
         assert_eq!(object["metadata"], json!({"deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 30, "generation": 2}));
         assert!(!shorten(&mut object, 60));
         assert!(shorten(&mut object, 5));
         assert_eq!(object["metadata"]["deletionTimestamp"], "2026-01-01T00:00:05Z");
         assert!(shorten(&mut object, 0));
         assert_eq!(object["metadata"]["deletionGracePeriodSeconds"], 0);
+        let marked = |deletion| {
+            let mut object = json!({"metadata": {"generation": 1}});
+            mark(&mut object, deletion, now);
+            object["metadata"].take()
+        };
+        assert_eq!(marked(Deletion::Now), json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "generation": 2}));
+        assert_eq!(marked(Deletion::Held), json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "generation": 1}), "no grace");
     }
 }

@@ -108,6 +108,6 @@ impl Hooks for Definition {
             let condition = Condition { kind: "Terminating", status: "True", reason: "InstanceDeletionPending", message };
             set(&mut object["status"], condition, cx.now);
         }
-        Ok(Deletion::Now)
+        Ok(Deletion::Held)
     }
 }

@@ -50,7 +50,7 @@ impl Hooks for Namespace {
     }
     fn delete(&self, _cx: &Cx<'_>, object: &mut Value, _grace: Option<i64>) -> Result<Deletion, Status> {
         object["status"]["phase"] = "Terminating".into();
-        Ok(Deletion::Now)
+        Ok(Deletion::Held)
     }
     fn held(&self, object: &Value) -> bool {
         !cells::list(&object["spec"]["finalizers"]).is_empty()
