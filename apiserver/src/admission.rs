@@ -26,7 +26,6 @@ mod webhooks;
 use crate::resources::Cx;
 use coracle_api::status::Status;
 use coracle_store::Op;
-use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering};
 pub use webhooks::{connect_options, review};
@@ -46,21 +45,6 @@ pub trait Plugin: Send + Sync + 'static {
     /// May refuse, after validation.
     fn validate(&self, _cx: &Cx<'_>, _old: Option<&Value>, _new: Option<&Value>) -> Result<(), Status> {
         Ok(())
-    }
-}
-
-/// Sentences for the client's Warning header that plugins have besides their decision.
-#[derive(Debug, Default)]
-pub struct Warnings(Mutex<Vec<String>>);
-
-impl Warnings {
-    /// One more.
-    pub fn add(&self, warning: String) {
-        self.0.lock().push(warning);
-    }
-    /// All of them so far.
-    pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock())
     }
 }
 

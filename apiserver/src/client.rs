@@ -97,6 +97,7 @@ impl Client {
             write: WriteOptions { field_manager: managers::of_user(&self.user).into(), ..WriteOptions::default() },
             body,
             http: None,
+            warnings: Default::default(),
         };
         self.core.handle(request).await
     }

@@ -32,7 +32,7 @@ pub use tls::Peer;
 use crate::{
     aggregation,
     auth::{Attributes, User, impersonate},
-    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, WriteOptions, decode, flag, handle, managers, patch},
+    pipeline::{Body, Core, HttpParts, PatchKind, Request, Verb, Warnings, WriteOptions, decode, flag, handle, managers, patch},
 };
 use accept::Offer;
 use axum::body::Body as HttpBody;
@@ -72,12 +72,13 @@ struct Call<'a> {
     raw_query: &'a str,
     headers: &'a HeaderMap,
     upgrade: Option<&'a Upgrade>,
+    warnings: &'a Warnings,
 }
 
 impl<'a> Call<'a> {
     /// The same for another server.
     fn passed(self, body: Bytes) -> aggregation::client::Passed<'a> {
-        let Call { method, path, raw_query, headers, upgrade } = self;
+        let Call { method, path, raw_query, headers, upgrade, .. } = self;
         aggregation::client::Passed { method, path, raw_query, headers, body, upgrade }
     }
 }
@@ -121,7 +122,8 @@ async fn accepted(
 ) -> Result<Response<HttpBody>, Status> {
     let (began, upgrade) = (Instant::now(), Upgrade::of(parts));
     let (path, raw_query) = (parts.uri.path(), parts.uri.query().unwrap_or(""));
-    let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref() };
+    let warnings = told.warnings();
+    let call = Call { method: &parts.method, path, raw_query, headers: &parts.headers, upgrade: upgrade.as_ref(), warnings: &warnings };
     let route = routed(call)?;
     let long = is_long_running(core, call, &route);
     let asked = attributes(call, &route);
@@ -309,7 +311,7 @@ pub async fn serve_call(core: &Arc<Core>, user: Arc<User>, method: &str, path: &
     let (path, raw_query) = path.split_once('?').unwrap_or((path, ""));
     let answer = match Method::from_bytes(method.as_bytes()) {
         Ok(method) => {
-            let call = Call { method: &method, path, raw_query, headers: &headers, upgrade: None };
+            let call = Call { method: &method, path, raw_query, headers: &headers, upgrade: None, warnings: &Warnings::default() };
             match routed(call) {
                 Err(status) => Err(status),
                 Ok(route) if is_long_running(core, call, &route) => Err(Status::bad_request("a watch or stream cannot be asked for in a call")),
@@ -402,12 +404,11 @@ async fn resource(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, target: Tar
         }
     };
     let answer = core.handle(request).await?;
-    let mut response = respond::answer(core, &row, &wanted, answer)?;
     if let Some(deprecation) = &row.deprecation {
         crate::audit::annotate("k8s.io/deprecated", || "true".into());
-        respond::warn(&mut response, &[deprecation.to_string()]);
+        call.warnings.add(deprecation.to_string());
     }
-    Ok(response)
+    respond::answer(core, &row, &wanted, answer)
 }
 
 /// What the pipeline is asked, and how it shall be answered. Takes the target's texts once nothing can be wrong any more.
@@ -456,8 +457,8 @@ fn prepared(
         upgrade: call.upgrade.cloned(),
     };
     let http = (!subresource.is_empty()).then(|| Arc::new(parts()));
-    let request =
-        Request { user: user.clone(), verb, resource: row.clone(), subresource: subresource.into(), namespace, name, query, write, body, http };
+    let (user, resource, warnings) = (user.clone(), row.clone(), call.warnings.clone());
+    let request = Request { user, verb, resource, subresource: subresource.into(), namespace, name, query, write, body, http, warnings };
     Ok((request, wanted))
 }
 

@@ -16,7 +16,10 @@ mod read;
 pub mod scale;
 mod told;
 mod update;
+mod warnings;
 pub mod watch;
+
+pub use warnings::Warnings;
 
 use crate::{
     admission, aggregation,
@@ -145,6 +148,8 @@ pub struct Request {
     pub body: Body,
     /// What the HTTP request was, for proxies; None from in-process callers.
     pub http: Option<Arc<HttpParts>>,
+    /// What is said to the client besides.
+    pub warnings: Warnings,
 }
 
 impl Request {
@@ -181,14 +186,12 @@ pub struct HttpParts {
 
 /// What came of a request.
 pub enum Answer {
-    /// Stored bytes as they are; `created` gives 201. Warnings go out as headers.
+    /// Stored bytes as they are; `created` gives 201.
     Object {
         /// The object.
         object: Arc<Object>,
         /// 201 instead of 200.
         created: bool,
-        /// Sentences.
-        warnings: Vec<String>,
     },
     /// Made for this request (dry-run, reviews, Scale, Status of deletes).
     Value {
@@ -196,8 +199,6 @@ pub enum Answer {
         code: u16,
         /// Body.
         value: Value,
-        /// Sentences.
-        warnings: Vec<String>,
     },
     /// A list.
     List(Box<list::Page>),

@@ -66,8 +66,6 @@ pub struct Cx<'a> {
     pub snapshot: &'a Snapshot,
     /// The time of this request, whole seconds as Kubernetes stores them.
     pub now: Timestamp,
-    /// What admission has to say to the client besides.
-    pub warnings: crate::admission::Warnings,
     /// Set while mutating admission runs again.
     pub again: crate::admission::Again,
 }

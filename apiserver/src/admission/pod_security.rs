@@ -89,7 +89,7 @@ fn judge(cx: &Cx<'_>, policy: &Policy, object: &Value, pod: &Value, enforce: boo
         }
     }
     if let Some(found) = found(policy.warn) {
-        cx.warnings.add(format!("would violate PodSecurity \"{}\": {found}", policy.warn));
+        cx.request.warnings.add(format!("would violate PodSecurity \"{}\": {found}", policy.warn));
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ fn namespace(cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Result<(), Status
     }
     let name = cx.request.name.as_str();
     let pods: Vec<Arc<Object>> = cx.snapshot.range("pods", Some(name), None).cloned().collect();
-    warnings(name, now, &pods).into_iter().for_each(|warning| cx.warnings.add(warning));
+    warnings(name, now, &pods).into_iter().for_each(|warning| cx.request.warnings.add(warning));
     Ok(())
 }
 

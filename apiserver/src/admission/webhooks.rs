@@ -262,7 +262,7 @@ async fn ask(cx: &Cx<'_>, a: &Attributes<'_>, hook: &Hook, question: &Question, 
     for (key, value) in &verdict.annotations {
         audit(cx, &format!("{}/{key}", hook.name), value);
     }
-    verdict.warnings.iter().for_each(|warning| cx.warnings.add(warning.clone()));
+    verdict.warnings.iter().for_each(|warning| cx.request.warnings.add(warning.clone()));
     match &verdict.denied {
         Some(denied) => Err(Failure::Status(denied.status(&hook.name))),
         None => Ok(verdict),

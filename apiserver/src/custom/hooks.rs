@@ -60,7 +60,7 @@ impl Hooks for Version {
         }
         let (broken, warnings) = rules.check(root, Trial { value: new, old, ratchet: true, base: "" }, &mut Budget::default());
         causes.extend(broken);
-        warnings.into_iter().for_each(|warning| cx.warnings.add(warning));
+        warnings.into_iter().for_each(|warning| cx.request.warnings.add(warning));
     }
 
     fn warnings(&self, cx: &Cx<'_>, old: Option<&Value>, new: &Value) -> Vec<String> {

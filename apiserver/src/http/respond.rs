@@ -140,23 +140,19 @@ pub fn answer(core: &Arc<Core>, row: &ResourceRef, wanted: &Wanted, answer: Answ
     let Accepted { media, shape, .. } = wanted.accepted;
     let encoder = || Encoder::new(core, row, wanted.accepted, wanted.include);
     Ok(match answer {
-        Answer::Object { object, created, warnings } => {
+        Answer::Object { object, created } => {
             if shape == Shape::PartialList {
                 return Err(wrong_shape("you requested PartialObjectMetadataList, but the requested object is not a list", &row.kind));
             }
             let body = Body::from(encoder().object(&object));
-            let mut answer = response(if created { 201 } else { 200 }, media.name(), body);
-            warn(&mut answer, &warnings);
-            answer
+            response(if created { 201 } else { 200 }, media.name(), body)
         }
-        Answer::Value { code, value: body, warnings } => {
+        Answer::Value { code, value: body } => {
             let shaped = if body["kind"] == *row.kind && shape != Shape::Object { encoder().value(&body) } else { None };
-            let mut answer = match shaped {
+            match shaped {
                 Some(bytes) => response(code, media.name(), Body::from(bytes)),
                 None => value(code, media, &body),
-            };
-            warn(&mut answer, &warnings);
-            answer
+            }
         }
         Answer::List(page) => {
             if shape == Shape::Partial {

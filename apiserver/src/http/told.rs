@@ -5,6 +5,7 @@ use super::{
     begun::{self, Begun},
     bounded,
     fairness::Judged,
+    respond,
     route::Route,
     text,
     upgrade::Kept,
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     audit::{self, Asked, Log, Record, Stage},
     auth::{Attributes, User},
-    pipeline::Core,
+    pipeline::{Core, Warnings},
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -67,6 +68,7 @@ pub(super) struct Told {
     asked: Asked,
     record: Option<Arc<Record>>,
     judged: Judged,
+    warnings: Warnings,
 }
 
 fn asked(id: String, uri: String, from: Vec<String>, agent: &str) -> Asked {
@@ -107,7 +109,7 @@ impl Told {
                 )
             }
         };
-        Self { log, asked, record: None, judged: Judged::default() }
+        Self { log, asked, record: None, judged: Judged::default(), warnings: Warnings::default() }
     }
 
     /// Who asks for what is known: the record begins.
@@ -149,8 +151,14 @@ impl Told {
         }
     }
 
-    /// The headers that name the request and what it was judged by.
+    /// What is said to the client besides, by whoever works on the request.
+    pub(super) fn warnings(&self) -> Warnings {
+        self.warnings.clone()
+    }
+
+    /// The headers that name the request and what it was judged by, and the warnings, whatever came of it.
     pub(super) fn headers(&self, answer: &mut Response<Body>) {
+        respond::warn(answer, &self.warnings.take());
         let named = [(HeaderName::from_static(audit::AUDIT_ID), self.asked.id.as_str()), (SCHEMA, &self.judged.schema), (LEVEL, &self.judged.level)];
         for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -192,7 +200,13 @@ pub(super) async fn call(core: &Arc<Core>, user: Arc<User>, call: Call<'_>, rout
     let uri = if call.raw_query.is_empty() { call.path.to_owned() } else { format!("{}?{}", call.path, call.raw_query) };
     let mut named = asked(audit::id(call.headers), uri, Vec::new(), "");
     named.about(&super::attributes(call, &route), call.path);
-    let mut told = Told { log: Some(log.clone()), record: log.begin(&user, named.clone()), asked: named, judged: Judged::default() };
+    let mut told = Told {
+        log: Some(log.clone()),
+        record: log.begin(&user, named.clone()),
+        asked: named,
+        judged: Judged::default(),
+        warnings: Warnings::default(),
+    };
     told.request(&body);
     let answer = told.within(bounded(core, user, call, route, body)).await;
     told.done(answer, false).await

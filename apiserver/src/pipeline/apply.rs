@@ -1,6 +1,6 @@
 //! Server-side apply: reading what is applied, and creating what is not there yet. The merge is the schema's ([`coracle_schema::managed`]).
 
-use super::{Answer, Core, Request, Verb, change::warn, create::Tried, decode, handle::attributes, managers, metadata, update::conflict};
+use super::{Answer, Core, Request, Verb, create::Tried, decode, handle::attributes, managers, metadata, update::conflict};
 use crate::auth::Attributes;
 use coracle_api::{names, status::Status};
 use coracle_schema::{FieldValidation, yaml};
@@ -55,18 +55,13 @@ impl Config {
 
 impl Core {
     /// Creates what was applied and is not there. None if it is there by now.
-    pub(super) async fn create_applied(
-        self: &Arc<Self>,
-        request: &Request,
-        config: &Config,
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<Answer>, Status> {
+    pub(super) async fn create_applied(self: &Arc<Self>, request: &Request, config: &Config) -> Result<Option<Answer>, Status> {
         self.authorize(&request.user, &Attributes { verb: Verb::Create.as_str(), ..attributes(request) })?;
         let now = names::rfc3339(jiff::Timestamp::now());
         let (schema, versions) = (self.own_schema(request)?, self.versions(request));
         let writer = managers::writer(request, &now, &versions);
         let mut new = versions.settle(|| schema.apply(None, &config.value, &writer, request.write.force)).await??;
-        warn(warnings, config.judge(request.write.field_validation)?);
+        request.warnings.extend(config.judge(request.write.field_validation)?);
         if let Some(uid) = config.metadata("uid") {
             let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(conflict(request, &why));
@@ -74,10 +69,10 @@ impl Core {
         if config.metadata("resourceVersion").is_some() {
             return Err(conflict(request, "resourceVersion was specified, and no existing object was found"));
         }
-        warn(warnings, decode::patched(self, request, &mut new, &[])?);
+        decode::patched(self, request, &mut new, &[])?;
         metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
         self.to_stored(&request.resource, &mut new)?;
-        match self.try_create(request, new, warnings).await? {
+        match self.try_create(request, new).await? {
             Tried::Done(answer) => Ok(Some(answer)),
             Tried::Exists(_) | Tried::Lost => Ok(None),
         }

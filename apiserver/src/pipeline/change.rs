@@ -22,39 +22,23 @@ pub(super) enum Wanted {
     Config(apply::Config),
 }
 
-pub(super) fn warn(warnings: &mut Vec<String>, more: Vec<String>) {
-    for warning in more {
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-}
-
 impl Core {
-    /// What an update or patch brings, with warnings.
-    pub(super) fn wanted(&self, request: &Request) -> Result<(Wanted, Vec<String>), Status> {
+    /// What an update or patch brings.
+    pub(super) fn wanted(&self, request: &Request) -> Result<Wanted, Status> {
         Ok(match &request.body {
-            Body::Patch { kind: PatchKind::Apply, bytes } => (Wanted::Config(apply::Config::read(bytes)?), Vec::new()),
-            Body::Patch { kind, bytes } => (Wanted::Patch(Patch::read(*kind, bytes)?), Vec::new()),
+            Body::Patch { kind: PatchKind::Apply, bytes } => Wanted::Config(apply::Config::read(bytes)?),
+            Body::Patch { kind, bytes } => Wanted::Patch(Patch::read(*kind, bytes)?),
             _ => {
-                let (mut value, warnings) = decode::body(self, request)?;
+                let mut value = decode::body(self, request)?;
                 metadata::agree_with_path(&mut value, &request.namespace, &request.name)?;
-                (Wanted::Object(value), warnings)
+                Wanted::Object(value)
             }
         })
     }
 
     /// The object that a request wants in place of the current one: decoded, defaulted, its managed fields up to date. What the request cannot change is
     /// put back, so that only what is really changed is managed. `stored` is in the form that is stored, and so is the outcome; in between it is the request's.
-    pub(super) async fn change(
-        &self,
-        request: &Request,
-        stored: &Object,
-        current: &Value,
-        wanted: &Wanted,
-        now: &str,
-        warnings: &mut Vec<String>,
-    ) -> Result<Value, Status> {
+    pub(super) async fn change(&self, request: &Request, stored: &Object, current: &Value, wanted: &Wanted, now: &str) -> Result<Value, Status> {
         let row = &request.resource;
         let shown = if row.stored_as.is_some() { Some(self.shown(row, current.clone())?) } else { None };
         let old = shown.as_ref().unwrap_or(current);
@@ -72,7 +56,7 @@ impl Core {
             Wanted::Patch(patch) => patch.apply(base, &schema)?,
             Wanted::Config(config) => {
                 let applied = versions.settle(|| schema.apply(Some(base), &config.value, &writer, request.write.force)).await??;
-                warn(warnings, config.judge(request.write.field_validation)?);
+                request.warnings.extend(config.judge(request.write.field_validation)?);
                 applied
             }
         };
@@ -82,7 +66,7 @@ impl Core {
             Wanted::Config(_) => Some(&[][..]),
         };
         if let Some(strict) = strict {
-            warn(warnings, decode::patched(self, request, &mut new, strict)?);
+            decode::patched(self, request, &mut new, strict)?;
             metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
         }
         // An apply has noted already what is whose.
@@ -182,6 +166,7 @@ mod tests {
             write: Default::default(),
             body: Body::None,
             http: None,
+            warnings: Default::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Create: the generic handler's POST.
 
-use super::{Answer, Core, Request, Verb, change::warn, decode, handle, managers, metadata, update::conflict};
+use super::{Answer, Core, Request, Verb, decode, handle, managers, metadata, update::conflict};
 use crate::{auth::Attributes, custom};
 use coracle_api::{names, status::Status};
 use coracle_schema::managed;
@@ -13,7 +13,7 @@ const GENERATE_TRIES: usize = 8;
 
 impl Core {
     pub(super) async fn create(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut decoded, mut warnings) = self.sent(request).await?;
+        let mut decoded = self.sent(request).await?;
         let mut request = Cow::Borrowed(request);
         let generated = decoded["metadata"]["name"].as_str().unwrap_or_default().is_empty()
             && !decoded["metadata"]["generateName"].as_str().unwrap_or_default().is_empty();
@@ -26,7 +26,7 @@ impl Core {
                 let name = names::generate(base, |below| rand::random_range(0..below));
                 metadata::of(&mut new).insert("name".into(), Value::String(name));
             }
-            match self.try_create(&request, new, &mut warnings).await? {
+            match self.try_create(&request, new).await? {
                 Tried::Done(answer) => return Ok(answer),
                 Tried::Exists(name) if generated => {
                     collisions += 1;
@@ -38,7 +38,8 @@ impl Core {
                 Tried::Lost if Instant::now() < until => {
                     // The kind itself may have changed: then what was sent means something else.
                     if let Some(renewed) = self.renewed(&request)? {
-                        (decoded, warnings) = self.sent(&renewed).await?;
+                        request.warnings.take();
+                        decoded = self.sent(&renewed).await?;
                         request = Cow::Owned(renewed);
                     }
                 }
@@ -47,14 +48,14 @@ impl Core {
         }
     }
 
-    /// The object in the request's body with its managed fields, in the form that is stored, and warnings.
-    async fn sent(&self, request: &Request) -> Result<(Value, Vec<String>), Status> {
-        let (mut decoded, warnings) = decode::body(self, request)?;
+    /// The object in the request's body with its managed fields, in the form that is stored.
+    async fn sent(&self, request: &Request) -> Result<Value, Status> {
+        let mut decoded = decode::body(self, request)?;
         metadata::agree_with_path(&mut decoded, &request.namespace, &request.name)?;
         if decoded["metadata"]["resourceVersion"].as_str().is_some_and(|rv| !rv.is_empty()) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        Ok((self.noted(request, decoded).await?, warnings))
+        self.noted(request, decoded).await
     }
 
     /// A new object with its managed fields, in the form that is stored.
@@ -69,12 +70,7 @@ impl Core {
     }
 
     /// Creates what an update is about and is not there. None if it is there by now.
-    pub(super) async fn create_updated(
-        self: &Arc<Self>,
-        request: &Request,
-        value: &Value,
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<Answer>, Status> {
+    pub(super) async fn create_updated(self: &Arc<Self>, request: &Request, value: &Value) -> Result<Option<Answer>, Status> {
         self.authorize(&request.user, &Attributes { verb: Verb::Create.as_str(), ..handle::attributes(request) })?;
         if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
             return Err(conflict(request, &format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ")));
@@ -83,14 +79,14 @@ impl Core {
         // It is that of an object that is gone.
         metadata::of(&mut new).remove("resourceVersion");
         let new = self.noted(request, new).await?;
-        match self.try_create(request, new, warnings).await? {
+        match self.try_create(request, new).await? {
             Tried::Done(answer) => Ok(Some(answer)),
             Tried::Exists(_) | Tried::Lost => Ok(None),
         }
     }
 
     /// Admits, validates and stores an object that is decoded, with its managed fields.
-    pub(super) async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value, warnings: &mut Vec<String>) -> Result<Tried, Status> {
+    pub(super) async fn try_create(self: &Arc<Self>, request: &Request, mut new: Value) -> Result<Tried, Status> {
         let row = &request.resource;
         let hooks = self.hooks_of(row);
         let snapshot = self.store.snapshot();
@@ -125,12 +121,11 @@ impl Core {
         if !causes.is_empty() {
             return Err(Status::invalid(&row.group, &row.kind, &name, causes));
         }
+        request.warnings.extend(hooks.warnings(&cx, None, &new));
         if &*row.group == "rbac.authorization.k8s.io" {
             self.auth.check_escalation(&request.user, &row.plural, None, &new)?;
         }
         self.admission.validate(&cx, None, Some(&new)).await?;
-        warn(warnings, cx.warnings.take());
-        warn(warnings, hooks.warnings(&cx, None, &new));
 
         if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
             let why = "create not allowed while custom resource definition is terminating";
@@ -154,13 +149,13 @@ impl Core {
             if snapshot.get(&key).is_some() {
                 return Ok(Tried::Exists(name));
             }
-            return Ok(Tried::Done(Answer::Value { code: 201, value: self.shown(row, new)?, warnings: std::mem::take(warnings) }));
+            return Ok(Tried::Done(Answer::Value { code: 201, value: self.shown(row, new)? }));
         }
         match self.store.commit(Txn { ops }).await {
             Ok(committed) => match committed.objects.into_iter().next().flatten() {
                 Some(object) => {
                     let object = self.view(row, object).await?;
-                    Ok(Tried::Done(Answer::Object { object, created: true, warnings: std::mem::take(warnings) }))
+                    Ok(Tried::Done(Answer::Object { object, created: true }))
                 }
                 None => Err(Status::internal("the store did not return what it wrote")),
             },

@@ -85,8 +85,8 @@ pub fn to_json(content_type: &str, bytes: &Bytes) -> Result<Bytes, Status> {
     }
 }
 
-/// The decoded body with its warnings. `apiVersion` and `kind` may be left out; if given they must be right.
-pub fn body(core: &Core, request: &Request) -> Result<(Value, Vec<String>), Status> {
+/// The decoded body. `apiVersion` and `kind` may be left out; if given they must be right.
+pub fn body(core: &Core, request: &Request) -> Result<Value, Status> {
     let (group, version, kind) = kind_of(request);
     let schema = schema_of(core, request).ok_or_else(|| Status::internal(format_args!("no schema for {kind} in {group}/{version}")))?;
     let mode = request.write.field_validation;
@@ -100,12 +100,13 @@ pub fn body(core: &Core, request: &Request) -> Result<(Value, Vec<String>), Stat
         }
         Body::Patch { .. } => return Err(Status::method_not_allowed()),
     };
+    request.warnings.extend(warnings);
     finish(&schema, &mut value, &group, &version, &kind)?;
-    Ok((value, warnings))
+    Ok(value)
 }
 
 /// A patched value brought back into form. `strict`: what field validation has to say of the patch itself.
-pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[String]) -> Result<Vec<String>, Status> {
+pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[String]) -> Result<(), Status> {
     let row = &request.resource;
     let (group, version, kind) = match &*request.subresource {
         "scale" => kind_of(request),
@@ -120,8 +121,8 @@ pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[Stri
         return Err(Status::bad_request(format!("the patched object is nested deeper than {MAX_DEPTH} levels")));
     }
     let warnings = schema.canonicalize_patched(value, strict, request.write.field_validation)?;
-    finish(&schema, value, &group, &version, &kind)?;
-    Ok(warnings)
+    request.warnings.extend(warnings);
+    finish(&schema, value, &group, &version, &kind)
 }
 
 fn finish(schema: &Schema, value: &mut Value, group: &str, version: &str, kind: &str) -> Result<(), Status> {

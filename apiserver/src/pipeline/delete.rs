@@ -203,15 +203,15 @@ impl Core {
         // A negative grace is one second, as upstream reads it.
         let asked = options.grace_period_seconds.map(|grace| if grace < 0 { 1 } else { grace });
         let deletion = hooks.delete(&cx, &mut new, asked)?;
-        let (propagation, mut warnings) = match options.propagation()? {
+        let propagation = match options.propagation()? {
             // What these kinds do for the sake of older clients.
             None if &*row.plural == "jobs" && &*row.group == "batch" && !metadata::deleting(&old) => {
-                (Some(Propagation::Orphan), vec![JOB_ORPHANS.to_string()])
+                request.warnings.add(JOB_ORPHANS.into());
+                Some(Propagation::Orphan)
             }
-            None if &*row.plural == "replicationcontrollers" && !metadata::deleting(&old) => (Some(Propagation::Orphan), Vec::new()),
-            asked => (asked, Vec::new()),
+            None if &*row.plural == "replicationcontrollers" && !metadata::deleting(&old) => Some(Propagation::Orphan),
+            asked => asked,
         };
-        warnings.extend(cx.warnings.take());
         propagate(&mut new, propagation);
         if metadata::deleting(&old) {
             shorten(&mut new, seconds(deletion));
@@ -230,19 +230,19 @@ impl Core {
                     return Ok(None);
                 }
             }
-            return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid), warnings }));
+            return Ok(Some(Answer::Value { code: 200, value: success(request, &stored.meta.uid) }));
         }
         let draft = object::draft(&self.stored_row(row), &new);
         if object::unchanged(&stored, &draft) {
-            return Ok(Some(Answer::Object { object: self.view(row, stored).await?, created: false, warnings }));
+            return Ok(Some(Answer::Object { object: self.view(row, stored).await?, created: false }));
         }
         if dry_run {
-            return Ok(Some(Answer::Value { code: 200, value: self.shown(row, object::with_revision(new, stored.revision))?, warnings }));
+            return Ok(Some(Answer::Value { code: 200, value: self.shown(row, object::with_revision(new, stored.revision))? }));
         }
         let mut ops = vec![Op::Put { key: stored.key.clone(), expect, draft }];
         hooks.also(&cx, Some(&old), Some(&new), &mut ops)?;
         match self.commit_first(request, ops).await? {
-            Some(object) => Ok(Some(Answer::Object { object: self.view(row, object).await?, created: false, warnings })),
+            Some(object) => Ok(Some(Answer::Object { object: self.view(row, object).await?, created: false })),
             None => Ok(None),
         }
     }

@@ -58,8 +58,7 @@ impl Core {
             self.authorize(&request.user, &Attributes { verb: Verb::Create.as_str(), ..attributes(request) })?;
         }
         if request.connects() {
-            // The answer is a stream: warnings have no place in it.
-            self.admit(request, crate::admission::connect_options(request), &mut Vec::new()).await?;
+            self.admit(request, crate::admission::connect_options(request)).await?;
         }
         if let Some(answer) = crate::nodes::serve(self, request).await {
             return answer;
@@ -68,16 +67,16 @@ impl Core {
             return answer;
         }
         if !row.stored() {
-            let (body, warnings) = super::decode::body(self, request)?;
+            let body = super::decode::body(self, request)?;
             let review = self.auth.review(&request.user, &row.kind, &request.namespace, &body);
             let value = review.unwrap_or_else(|| Err(Status::internal(format_args!("{} has no handler", row.plural))))?;
-            return Ok(Answer::Value { code: 201, value, warnings });
+            return Ok(Answer::Value { code: 201, value });
         }
         if (&*row.plural, &*request.subresource, request.verb) == ("serviceaccounts", "token", Verb::Create) {
-            let (body, mut warnings) = super::decode::body(self, request)?;
-            let body = self.admit(request, body, &mut warnings).await?;
+            let body = super::decode::body(self, request)?;
+            let body = self.admit(request, body).await?;
             let value = self.auth.token_request(&request.user, &request.namespace, &request.name, &body)?;
-            return Ok(Answer::Value { code: 201, value, warnings });
+            return Ok(Answer::Value { code: 201, value });
         }
         match request.verb {
             Verb::Get => self.get(request).await,
@@ -92,12 +91,11 @@ impl Core {
     }
 
     /// Admission of a body that is not stored itself: of a subresource, or the options of a connection. The body as it is admitted.
-    pub(crate) async fn admit(self: &Arc<Self>, request: &Request, mut body: Value, warnings: &mut Vec<String>) -> Result<Value, Status> {
+    pub(crate) async fn admit(self: &Arc<Self>, request: &Request, mut body: Value) -> Result<Value, Status> {
         let snapshot = self.store.snapshot();
         let cx = self.cx(request, &snapshot);
         self.admission.mutate(&cx, None, Some(&mut body)).await?;
         self.admission.validate(&cx, None, Some(&body)).await?;
-        warnings.extend(cx.warnings.take());
         Ok(body)
     }
 
@@ -113,7 +111,7 @@ impl Core {
 
     /// What hooks and admission look at.
     pub(super) fn cx<'a>(self: &'a Arc<Self>, request: &'a Request, snapshot: &'a Snapshot) -> Cx<'a> {
-        Cx { core: self, request, snapshot, now: Timestamp::now(), warnings: Default::default(), again: Default::default() }
+        Cx { core: self, request, snapshot, now: Timestamp::now(), again: Default::default() }
     }
 }
 

@@ -14,7 +14,7 @@ impl Core {
         let revision = request.param("resourceVersion").filter(|text| !text.is_empty()).map(list::options::revision).transpose()?;
         let snapshot = list::snapshot(self, revision, false).await?;
         let object = snapshot.get(&key).ok_or_else(|| handle::missing(request))?;
-        self.answer(request, object, Vec::new()).await
+        self.answer(request, object).await
     }
 
     pub(super) async fn list(self: &Arc<Self>, request: &Request) -> Result<Page, Status> {

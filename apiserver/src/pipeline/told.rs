@@ -100,6 +100,7 @@ mod tests {
                 write: Default::default(),
                 body: Body::None,
                 http: None,
+                warnings: Default::default(),
             })
         };
         assert_eq!(path("pods", "default", "a", "status"), "/api/v1/namespaces/default/pods/a/status");

@@ -4,7 +4,7 @@
 
 use super::{
     Answer, Body, Core, PatchKind, Request,
-    change::{Wanted, keep_what_is_not_theirs, warn},
+    change::{Wanted, keep_what_is_not_theirs},
     handle, metadata, object, scale,
 };
 use crate::custom;
@@ -29,7 +29,7 @@ pub(super) const MODIFIED: &str = "the object has been modified; please apply yo
 
 impl Core {
     pub(super) async fn update(self: &Arc<Self>, request: &Request) -> Result<Answer, Status> {
-        let (mut wanted, mut warnings) = match self.wanted(request) {
+        let mut wanted = match self.wanted(request) {
             // A patch is looked at once there is something to patch; what is applied may make it.
             Err(wrong) if matches!(&request.body, Body::Patch { kind, .. } if *kind != PatchKind::Apply) => {
                 let there = self.fresh().await?.get(&handle::key(request)).is_some();
@@ -40,12 +40,13 @@ impl Core {
         let mut request = Cow::Borrowed(request);
         let until = Instant::now() + handle::DEADLINE;
         loop {
-            match self.try_update(&request, &wanted, &mut warnings).await? {
+            match self.try_update(&request, &wanted).await? {
                 Some(answer) => return Ok(answer),
                 None if Instant::now() < until => {
                     // The kind itself may have changed: then what was sent means something else.
                     if let Some(renewed) = self.renewed(&request)? {
-                        (wanted, warnings) = self.wanted(&renewed)?;
+                        request.warnings.take();
+                        wanted = self.wanted(&renewed)?;
                         request = Cow::Owned(renewed);
                     }
                 }
@@ -55,7 +56,7 @@ impl Core {
     }
 
     /// None after a lost race.
-    async fn try_update(self: &Arc<Self>, request: &Request, wanted: &Wanted, warnings: &mut Vec<String>) -> Result<Option<Answer>, Status> {
+    async fn try_update(self: &Arc<Self>, request: &Request, wanted: &Wanted) -> Result<Option<Answer>, Status> {
         let row = &request.resource;
         let mut snapshot = self.store.snapshot();
         let mut found = snapshot.get(&handle::key(request));
@@ -66,15 +67,15 @@ impl Core {
         }
         let stored = match (found, wanted) {
             (Some(stored), _) => stored,
-            (None, Wanted::Config(config)) if request.subresource.is_empty() => return self.create_applied(request, config, warnings).await,
+            (None, Wanted::Config(config)) if request.subresource.is_empty() => return self.create_applied(request, config).await,
             (None, Wanted::Object(value)) if request.subresource.is_empty() && made_by_update(row) => {
-                return self.create_updated(request, value, warnings).await;
+                return self.create_updated(request, value).await;
             }
             (None, _) => return Err(handle::missing(request)),
         };
         let old = object::parse(&*self.worked_on(row, stored.clone()).await?)?;
         let cx = self.cx(request, &snapshot);
-        let mut new = self.change(request, &stored, &old, wanted, &cx.timestamp(), warnings).await?;
+        let mut new = self.change(request, &stored, &old, wanted, &cx.timestamp()).await?;
         metadata::prepare_update(&old, &mut new);
 
         let hooks = self.hooks_of(row);
@@ -105,6 +106,7 @@ impl Core {
         if !causes.is_empty() {
             return Err(Status::invalid(&row.group, &row.kind, &request.name, causes));
         }
+        request.warnings.extend(hooks.warnings(&cx, Some(&old), &new));
         if &*row.group == "rbac.authorization.k8s.io" {
             self.auth.check_escalation(&request.user, &row.plural, Some(&old), &new)?;
         }
@@ -112,8 +114,6 @@ impl Core {
             true => self.admission.validate(&cx, Some(&scale::view(row, &old)), Some(&scale::view(row, &new))).await?,
             false => self.admission.validate(&cx, Some(&old), Some(&new)).await?,
         }
-        warn(warnings, cx.warnings.take());
-        warn(warnings, hooks.warnings(&cx, Some(&old), &new));
 
         let gone = metadata::deleting(&new)
             && metadata::finalizers(&new).is_empty()
@@ -122,14 +122,14 @@ impl Core {
         managed::keep_times(&old, &mut new);
         let draft = self.draft(row, &new).await?;
         if !gone && object::unchanged(&stored, &draft) {
-            return Ok(Some(self.answer(request, stored, std::mem::take(warnings)).await?));
+            return Ok(Some(self.answer(request, stored).await?));
         }
         let mut charges = Vec::new();
         self.admission.charge(&cx, Some(&old), &new, &mut charges)?;
         if request.write.dry_run {
             let value = object::with_revision(new, stored.revision);
             let value = if scaled { scale::view(row, &value) } else { self.shown(row, value)? };
-            return Ok(Some(Answer::Value { code: 200, value, warnings: std::mem::take(warnings) }));
+            return Ok(Some(Answer::Value { code: 200, value }));
         }
 
         let key = stored.key.clone();
@@ -139,7 +139,7 @@ impl Core {
         ops.extend(charges);
         hooks.also(&cx, Some(&old), (!gone).then_some(&new), &mut ops)?;
         match self.commit_first(request, ops).await? {
-            Some(object) => Ok(Some(self.answer(request, object, std::mem::take(warnings)).await?)),
+            Some(object) => Ok(Some(self.answer(request, object).await?)),
             None => Ok(None),
         }
     }
@@ -160,13 +160,13 @@ impl Core {
     }
 
     /// The stored object as this subresource shows it.
-    pub(super) async fn answer(&self, request: &Request, object: Arc<Object>, warnings: Vec<String>) -> Result<Answer, Status> {
+    pub(super) async fn answer(&self, request: &Request, object: Arc<Object>) -> Result<Answer, Status> {
         let object = self.view(&request.resource, object).await?;
         if &*request.subresource == "scale" {
             let value = scale::view(&request.resource, &object::parse(&object)?);
-            return Ok(Answer::Value { code: 200, value, warnings });
+            return Ok(Answer::Value { code: 200, value });
         }
-        Ok(Answer::Object { object, created: false, warnings })
+        Ok(Answer::Object { object, created: false })
     }
 
     /// A consistent look for a read.

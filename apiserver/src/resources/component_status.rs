@@ -45,7 +45,7 @@ impl Hooks for ComponentStatus {
 fn answer(request: &Request, health: &Result<(), Status>) -> Result<Answer, Status> {
     match request.verb {
         Verb::Get if COMPONENTS.contains(&request.name.as_str()) => {
-            Ok(Answer::Object { object: component(request, &request.name, health), created: false, warnings: Vec::new() })
+            Ok(Answer::Object { object: component(request, &request.name, health), created: false })
         }
         Verb::Get => Err(Status::not_found("", "componentstatus", &request.name)),
         Verb::List => {
@@ -84,6 +84,7 @@ mod tests {
             write: Default::default(),
             body: crate::pipeline::Body::None,
             http: None,
+            warnings: Default::default(),
         }
     }
 

@@ -90,7 +90,7 @@ fn answer(core: &Core, request: &Request, of: &str, make: Make) -> Result<Answer
             let name = if request.namespace.is_empty() { request.name.clone() } else { format!("{}/{}", request.namespace, request.name) };
             let missing = || Status::not_found("metrics.k8s.io", &format!("{}metrics", of.trim_end_matches('s')), &name);
             let object = found.as_ref().and_then(made).ok_or_else(missing)?;
-            Ok(Answer::Object { object, created: false, warnings: Vec::new() })
+            Ok(Answer::Object { object, created: false })
         }
         Verb::List => {
             let filter = Filter::of(request)?;

@@ -166,7 +166,10 @@ fn answer(path: &str, review: &Value) -> Value {
     let mut version = review["apiVersion"].clone();
     match path {
         "/deny" => match name {
-            "denied" => response["status"] = json!({"code": 403, "reason": "Forbidden", "message": "this name is denied"}),
+            "denied" => {
+                response["status"] = json!({"code": 403, "reason": "Forbidden", "message": "this name is denied"});
+                response["warnings"] = json!(["no name like this"]);
+            }
             "fine" => response["warnings"] = json!(["think twice"]),
             _ => {}
         },

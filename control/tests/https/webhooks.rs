@@ -82,6 +82,11 @@ async fn denials(admin: &mut Peer, server: &Server) {
     let refused = admin.post(&path, map("denied")).await;
     assert_eq!((refused.code, refused.reason()), (403, "Forbidden"), "{}", refused.body);
     assert_eq!(refused.message(), "admission webhook \"deny.example.com\" denied the request: this name is denied");
+    assert_eq!(refused.header("warning"), "299 - \"no name like this\"");
+    // So does what was noticed before a refusal of the server's own.
+    let unknown = json!({"metadata": {"name": "no_name"}, "data": {}, "unheard": 1});
+    let refused = admin.post(&format!("{path}?fieldValidation=Warn"), unknown).await;
+    assert_eq!((refused.code, refused.header("warning")), (422, "299 - \"unknown field \\\"unheard\\\"\""), "{}", refused.body);
     let allowed = admin.post(&path, map("fine")).await;
     assert_eq!(allowed.code, 201, "{}", allowed.body);
     assert_eq!(allowed.header("warning"), "299 - \"think twice\"");

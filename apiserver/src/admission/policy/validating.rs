@@ -167,7 +167,7 @@ fn act(cx: &Cx<'_>, policy: &Policy, binding: &Binding, at: usize, denial: Denia
     let has = |wanted: &str| binding.actions.iter().any(|action| action == wanted);
     if has("Warn") {
         let (policy, binding) = (&policy.name, &binding.name);
-        cx.warnings.add(format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}", denial.message));
+        cx.request.warnings.add(format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}", denial.message));
     }
     if has("Audit") {
         let broken = Broken {

@@ -134,6 +134,7 @@ fn request(resource: &str, name: &str, subresource: &str, query: &[(&str, &str)]
         write: Default::default(),
         body: RequestBody::Raw { content_type: "text/plain".into(), bytes: Bytes::from_static(b"ping") },
         http: http.map(Arc::new),
+        warnings: Default::default(),
     }
 }
 

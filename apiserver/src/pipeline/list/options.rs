@@ -150,6 +150,7 @@ mod tests {
             write: Default::default(),
             body: crate::pipeline::Body::None,
             http: None,
+            warnings: Default::default(),
         })
     }
 

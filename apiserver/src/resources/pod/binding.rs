@@ -68,7 +68,7 @@ pub fn assign(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String>
 
 /// Serves `POST …/pods/NAME/binding`.
 pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
-    let (binding, mut warnings) = decode::body(core, request)?;
+    let binding = decode::body(core, request)?;
     if binding["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != request.name) {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
@@ -77,7 +77,7 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
     if !causes.is_empty() {
         return Err(Status::invalid("", "Binding", &request.name, causes));
     }
-    let binding = core.admit(request, binding, &mut warnings).await?;
+    let binding = core.admit(request, binding).await?;
     write::change(core, request, |stored, pod, now| {
         write::precondition(stored, &binding)?;
         let before = pod.clone();
@@ -88,7 +88,7 @@ pub async fn bind(core: &Arc<Core>, request: &Request) -> Result<Answer, Status>
         if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "Pod", &request.name, causes)) }
     })
     .await?;
-    Ok(Answer::Value { code: 201, value: write::success(), warnings })
+    Ok(Answer::Value { code: 201, value: write::success() })
 }
 
 /// Hooks of `bindings`, the older way: the pod is named in the body.
@@ -102,7 +102,7 @@ impl Hooks for Bindings {
 }
 
 async fn by_name(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
-    let (binding, _) = decode::body(core, request)?;
+    let binding = decode::body(core, request)?;
     let name = binding["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() {
         return Err(Status::bad_request("Name parameter required."));

@@ -24,11 +24,11 @@ const UNSETTLED: u32 = 10;
 
 /// Serves `POST …/pods/NAME/eviction`.
 pub async fn evict(core: &Arc<Core>, request: &Request) -> Result<Answer, Status> {
-    let (eviction, mut warnings) = decode::body(core, request)?;
+    let eviction = decode::body(core, request)?;
     if eviction["metadata"]["name"].as_str().is_some_and(|name| !name.is_empty() && name != request.name) {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
-    let eviction = core.admit(request, eviction, &mut warnings).await?;
+    let eviction = core.admit(request, eviction).await?;
     let options = match &eviction["deleteOptions"] {
         Value::Null => json!({}),
         options => options.clone(),
@@ -52,7 +52,7 @@ pub async fn evict(core: &Arc<Core>, request: &Request) -> Result<Answer, Status
     // Whoever may evict need not be allowed to delete, so this is the delete itself and not a request for one.
     let delete = Request { verb: Verb::Delete, subresource: "".into(), body: Body::Object(options), ..marked };
     core.evict(&delete).await?;
-    Ok(Answer::Value { code: 201, value: write::success(), warnings })
+    Ok(Answer::Value { code: 201, value: write::success() })
 }
 
 /// Takes an eviction out of the pod's budget, if it has one. A pod that may go for being unhealthy costs nothing, but only as it is now: then its
