@@ -25,10 +25,12 @@ pub fn charge(cx: &Cx<'_>, old: Option<&Value>, new: &Value, ops: &mut Vec<Op>) 
     if !quota::handles(&id, cx.subresource(), old, new) {
         return Ok(());
     }
-    for stored in cx.snapshot.range(QUOTAS, Some(&cx.request.namespace), None) {
-        let mut quota = object::parse(stored)?;
-        let change = Change { id: &id, subresource: cx.subresource(), old, new, now: cx.now };
-        let Some(used) = quota::charge(&quota, &change).map_err(|why| lookup::forbidden(cx, new, &why))? else { continue };
+    let stored: Vec<_> = cx.snapshot.range(QUOTAS, Some(&cx.request.namespace), None).collect();
+    let quotas = stored.iter().map(|stored| object::parse(stored)).collect::<Result<Vec<_>, _>>()?;
+    let change = Change { id: &id, subresource: cx.subresource(), old, new, now: cx.now };
+    let charges = quota::charge(&quotas, &change).map_err(|why| lookup::forbidden(cx, new, &why))?;
+    for ((stored, mut quota), used) in stored.iter().zip(quotas).zip(charges) {
+        let Some(used) = used else { continue };
         quota["status"]["used"] = amounts::to_json(&used);
         let row = cx.core.registry.by_id(QUOTAS).ok_or_else(|| Status::internal("quotas are no resource"))?;
         ops.push(Op::Put { key: stored.key.clone(), expect: Expect::Revision(stored.revision), draft: object::draft(&row, &quota) });

@@ -11,12 +11,16 @@ fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
+fn charged(quota: &Value, change: &Change<'_>) -> Result<Option<Value>, String> {
+    charge(std::slice::from_ref(quota), change).map(|used| used[0].as_ref().map(amounts::to_json))
+}
+
 fn create(id: &str, object: &Value, quota: &Value) -> Result<Option<Value>, String> {
-    charge(quota, &Change { id, subresource: "", old: None, new: object, now: now() }).map(|used| used.map(|used| amounts::to_json(&used)))
+    charged(quota, &Change { id, subresource: "", old: None, new: object, now: now() })
 }
 
 fn update(id: &str, subresource: &str, old: &Value, new: &Value, quota: &Value) -> Result<Option<Value>, String> {
-    charge(quota, &Change { id, subresource, old: Some(old), new, now: now() }).map(|used| used.map(|used| amounts::to_json(&used)))
+    charged(quota, &Change { id, subresource, old: Some(old), new, now: now() })
 }
 
 fn pod(resources: Value) -> Value {
@@ -48,6 +52,17 @@ fn pods_are_charged_for_what_they_ask() {
     let mut ended = asks;
     ended["status"] = json!({"phase": "Succeeded"});
     assert_eq!(usage::of("pods", &ended, now()).keys().collect::<Vec<_>>(), ["count/pods"]);
+}
+
+#[test]
+fn of_several_quotas_what_is_missing_comes_before_what_is_too_much() {
+    let full = quota(json!({"pods": "1"}), json!({"pods": "1"}), json!({}));
+    let mut wants = quota(json!({"requests.cpu": "1"}), json!({"requests.cpu": "0"}), json!({}));
+    wants["metadata"]["name"] = json!("wants");
+    let quotas = [full, wants];
+    let said = |pod: &Value| charge(&quotas, &Change { id: "pods", subresource: "", old: None, new: pod, now: now() }).expect_err("refused");
+    assert_eq!(said(&pod(json!({}))), "failed quota: wants: must specify requests.cpu for: c");
+    assert_eq!(said(&pod(json!({"requests": {"cpu": "1"}}))), "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1");
 }
 
 #[test]
