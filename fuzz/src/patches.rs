@@ -1,6 +1,7 @@
 //! Patches of all three kinds.
 
 use crate::bodies::{check, schema_of};
+use coracle_api::status::Status;
 use coracle_apiserver::pipeline::{PatchKind, patch::Patch};
 use coracle_schema::{FieldValidation, depth, to_bytes};
 use serde_json::Value;
@@ -28,7 +29,7 @@ pub fn patches(data: &[u8]) {
         if kind == PatchKind::Merge {
             assert_eq!(apply(&value).expect("it applied before"), value, "a merge patch twice is a merge patch once");
         }
-        if schema.canonicalize_patched(&mut value, &[], FieldValidation::Warn).is_ok() {
+        if schema.canonicalize_patched(&mut value, &[], FieldValidation::Warn, |why| Status::internal(why)).is_ok() {
             check(&schema, &value);
         }
     }

@@ -21,6 +21,7 @@ mod tests;
 mod track;
 mod view;
 
+pub use check::go;
 pub use scale::{from_scale, to_scale};
 
 pub(crate) use check::check;

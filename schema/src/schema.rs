@@ -192,23 +192,19 @@ impl Schema {
         self.walk(object, &[], mode, |message, data| self.cannot_handle(data.unwrap_or(&Map::new()), message))
     }
 
-    /// As [`Schema::canonicalize`], for the outcome of a patch: what is wrong then is the patch's fault, and the answer is 422
-    /// with the reason `Invalid`, as upstream words it. `strict`: what is unknown or stands twice in the patch itself.
+    /// As [`Schema::canonicalize`], for the outcome of a patch: what is wrong then is the patch's fault. `strict`: what is unknown or stands twice in the
+    /// patch itself.
     ///
     /// # Errors
-    /// 422 for a wrong type, and in Strict for unknown fields. On an error `object` is left null.
-    pub fn canonicalize_patched(&self, object: &mut Value, strict: &[String], mode: FieldValidation) -> Result<Vec<String>, Status> {
-        // The whole object is what upstream shows; a bound keeps the answer readable.
-        let shown = crate::to_bytes(object);
-        let shown = shown.get(..8192).unwrap_or(&shown);
-        self.walk(object, strict, mode, |message, _| {
-            let cause = coracle_api::status::Cause {
-                reason: "FieldValueInvalid".into(),
-                message: format!("Invalid value: {:?}: {message}", String::from_utf8_lossy(shown)),
-                field: "patch".into(),
-            };
-            Status::invalid("", "", "", vec![cause])
-        })
+    /// What `refuse` makes of a wrong type, and in Strict of unknown fields. On an error `object` is left null.
+    pub fn canonicalize_patched(
+        &self,
+        object: &mut Value,
+        strict: &[String],
+        mode: FieldValidation,
+        refuse: impl Fn(&str) -> Status,
+    ) -> Result<Vec<String>, Status> {
+        self.walk(object, strict, mode, |message, _| refuse(message))
     }
 
     fn walk(

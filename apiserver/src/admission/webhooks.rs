@@ -297,7 +297,7 @@ fn patched(cx: &Cx<'_>, question: &Question, object: &Value, text: &[u8]) -> Res
     for field in ["apiVersion", "kind"] {
         after[field] = object[field].clone();
     }
-    schema.canonicalize_patched(&mut after, &[], FieldValidation::Ignore).map_err(wrong)?;
+    schema.canonicalize_patched(&mut after, &[], FieldValidation::Ignore, |why| Status::internal(why)).map_err(Failure::Status)?;
     schema.default(&mut after);
     // Who manages what was noted before; what webhooks set nobody manages, as upstream has it.
     managed::put(&mut after, object.pointer("/metadata/managedFields").cloned());

@@ -69,7 +69,7 @@ impl Core {
         if config.metadata("resourceVersion").is_some() {
             return Err(conflict(request, "resourceVersion was specified, and no existing object was found"));
         }
-        decode::patched(self, request, &mut new, &[])?;
+        decode::patched(self, request, &mut new, None)?;
         metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
         self.to_stored(&request.resource, &mut new)?;
         match self.try_create(request, new).await? {

@@ -60,13 +60,9 @@ impl Core {
                 applied
             }
         };
-        let strict = match wanted {
-            Wanted::Object(_) => None,
-            Wanted::Patch(patch) => Some(&patch.strict[..]),
-            Wanted::Config(_) => Some(&[][..]),
-        };
-        if let Some(strict) = strict {
-            decode::patched(self, request, &mut new, strict)?;
+        let patch = if let Wanted::Patch(patch) = wanted { Some(patch) } else { None };
+        if !matches!(wanted, Wanted::Object(_)) {
+            decode::patched(self, request, &mut new, patch)?;
             metadata::agree_with_path(&mut new, &request.namespace, &request.name)?;
         }
         // An apply has noted already what is whose.

@@ -1,6 +1,9 @@
 //! From a request's body to a value with canonical form and defaults.
 
-use super::{Body, Core, Request};
+use super::{
+    Body, Core, Request,
+    patch::{self, Patch},
+};
 use bytes::Bytes;
 use coracle_api::status::Status;
 use coracle_schema::{FieldValidation, Schema};
@@ -105,8 +108,8 @@ pub fn body(core: &Core, request: &Request) -> Result<Value, Status> {
     Ok(value)
 }
 
-/// A patched value brought back into form. `strict`: what field validation has to say of the patch itself.
-pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[String]) -> Result<(), Status> {
+/// A patched or applied value brought back into form; `patch` is what it was patched by.
+pub fn patched(core: &Core, request: &Request, value: &mut Value, patch: Option<&Patch>) -> Result<(), Status> {
     let row = &request.resource;
     let (group, version, kind) = match &*request.subresource {
         "scale" => kind_of(request),
@@ -120,7 +123,9 @@ pub fn patched(core: &Core, request: &Request, value: &mut Value, strict: &[Stri
     if deeper_than(value, MAX_DEPTH) {
         return Err(Status::bad_request(format!("the patched object is nested deeper than {MAX_DEPTH} levels")));
     }
-    let warnings = schema.canonicalize_patched(value, strict, request.write.field_validation)?;
+    let shown = patch.and_then(Patch::strategic).map_or_else(|| coracle_schema::to_bytes(value), Bytes::from);
+    let strict = patch.map_or(&[][..], |patch| &patch.strict);
+    let warnings = schema.canonicalize_patched(value, strict, request.write.field_validation, |why| patch::unfit(&shown, why))?;
     request.warnings.extend(warnings);
     finish(&schema, value, &group, &version, &kind)
 }

@@ -1,7 +1,7 @@
 //! Applying a patch to a value: pure, bounded.
 
 use super::PatchKind;
-use coracle_api::status::{Cause, Details, Status};
+use coracle_api::status::{Cause, Status};
 use coracle_schema::Schema;
 use json_patch::PatchOperation;
 use serde_json::Value;
@@ -11,11 +11,23 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// Most bytes that the `copy` operations of one patch may add, as upstream.
 pub const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Longest value that is shown in an error, bytes: it keeps the answer readable.
+const MAX_SHOWN: usize = 8192;
+/// How the refusal of operations begins; upstream says no more than that.
+pub const REJECTED: &str = "the server rejected our request due to an error in our request: ";
+
 fn unprocessable(why: impl std::fmt::Display) -> Status {
-    let cause = Cause { reason: "UnexpectedServerResponse".into(), message: why.to_string(), field: String::new() };
-    let mut status = Status::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {why}"));
-    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+    let mut status = Status::new(422, "Invalid", format!("{REJECTED}{why}"));
+    // Without causes: clients show the message then.
+    status.details = Some(Box::default());
     status
+}
+
+/// 422 for an outcome that is no object of its kind. What is shown is the patched object, and of a strategic merge, which has none then, the patch.
+pub fn unfit(shown: &[u8], why: &str) -> Status {
+    let shown = String::from_utf8_lossy(shown.get(..MAX_SHOWN).unwrap_or(shown));
+    let cause = Cause { reason: "FieldValueInvalid".into(), message: format!("Invalid value: {shown:?}: {why}"), field: "patch".into() };
+    Status::invalid("", "", "", vec![cause])
 }
 
 /// 413 in upstream's words.
@@ -63,6 +75,14 @@ impl Patch {
             PatchKind::Apply => return Err(Status::internal("what is applied is no patch")),
         };
         Ok(Patch { operation, strict })
+    }
+
+    /// A strategic merge patch as upstream shows it; None of another kind.
+    pub fn strategic(&self) -> Option<String> {
+        match &self.operation {
+            Operation::Strategic(patch) => Some(coracle_schema::managed::go(patch)),
+            Operation::Json(_) | Operation::Merge(_) => None,
+        }
     }
 
     /// The patched value; `current` is untouched.
@@ -198,10 +218,22 @@ mod tests {
     #[test]
     fn what_cannot_be_applied_is_the_clients_error() {
         assert_eq!(run(json!([{"op": "test", "path": "/a", "value": 2}]), json!({"a": 1})).expect_err("test").code, 422);
-        assert_eq!(run(json!([{"op": "remove", "path": "/b"}]), json!({})).expect_err("missing").code, 422);
+        let missing = run(json!([{"op": "remove", "path": "/b"}]), json!({})).expect_err("missing");
+        assert_eq!((missing.code, missing.reason, missing.message.starts_with(&format!("{REJECTED}operation on /b: "))), (422, "Invalid", true));
+        assert_eq!(missing.details.expect("details").causes, [], "a cause would be shown in place of the message");
         assert_eq!(run(json!([{"op": "fly", "path": "/b"}]), json!({})).expect_err("op").code, 400);
         assert_eq!(Patch::read(PatchKind::Merge, b"{").expect_err("text").code, 400);
         assert_eq!(Patch::read(PatchKind::Merge, b"[]").expect_err("array").code, 400);
+    }
+
+    #[test]
+    fn of_an_unfit_object_a_strategic_merge_shows_itself() {
+        let patch = Patch::read(PatchKind::Strategic, br#"{"data": {"a": [1, "b", null]}, "immutable": true}"#).expect("reads");
+        let shown = patch.strategic().expect("shown");
+        assert_eq!(shown, "map[data:map[a:[1 b <nil>]] immutable:true]");
+        assert_eq!(unfit(shown.as_bytes(), "why").message, format!(" \"\" is invalid: patch: Invalid value: \"{shown}\": why"));
+        assert!(unfit(&[b'x'; 2 * MAX_SHOWN], "why").message.len() < MAX_SHOWN + 100);
+        assert_eq!(Patch::read(PatchKind::Merge, b"{}").expect("reads").strategic(), None);
     }
 
     #[test]

@@ -141,6 +141,11 @@ async fn patches(admin: &mut Peer) {
         assert_eq!((nothing.code, nothing.reason()), (404, "NotFound"), "{kind}: {}", nothing.body);
         assert_eq!(admin.send("PATCH", path, &patch(kind), "{".into()).await.code, 400, "{kind}");
     }
+    for (kind, shown) in [("strategic-merge-patch", "map[data:map[l:[1]]]"), ("merge-patch", r#"{\"apiVersion\":\"v1\",\"data\":{\"l\":[1]},"#)] {
+        let refused = admin.send("PATCH", path, &patch(kind), json!({"data": {"l": [1]}}).to_string()).await;
+        let begins = format!(" \"\" is invalid: patch: Invalid value: \"{shown}");
+        assert!(refused.code == 422 && refused.message().starts_with(&begins), "{kind}: {}", refused.body);
+    }
     let renamed = admin.send("PATCH", path, &patch("merge-patch"), json!({"metadata": {"name": "b"}}).to_string()).await;
     assert_eq!(renamed.code, 400, "{}", renamed.body);
     let many: Vec<Value> = (0..=10_000).map(|_| json!({"op": "test", "path": "/data/l", "value": "1"})).collect();

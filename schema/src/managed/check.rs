@@ -105,7 +105,7 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// As Go's `%v` shows it.
-fn go(value: &Value) -> String {
+pub fn go(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),
