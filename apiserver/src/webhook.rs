@@ -3,6 +3,7 @@
 //! A Service's pods are reached over the links of their nodes, as for the API's proxy, so that a webhook works wherever its pod runs; endpoints that are no pods are
 //! dialled at their address. A connection is kept for the next call, and driven only while a call waits on it: no task of its own.
 
+mod reply;
 pub(crate) mod trust;
 
 use crate::{
@@ -18,6 +19,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use reply::Reply;
 use rustls::{ClientConfig as TlsConfig, pki_types::ServerName};
 use serde::Deserialize;
 use std::{
@@ -165,41 +167,38 @@ impl Core {
     /// Posts JSON to a webhook; the JSON it answers with.
     ///
     /// # Errors
-    /// Why there is no answer, as Go's HTTP client would begin it: `Post "https://web.default.svc:443/convert?timeout=30s": …`.
+    /// Why there is no answer, as Go's HTTP client would begin it: `Post "https://web.default.svc:443/convert?timeout=30s": …`; of an answer that is an error,
+    /// what it says.
     pub async fn call_webhook(&self, config: &ClientConfig, body: Bytes, limits: Limits) -> Result<Bytes, String> {
         let host = config.service_host();
         let place = config.place(&host)?;
         let target = format!("{}?timeout={}s", place.path, limits.within.as_secs_f64().ceil());
         let called = |why: String| format!("Post \"https://{}{target}\": {why}", place.authority);
         let answer = tokio::time::timeout(limits.within, self.exchange(config, &place, &target, body, limits.bytes)).await;
-        answer.unwrap_or_else(|_| Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into())).map_err(called)
+        let late = |_| Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into());
+        answer.unwrap_or_else(late).map_err(called)?.content()
     }
 
-    async fn exchange(&self, config: &ClientConfig, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<Bytes, String> {
+    async fn exchange(&self, config: &ClientConfig, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<Reply, String> {
         // One that waited may have been closed by the other side meanwhile: then nothing of the request was read.
         while let Some(mut kept) = self.webhooks.take(config) {
             if kept.since.elapsed() < IDLE
                 && let Ok(answer) = kept.post(place, target, body.clone(), most).await
             {
-                return self.finish(config, kept, answer);
+                self.keep(config, kept);
+                return Ok(answer);
             }
         }
         let mut connection = self.connect(config, place).await?;
         let answer = connection.post(place, target, body, most).await?;
-        self.finish(config, connection, answer)
+        self.keep(config, connection);
+        Ok(answer)
     }
 
-    fn finish(&self, config: &ClientConfig, mut connection: Connection, (code, answer): (u16, Bytes)) -> Result<Bytes, String> {
+    fn keep(&self, config: &ClientConfig, mut connection: Connection) {
         if connection.sender.is_ready() {
             connection.since = Instant::now();
             self.webhooks.put(config, connection);
-        }
-        match code {
-            200..=299 => Ok(answer),
-            code => {
-                let said = serde_json::from_slice::<serde_json::Value>(&answer).ok().and_then(|v| v["message"].as_str().map(str::to_owned));
-                Err(said.unwrap_or_else(|| format!("the server answered with status {code}")))
-            }
         }
     }
 
@@ -243,7 +242,7 @@ async fn dial(authority: &str) -> Result<Box<dyn Wire>, String> {
 
 impl Connection {
     /// Sends one request and reads its answer, driving the connection meanwhile.
-    async fn post(&mut self, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<(u16, Bytes), String> {
+    async fn post(&mut self, place: &Place<'_>, target: &str, body: Bytes, most: usize) -> Result<Reply, String> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(target)
@@ -257,9 +256,9 @@ impl Connection {
         let exchange = async {
             sender.ready().await.map_err(|error| error.to_string())?;
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let code = response.status().as_u16();
-            match Limited::new(response.into_body(), most).collect().await {
-                Ok(body) => Ok((code, body.to_bytes())),
+            let (head, body) = response.into_parts();
+            match Limited::new(body, most).collect().await {
+                Ok(body) => Ok(Reply::of(&head, body.to_bytes())),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(format!("the answer is longer than {most} bytes")),
                 Err(error) => Err(error.to_string()),
             }

@@ -16,7 +16,10 @@ use super::{
     policy::context::Subject,
 };
 use crate::{
-    pipeline::{Core, PatchKind, decode, patch::Patch},
+    pipeline::{
+        Core, PatchKind, decode,
+        patch::{self, Patch},
+    },
     resources::Cx,
     webhook,
 };
@@ -284,7 +287,8 @@ fn patched(cx: &Cx<'_>, question: &Question, object: &Value, text: &[u8]) -> Res
     if operations.is_empty() {
         return Ok(None);
     }
-    let wrong = |status: Status| Failure::Status(Status::internal(status.message));
+    // Only why: that the request is wrong is not so.
+    let wrong = |status: Status| Failure::Status(Status::internal(status.message.strip_prefix(patch::REJECTED).unwrap_or(&status.message)));
     let schema = match &question.row {
         Some(row) => cx.core.schema_of(row),
         None => decode::schema_of(cx.core, cx.request),

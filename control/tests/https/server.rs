@@ -246,6 +246,7 @@ fn mutation(name: &str, request: &Value) -> Value {
         "invalid" => json!([{"op": "add", "path": "/data/a key", "value": "x"}]),
         "forged" => json!([{"op": "add", "path": "/metadata/uid", "value": "forged"}]),
         "moved" => json!([{"op": "add", "path": "/metadata/namespace", "value": "default"}]),
+        "mistyped" => json!([{"op": "replace", "path": "/data", "value": "x"}]),
         "untestable" => json!([{"op": "test", "path": "/data/k", "value": "another"}]),
         _ => json!([{"op": "add", "path": "/data/mutated", "value": request["operation"]}, {"op": "add", "path": "/pruned", "value": true}]),
     }

@@ -172,7 +172,7 @@ async fn bad_answers(admin: &mut Peer, server: &Server) {
         ),
         ("/empty", "received invalid webhook response: webhook response was absent"),
         ("/huge", "the answer is longer than 4194304 bytes"),
-        ("/broken", "failed to call webhook: "),
+        ("/broken", "failed to call webhook: an error on the server (\"out of order\") has prevented the request from succeeding"),
         ("/closed", "failed to call webhook: Post \""),
         ("/patch", "received invalid webhook response: validating webhook may not return response.patch"),
     ] {
@@ -229,6 +229,12 @@ async fn patches(admin: &mut Peer, server: &Server) {
     // A failing test and a patch of what is deleted are the webhook's mistakes.
     let refused = admin.post(&path, map("untestable")).await;
     assert_eq!((refused.code, refused.reason()), (500, "InternalError"), "{}", refused.body);
+    assert!(refused.message().starts_with("Internal error occurred: operation on /data/k: "), "{}", refused.message());
+    let refused = admin.post(&path, map("mistyped")).await;
+    assert_eq!(
+        refused.message(),
+        "Internal error occurred: json: cannot unmarshal string into Go struct field ConfigMap.data of type map[string]string"
+    );
     let refused = delete(admin, &format!("{path}/a")).await;
     assert_eq!(
         refused.message(),
