@@ -35,6 +35,9 @@ use std::{
 };
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 
+/// How long what a broken pull has left waits to be swept away, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TURN: Duration = Duration::from_millis(20);
 /// A registry that says nothing for so long has failed.
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// A whole pull, and besides it as long as its bytes take at the lowest rate that is waited for, bytes a second.
@@ -80,8 +83,9 @@ pub async fn pull(context: &Context, reference: &str, keyring: &Keyring, progres
     let mut swept = Swept(Some(context.store.clone()));
     let done = attempts(context, reference, keyring, progress).await;
     if let Some(store) = swept.0.take() {
-        // Done when the answer is there.
-        let _ = tokio::task::spawn_blocking(move || sweep(&store)).await;
+        // Done when the answer is there; after a success the next one may do it.
+        let patience = if done.is_ok() { Duration::ZERO } else { PATIENCE };
+        let _ = tokio::task::spawn_blocking(move || sweep(&store, patience)).await;
     }
     done
 }
@@ -126,15 +130,21 @@ impl Drop for Swept {
     fn drop(&mut self) {
         let Some(store) = self.0.take() else { return };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&store))),
-            Err(_) => sweep(&store),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || sweep(&store, PATIENCE))),
+            Err(_) => sweep(&store, Duration::ZERO),
         }
     }
 }
 
-fn sweep(store: &Store) {
-    if let Err(why) = store.sweep() {
-        tracing::warn!(%why, "the image store could not be swept");
+/// `patience`: how long it waits for its turn. What a broken pull still does aside has the store's lock for a moment, and so has a process that is just being made.
+fn sweep(store: &Store, patience: Duration) {
+    let until = Instant::now() + patience;
+    loop {
+        match store.sweep() {
+            Ok(false) if Instant::now() < until => std::thread::sleep(TURN),
+            Ok(_) => return,
+            Err(why) => return tracing::warn!(%why, "the image store could not be swept"),
+        }
     }
 }
 
