@@ -3,6 +3,7 @@
 //! It is built as JSON, which is what the specification defines and what libcontainer reads; defaults are those of containerd, so that images behave as elsewhere.
 
 pub mod capabilities;
+pub mod devices;
 pub mod seccomp;
 
 use crate::{cgroup, image, user::User};
@@ -74,10 +75,10 @@ pub struct Input<'a> {
     pub processes: Option<&'a Path>,
     /// The pod's user namespace, if it has one.
     pub users: Option<&'a Path>,
-    /// Control groups are of version 2.
-    pub unified: bool,
-    /// Sizes of huge pages that its control group can be limited in.
-    pub pages: &'a [u64],
+    /// Its control group, below the root of the tree.
+    pub group: &'a Path,
+    /// What of that is to be limited by the library: sizes of huge pages that the group can be limited in. None where control groups are of version 1, and done already.
+    pub unified: Option<&'a [u64]>,
     /// Capabilities that this process has itself and may give away.
     pub have: &'a HashSet<String>,
     /// The filter of system calls (`linux.seccomp`).
@@ -107,7 +108,7 @@ pub fn config(input: &Input<'_>) -> Result<Value, String> {
         "" => "/",
         dir => dir,
     };
-    let capabilities = capabilities::of(security, input.unified, input.have);
+    let capabilities = capabilities::of(security, input.unified.is_some(), input.have);
     let mut process = json!({
         "terminal": spec.tty,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
@@ -181,32 +182,12 @@ fn linux(input: &Input<'_>) -> Value {
     if let Some(path) = input.users {
         namespaces.push(json!({ "type": "user", "path": path }));
     }
-    if input.unified && !security.privileged {
+    if input.unified.is_some() && !security.privileged {
         namespaces.push(json!({ "type": "cgroup" }));
     }
-    let resources = &spec.resources;
-    let mut cpu = json!({ "shares": cgroup::shares(resources.cpu_request_millis) });
-    if let Some(millis) = resources.cpu_limit_millis {
-        cpu["period"] = json!(cgroup::PERIOD);
-        cpu["quota"] = json!(cgroup::quota(millis));
-    }
-    let mut linux = json!({
-        "namespaces": namespaces,
-        "cgroupsPath": group(spec, sandbox),
-        "resources": { "devices": device_rules(security.privileged), "cpu": cpu },
-    });
-    if let Some(bytes) = resources.memory_limit {
-        linux["resources"]["memory"] = json!({ "limit": bytes });
-    }
-    if !input.pages.is_empty() {
-        // What is not asked for cannot be had.
-        let limit = |size: &u64| json!({ "pageSize": cgroup::pages::name(*size), "limit": resources.huge_pages.get(size).copied().unwrap_or(0) });
-        linux["resources"]["hugepageLimits"] = input.pages.iter().map(limit).collect();
-    }
-    if input.unified && resources.reclaim != Reclaim::default() {
-        let Reclaim { min, low, high } = resources.reclaim;
-        let high = high.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
-        linux["resources"]["unified"] = json!({ "memory.min": min.to_string(), "memory.low": low.to_string(), "memory.high": high });
+    let mut linux = json!({ "namespaces": namespaces, "cgroupsPath": input.group });
+    if let Some(pages) = input.unified {
+        linux["resources"] = limits(spec, pages);
     }
     if !security.privileged && !security.unmasked_proc {
         linux["maskedPaths"] = json!(MASKED);
@@ -233,27 +214,29 @@ fn device(device: &Device) -> Value {
     })
 }
 
-/// What may be opened: all, or nothing but what every program expects (and devices may be made, not used).
-fn device_rules(privileged: bool) -> Vec<Value> {
-    if privileged {
-        return vec![json!({ "allow": true, "access": "rwm" })];
+/// What its control group of version 2 is limited in.
+fn limits(spec: &ContainerSpec, pages: &[u64]) -> Value {
+    let resources = &spec.resources;
+    let rules: Vec<Value> = devices::rules(spec.security.privileged).iter().map(devices::Rule::json).collect();
+    let mut limits = json!({ "devices": rules, "cpu": { "shares": cgroup::shares(resources.cpu_request_millis) } });
+    if let Some(millis) = resources.cpu_limit_millis {
+        limits["cpu"]["period"] = json!(cgroup::PERIOD);
+        limits["cpu"]["quota"] = json!(cgroup::quota(millis));
     }
-    let mut rules = vec![
-        json!({ "allow": false, "access": "rwm" }),
-        json!({ "allow": true, "type": "c", "access": "m" }),
-        json!({ "allow": true, "type": "b", "access": "m" }),
-    ];
-    // null, zero, full, random, urandom, tty, console, ptmx, pts.
-    for (major, minor) in
-        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(1)), (5, Some(2)), (136, None)]
-    {
-        let mut rule = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
-        if let Some(minor) = minor {
-            rule["minor"] = json!(minor);
-        }
-        rules.push(rule);
+    if let Some(bytes) = resources.memory_limit {
+        limits["memory"] = json!({ "limit": bytes });
     }
-    rules
+    if !pages.is_empty() {
+        // What is not asked for cannot be had.
+        let limit = |size: &u64| json!({ "pageSize": cgroup::pages::name(*size), "limit": resources.huge_pages.get(size).copied().unwrap_or(0) });
+        limits["hugepageLimits"] = pages.iter().map(limit).collect();
+    }
+    if resources.reclaim != Reclaim::default() {
+        let Reclaim { min, low, high } = resources.reclaim;
+        let high = high.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
+        limits["unified"] = json!({ "memory.min": min.to_string(), "memory.low": low.to_string(), "memory.high": high });
+    }
+    limits
 }
 
 #[cfg(test)]

@@ -95,6 +95,9 @@ impl Shim {
     fn new(dir: &Path, control: OwnedFd) -> io::Result<Self> {
         _ = setsid();
         _ = prctl::set_name(c"coracle-shim");
+        // What is forked from here knows then: asking the processor leaves the virtual machine, where this is one.
+        #[cfg(target_arch = "x86_64")]
+        std::hint::black_box(std::arch::is_x86_feature_detected!("avx2"));
         std::env::set_current_dir("/")?;
         prctl::set_child_subreaper(true)?;
         let gone = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;

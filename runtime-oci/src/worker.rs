@@ -10,7 +10,8 @@ pub mod program;
 use crate::{
     cgroup::Trees,
     config::{self, Bind, Input},
-    groups, rootfs, user, volumes,
+    groups::Groups,
+    rootfs, user, volumes,
 };
 use coracle_runtime::{ContainerSpec, ImageContent, SandboxSpec, Seccomp, Users};
 use libcontainer::{container::builder::ContainerBuilder, oci_spec::runtime as oci_spec, rootfs::Mount, syscall::syscall::SyscallType};
@@ -174,8 +175,12 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         None => "/dev/shm".into(),
     };
     binds.push(Bind { source: shm, target: "/dev/shm".into(), read_only: false });
-    let place = stage.join("cgroup");
-    if groups::place(order.trees, &config::group(spec, sandbox), &place, spec.security.privileged).map_err(create_error)? {
+    let group = config::group(spec, sandbox);
+    let groups = Groups::of(order.trees, &group);
+    if let Some(groups) = &groups {
+        groups.make(&spec.resources, &config::devices::rules(spec.security.privileged)).map_err(create_error)?;
+        let place = stage.join("cgroup");
+        groups.show(&place, spec.security.privileged).map_err(create_error)?;
         binds.push(Bind { source: place, target: "/sys/fs/cgroup".into(), read_only: !spec.security.privileged });
     }
     let volumes = volumes::place(&spec.mounts, trees, &stage.join("volumes"), order.users).map_err(|error| config_error(error.to_string()))?;
@@ -195,6 +200,10 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     let processes = order.processes.map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
     let users = order.users.map(|held| PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())));
     let privileged = spec.security.privileged;
+    let (group, pages) = match &groups {
+        Some(groups) => (groups.hand_over(&stage.join("group")).map_err(create_error)?, None),
+        None => (group.clone(), Some(order.trees.page_sizes())),
+    };
     let input = Input {
         spec,
         sandbox,
@@ -204,8 +213,8 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
         devices: &if privileged { rootfs::devices() } else { Vec::new() },
         processes: processes.as_deref(),
         users: users.as_deref(),
-        unified: matches!(order.trees, Trees::V2(_)),
-        pages: &order.trees.page_sizes(),
+        group: &group,
+        unified: pages.as_deref(),
         have: &capabilities,
         seccomp: if privileged { None } else { filter(&spec.security.seccomp, spec).map_err(config_error)? },
     };
@@ -224,7 +233,30 @@ fn make(order: Order<'_>) -> Result<i32, Outcome> {
     // Ours, and so the container's. libcontainer would ask the container's /proc whether it may, before anybody has looked at what is mounted there.
     setgroups(&members(&user.groups, sandbox.linux.users).map_err(config_error)?).map_err(create_error)?;
     config["process"]["user"]["additionalGids"] = serde_json::Value::Null;
-    start(spec, dir, &config, order.streams)
+    start(spec, dir, &config, order.streams).map_err(|failed| match of_other_kind(&root, &binds) {
+        // In runc's words; the library has none.
+        Some(target) => start_error(&format!(
+            "error mounting to rootfs at {target:?}: not a directory: Are you trying to mount a directory onto a file (or vice-versa)? Check what the volume is and what the image has there"
+        )),
+        None => failed,
+    })
+}
+
+/// Where a directory would be mounted over a file, or a file over a directory.
+fn of_other_kind<'a>(root: &Path, binds: &'a [Bind]) -> Option<&'a str> {
+    let differs = |bind: &&Bind| {
+        let (below, rest) = whose(Path::new(&bind.target), binds.iter().filter(|other| other.target != bind.target))
+            .map_or((root, Path::new(&bind.target)), |(bind, rest)| (&bind.source, rest));
+        let there = rootfs::place(below, rest).and_then(|place| fs::symlink_metadata(below.join(place.strip_prefix("/").unwrap_or(&place))));
+        there.is_ok_and(|there| fs::metadata(&bind.source).is_ok_and(|own| own.is_dir() != there.is_dir()))
+    };
+    binds.iter().find(differs).map(|bind| bind.target.as_str())
+}
+
+/// The volume that a path is in, and the path below it.
+fn whose<'a, 'p>(path: &'p Path, binds: impl Iterator<Item = &'a Bind>) -> Option<(&'a Bind, &'p Path)> {
+    let above = binds.filter_map(|bind| Some((bind, path.strip_prefix(&bind.target).ok()?)));
+    above.max_by_key(|(bind, _)| Path::new(&bind.target).components().count())
 }
 
 /// The groups as the machine numbers them.
@@ -362,8 +394,7 @@ fn filter(profile: &Seccomp, spec: &ContainerSpec) -> Result<Option<serde_json::
 
 /// Makes a container's working directory, where it will be: in a volume, if one is mounted at or above it.
 fn working_directory(cwd: &Path, root: &Path, binds: &[Bind], owner: u32) -> std::io::Result<()> {
-    let below = binds.iter().filter_map(|bind| Some((bind, cwd.strip_prefix(&bind.target).ok()?)));
-    match below.max_by_key(|(bind, _)| Path::new(&bind.target).components().count()) {
+    match whose(cwd, binds.iter()) {
         Some((bind, _)) if bind.read_only => Ok(()),
         // What is in a volume is mapped by the mount.
         Some((bind, rest)) => rootfs::make_directory(&bind.source, rest, owner),

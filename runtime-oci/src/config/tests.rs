@@ -59,8 +59,8 @@ fn made(spec: &ContainerSpec, sandbox: &SandboxSpec, binds: &[Bind]) -> Value {
         devices: &[],
         processes: None,
         users: None,
-        unified: true,
-        pages: &[2 << 20, 1 << 30],
+        group: &group(spec, sandbox),
+        unified: Some(&[2 << 20, 1 << 30]),
         have: &have,
         seccomp: None,
     };

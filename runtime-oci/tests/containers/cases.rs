@@ -58,6 +58,7 @@ cases![
     isolation::the_binary_is_out_of_reach,
     isolation::no_descriptor_of_the_shim_comes_along,
     resources::memory_has_a_limit,
+    resources::groups_are_the_containers_own,
     resources::processes_have_a_limit,
     resources::processor_time_has_a_limit,
     resources::limits_change_while_it_runs,

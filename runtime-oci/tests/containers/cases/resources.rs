@@ -13,6 +13,31 @@ pub async fn memory_has_a_limit() {
     assert_eq!(world.finish(&world.container(&sandbox, &["true"])).await.0, 0, "its neighbours do not notice");
 }
 
+/// One container is in a group of its own wherever there is a controller; of one that libcontainer cannot make, none is left.
+pub async fn groups_are_the_containers_own() {
+    let world = World::new().await;
+    let groups = world.shell("cat /proc/self/cgroup", |_| ()).await;
+    let controlled =
+        groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).filter(|(names, _)| !names.is_empty() && !names.contains('='));
+    let paths: Vec<&str> = controlled.map(|(_, path)| path).collect();
+    assert!(unified() || paths.len() > 3, "{groups}");
+    assert!(paths.iter().all(|path| path.starts_with("/coracle/besteffort/pod") && path.split('/').count() == 5), "{groups}");
+    let sandbox = world.pod(|_| ()).await;
+    let mut spec = world.container(&sandbox, &["true"]);
+    let dir = world.path("dir");
+    fs::create_dir_all(&dir).unwrap();
+    spec.mounts = vec![Mount { host_path: dir, container_path: "/bin/data".into(), ..Mount::default() }];
+    let why = world.start(&spec).await.expect_err("a directory is not mounted over a file");
+    assert!(why.reason == "StartError" && why.message.contains("/bin/data") && !why.message.contains("cleanup"), "{why:?}");
+    let group = coracle_runtime_oci::config::group(&spec, &sandbox);
+    let pod = group.parent().unwrap();
+    let of = |group: &Path| {
+        let trees = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]);
+        trees.filter(|tree| tree.join(group.strip_prefix("/").unwrap()).exists()).count()
+    };
+    assert!(of(pod) > 0 && of(&group) == 0, "{}", group.display());
+}
+
 pub async fn processes_have_a_limit() {
     let world = World::new().await;
     let sandbox = world.pod(|sandbox| sandbox.linux.pids_limit = Some(20)).await;
