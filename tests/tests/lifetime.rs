@@ -32,11 +32,13 @@ fn ready_ip(cluster: &Cluster, name: &str) -> Result<String> {
 
 fn kill_and_restart_adopts_running_pods() -> Result {
     let cluster = Cluster::start(Mode::Whole)?;
-    cluster.apply(&web("steady"))?;
+    cluster.apply(&web("steady").replace("ports:", "readinessProbe: {tcpSocket: {port: 8080}}, ports:"))?;
     cluster.kubectl(&["run", "ticker", "--image=probe:v1", "--", "count", "0", "100"])?.ok()?;
     let ip = ready_ip(&cluster, "steady")?;
     ready_ip(&cluster, "ticker")?;
     let before = cluster.get(&["pod", "ticker"])?;
+    let since = || cluster.kubectl(&["get", "pod", "steady", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].lastTransitionTime}"])?.ok();
+    let ready_since = since()?;
     cluster.kill()?;
     ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n", "the function answers while nobody watches");
     cluster.up()?;
@@ -48,6 +50,8 @@ fn kill_and_restart_adopts_running_pods() -> Result {
         new["restartCount"] == 0 && new["containerID"] == old["containerID"] && new["state"] == old["state"],
         "adopted, not restarted: {old} {new}"
     );
+    ready_ip(&cluster, "steady")?;
+    ensure!(since()? == ready_since, "it was ready all the time");
     ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n");
     let lines = cluster.kubectl(&["logs", "ticker"])?.ok()?.lines().count();
     eventually("it goes on logging", 10, || {

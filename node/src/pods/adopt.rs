@@ -5,6 +5,7 @@
 
 use super::{
     machine::{ContainerState, Exit, Machine, Run, Sandbox, Verdict},
+    probes::Kind,
     restart,
     spec::{Pod, StoredContainer},
     step,
@@ -83,6 +84,12 @@ fn take_live(state: &mut ContainerState, live: &coracle_runtime::ContainerStatus
         State::Running { started } => {
             state.created = true;
             state.run = Run::Running { since: (*started).into(), stopping: None };
+            // What its probes found holds until they find otherwise: a pod does not drop out of its Services because an agent came after another.
+            if let Some(stored) = stored.filter(|stored| stored.restart_count == live.attempt) {
+                for (kind, well) in [(Kind::Startup, stored.started), (Kind::Readiness, stored.ready)] {
+                    state.probes[kind as usize].verdict = well.then_some(true);
+                }
+            }
         }
         State::Exited { code, reason, message, started, finished } => {
             state.created = true;

@@ -57,6 +57,10 @@ pub struct StoredContainer {
     /// Set once it was created.
     #[serde(rename = "containerID")]
     pub container_id: String,
+    /// Its startup probe had succeeded.
+    pub started: bool,
+    /// Its readiness probe had.
+    pub ready: bool,
     /// `{waiting|running|terminated: …}`.
     pub state: StoredState,
     /// The one before.

@@ -212,6 +212,34 @@ fn who_a_container_is_is_told_and_known_to_the_next_agent() {
 }
 
 #[test]
+fn what_probes_found_holds_for_the_next_agent() {
+    let probe = json!({ "tcpSocket": { "port": 1 }, "failureThreshold": 2 });
+    let container = json!({ "name": "c", "image": "i", "startupProbe": probe, "readinessProbe": probe, "livenessProbe": probe });
+    let mut play = Play::new(json!({ "containers": [container] }));
+    play.settle();
+    assert_eq!(play.condition("Ready")["status"], "True");
+    let began = play.condition("Ready")["lastTransitionTime"].clone();
+    play.wait(60_000);
+    let mut play = another_agent(play, vec![live("c", 0, None)]);
+    let kinds = |actions: Vec<Action>| {
+        let kind = |action| if let Action::Probe { kind, .. } = action { Some(kind) } else { None };
+        actions.into_iter().filter_map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!((play.condition("Ready")["status"].clone(), play.condition("Ready")["lastTransitionTime"].clone()), (json!("True"), began));
+    assert_eq!(kinds(play.next()), [Kind::Liveness, Kind::Readiness], "it has started already");
+    // They are asked as ever: this one is not ready any more.
+    for _ in 0..2 {
+        play.tell(Event::Probed { container: 0, attempt: 0, kind: Kind::Readiness, outcome: Err("no".into()) });
+        play.wait(10_000);
+        play.next();
+    }
+    assert_eq!(play.condition("Ready")["status"], "False");
+    // Of a container that came after, nothing is known.
+    let mut play = another_agent(play, vec![live("c", 1, None)]);
+    assert_eq!((play.condition("Ready")["status"].clone(), kinds(play.next())), (json!("False"), vec![Kind::Startup]));
+}
+
+#[test]
 fn the_next_agent_goes_on_with_it() {
     let ran = || {
         let mut play = four("a");
