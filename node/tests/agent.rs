@@ -408,6 +408,43 @@ async fn hooks_are_run_after_the_start_and_before_the_stop() {
 }
 
 #[tokio::test]
+async fn sidecars_hear_of_the_end_with_all_others_and_stop_after_them() {
+    let (dir, control, runtime) = setup();
+    import(dir.path(), "slow:v1");
+    runtime.behave("slow:v1", Behaviour::Stubborn);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hook = json!({ "httpGet": { "host": "127.0.0.1", "port": listener.local_addr().unwrap().port() } });
+    let node = Node::start(dir.path(), &control, &runtime);
+    control.subscribed().await;
+    let sidecar = json!({ "name": "s", "image": "hello:v1", "restartPolicy": "Always", "lifecycle": { "preStop": hook } });
+    control.put(pod("a", json!({ "initContainers": [sidecar], "containers": [{ "name": "c", "image": "slow:v1" }] })));
+    control.status("a", ready).await;
+    control.delete("a", 600);
+    let hooked =
+        tokio::time::timeout(Duration::from_secs(20), listener.accept()).await.expect("its hook is run, although the other runs still").unwrap();
+    drop(hooked);
+    let stopped = || runtime.calls().into_iter().filter(|call| call.op == "stop_container").map(|call| call.on).collect::<Vec<_>>();
+    wait("the other to be asked", || (!stopped().is_empty()).then_some(())).await;
+    assert!(control.events("a", "FailedPreStopHook").await.contains(&"FailedPreStopHook".to_string()), "it got no answer");
+    assert_eq!((stopped(), runtime.running().len()), (vec!["uid-a/c/0".to_string()], 2));
+    assert!(runtime.exit("uid-a/c/0", 0, "Completed"));
+    wait("the object to go", || control.object("pods", "default", "a").is_none().then_some(())).await;
+    assert_eq!(stopped(), ["uid-a/c/0", "uid-a/s/0"]);
+    // Who does not end in time keeps nobody waiting beyond the pod's grace.
+    let sidecar = json!({ "name": "s", "image": "hello:v1", "restartPolicy": "Always" });
+    control.put(pod("b", json!({ "initContainers": [sidecar], "containers": [{ "name": "c", "image": "slow:v1" }] })));
+    control.status("b", ready).await;
+    runtime.fail("stop_container", None, coracle_runtime::Error::again("Stuck", "cannot".into()));
+    control.delete("b", 1);
+    wait("the sidecar to be asked", || stopped().contains(&"uid-b/s/0".to_string()).then_some(())).await;
+    // The agent has not given the other up by then, which it does after six tries.
+    assert!(stopped().iter().filter(|id| **id == "uid-b/c/0").count() < 6, "{:?}", stopped());
+    runtime.heal("stop_container");
+    wait("the object to go", || control.object("pods", "default", "b").is_none().then_some(())).await;
+    node.kill().await;
+}
+
+#[tokio::test]
 async fn stopping_all_pods_names_the_late_and_reports_none_as_ended() {
     let (dir, control, runtime) = setup();
     import(dir.path(), "slow:v1");

@@ -194,6 +194,19 @@ fn probes_of_every_kind(cluster: &Cluster) -> Result {
         ensure!(status["containerStatuses"][0]["restartCount"].as_u64() >= Some(1), "{status}");
         Ok(())
     })?;
+    // One that ends says when it is not ready any more.
+    let ready = "readinessProbe: {exec: {command: [test, -f, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}";
+    let leaves = "touch /tmp/ready; trap 'rm /tmp/ready; sleep 100' TERM; while :; do sleep 0.1; done";
+    pod(cluster, &ns, "leaving", leaves, ready, "")?;
+    cluster.ready(&ns, "leaving")?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "leaving", "--grace-period=30", "--wait=false"])?.ok()?;
+    eventually("its answer while it ends", 25, || {
+        let pod = cluster.get(&["-n", &ns, "pod", "leaving"])?;
+        ensure!(pod["metadata"]["deletionTimestamp"].is_string() && pod["status"]["containerStatuses"][0]["ready"] == false, "{pod}");
+        ensure!(pod["status"]["phase"] == "Running" && pod["status"]["containerStatuses"][0]["state"]["running"].is_object(), "{pod}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "leaving", "--grace-period=1"])?.ok()?;
     for name in ["slow", "lost", "mute"] {
         let status = cluster.status(&ns, name)?;
         ensure!(status["containerStatuses"][0]["ready"] == false && status["containerStatuses"][0]["restartCount"] == 0, "{status}");

@@ -82,7 +82,8 @@ pub fn due(kind: Kind, container: &Container, state: &ContainerState) -> Option<
     let probe = kind.of(container)?;
     let Run::Running { since, stopping } = state.run else { return None };
     let own = &state.probes[kind as usize];
-    if stopping.is_some() || own.in_flight || state.hook != Hook::Done {
+    // A container that stops may say so: it is asked for its readiness to its end.
+    if stopping.is_some() && kind != Kind::Readiness || own.in_flight || state.hook != Hook::Done {
         return None;
     }
     match kind {
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn probes_wait_for_the_start_and_for_the_startup_probe() {
-        let container = Container {
+        let mut container = Container {
             startup_probe: Some(probe(3, 1)),
             liveness_probe: Some(Probe { initial_delay_seconds: 7, ..probe(3, 1) }),
             ..Container::default()
@@ -161,5 +162,7 @@ mod tests {
         assert_eq!(due(Kind::Liveness, &container, &state).map(|d| d.at), Some(Time(8000)));
         state.run = Run::Running { since: Time(1000), stopping: Some(Time(2000)) };
         assert_eq!(due(Kind::Liveness, &container, &state), None, "it is being stopped");
+        container.readiness_probe = Some(probe(3, 1));
+        assert_eq!(due(Kind::Readiness, &container, &state).map(|d| d.at), Some(Time(1000)), "which its readiness may tell");
     }
 }

@@ -5,12 +5,13 @@
 //! for the same thing twice.
 
 use super::{
-    machine::{Action, Deletion, Hook, Image, Machine, Run, Sandbox, Verdict, Why},
+    machine::{Action, ContainerState, Deletion, Hook, Image, Machine, Run, Sandbox, Verdict, Why},
     probes::{self, Kind},
     resize, restart,
     spec::{Container, Pod},
     time::Time,
 };
+use std::ops::Range;
 
 /// `status.reason` of a pod that took more of its node than it may.
 pub const EVICTED: &str = "Evicted";
@@ -172,6 +173,8 @@ fn advance(pod: &Pod, machine: &Machine, now: Time) -> Vec<Action> {
             Run::Running { stopping, .. } => {
                 if stopping.is_none() && !machine.restarting {
                     watch_over(pod, index, container, state, now, &mut actions);
+                } else {
+                    probe(index, container, state, now, &mut actions);
                 }
                 false
             }
@@ -220,7 +223,7 @@ pub fn initialized(pod: &Pod, machine: &Machine) -> bool {
         })
 }
 
-fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::machine::ContainerState, now: Time, actions: &mut Vec<Action>) {
+fn watch_over(pod: &Pod, index: usize, container: &Container, state: &ContainerState, now: Time, actions: &mut Vec<Action>) {
     let attempt = state.attempt;
     let stop = |why: Why, grace: i64| Action::Stop { container: index, attempt, grace, why, hook: true };
     if !state.image_ref.is_empty() && state.image_ref != container.image {
@@ -248,45 +251,40 @@ fn watch_over(pod: &Pod, index: usize, container: &Container, state: &super::mac
             return;
         }
     }
+    probe(index, container, state, now, actions);
+}
+
+/// The probes that are due.
+fn probe(index: usize, container: &Container, state: &ContainerState, now: Time, actions: &mut Vec<Action>) {
     for kind in Kind::ALL {
         if probes::due(kind, container, state).is_some_and(|due| due.reached(now)) {
-            actions.push(Action::Probe { container: index, attempt, kind });
+            actions.push(Action::Probe { container: index, attempt: state.attempt, kind });
         }
     }
 }
 
-/// Stops what runs (sidecars last, in reverse order), then gives everything back; a pod that comes back keeps its volumes.
+/// Whose end a container waits for before it is asked to stop with its pod, as long as there is grace left: a sidecar for that of all that began after it
+/// (kubelet's `terminationOrdering`, KEP-753).
+pub fn stops_after(pod: &Pod, index: usize) -> Range<usize> {
+    let sidecar = index < pod.inits() && pod.container(index).is_some_and(Container::is_sidecar);
+    if sidecar { index + 1..pod.mains().end } else { 0..0 }
+}
+
+/// Stops what runs, all of it within one grace ([`stops_after`] says in what order), then gives everything back; a pod that comes back keeps its volumes.
 fn finish(pod: &Pod, machine: &Machine, grace: i64, now: Time) -> Vec<Action> {
     let mut actions = Vec::new();
-    let mut alive = false;
-    let mut stop = |index: usize, actions: &mut Vec<Action>| {
-        let Some(state) = machine.containers.get(index) else { return false };
-        if let Run::Running { stopping, .. } = state.run {
-            // A shorter grace than the one under way counts; the same one is not asked for twice.
-            if stopping.is_none_or(|kill_at| kill_at > now.after(grace.saturating_add(1000))) {
-                let hook = stopping.is_none();
-                actions.push(Action::Stop { container: index, attempt: state.attempt, grace, why: Why::PodEnds, hook });
-            }
-        }
-        alive |= state.alive();
-        state.alive()
-    };
-    let inits = pod.inits();
-    let mut others = false;
-    for index in 0..machine.containers.len() {
-        let sidecar = index < inits && pod.container(index).is_some_and(Container::is_sidecar);
-        if !sidecar {
-            others |= stop(index, &mut actions);
+    let told = !machine.gone && machine.leaving.is_none();
+    for (index, (container, state)) in pod.all_containers().zip(&machine.containers).enumerate() {
+        let Run::Running { stopping, .. } = state.run else { continue };
+        // A shorter grace than the one under way counts; the same one is not asked for twice.
+        if stopping.is_none_or(|kill_at| kill_at > now.after(grace.saturating_add(1000))) {
+            let hook = stopping.is_none();
+            actions.push(Action::Stop { container: index, attempt: state.attempt, grace, why: Why::PodEnds, hook });
+        } else if told {
+            probe(index, container, state, now, &mut actions);
         }
     }
-    if !others {
-        for index in (0..inits).rev().filter(|i| pod.container(*i).is_some_and(Container::is_sidecar)) {
-            if stop(index, &mut actions) {
-                break;
-            }
-        }
-    }
-    if alive || machine.refreshing {
+    if machine.refreshing || machine.containers.iter().any(ContainerState::alive) {
         return actions;
     }
     let comes_back = machine.leaving.is_some() && !machine.gone && pod.deletion_grace().is_none() && end(pod, machine).is_none();

@@ -15,9 +15,10 @@ mod users;
 use super::{
     downward::Facts,
     fit::Room,
-    machine::{Action, Event},
+    machine::{Action, Event, Why},
     probe,
     spec::Pod,
+    step,
     views::Views,
 };
 use crate::{
@@ -207,7 +208,10 @@ impl Work {
                 });
                 event
             }
-            Action::Stop { container, attempt, grace, hook, .. } => self.stop(pod, container, attempt, grace, ip.filter(|_| hook)).await,
+            Action::Stop { container, attempt, grace, why, hook } => {
+                let after = if why == Why::PodEnds { step::stops_after(pod, container) } else { 0..0 };
+                self.stop(pod, container, attempt, grace, ip.filter(|_| hook), after).await
+            }
             Action::PostStart { container, attempt } => {
                 let hook = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.post_start.as_ref()?))).zip(ip);
                 let well = match hook {

@@ -71,7 +71,9 @@ pub fn a_sidecar_begins_anew_and_ends_last(cluster: &Cluster) -> Result {
     let ns = cluster.namespace("sidecars")?;
     let dir = cluster.dir().join("sidecars");
     let volume = json!({ "hostPath": { "path": dir, "type": "DirectoryOrCreate" } });
-    let side = sidecar("side", "if test -e /order/die; then rm /order/die; exit 3; fi;", "/order/side");
+    let mut side = sidecar("side", "if test -e /order/die; then rm /order/die; exit 3; fi;", "/order/side");
+    // It hears of the end with the others.
+    side["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sh", "-c", "echo side hears >> /order/log"] } } });
     let main = container("main", "trap 'sleep 1; echo main ends >> /order/log; exit 0' TERM; while :; do sleep 0.1; done");
     // Whatever the pod's policy is.
     pod(cluster, &ns, "web", "Never", &volume, &[side], &main)?;
@@ -86,7 +88,7 @@ pub fn a_sidecar_begins_anew_and_ends_last(cluster: &Cluster) -> Result {
     })?;
     cluster.kubectl_in(&ns, &["delete", "pod", "web", "--timeout=60s"])?.ok()?;
     let told = fs::read_to_string(dir.join("log"))?;
-    ensure!(told == "side\nside\nmain ends\nside ends\n", "{told}");
+    ensure!(told == "side\nside\nside hears\nmain ends\nside ends\n", "{told}");
     Ok(())
 }
 

@@ -78,9 +78,13 @@ fn sidecars_start_before_restart_alone_and_stop_last() {
     assert_eq!(Play::starts(&play.settle()), [1], "a sidecar restarts whatever the pod's policy");
     play.exit(3, 0);
     assert_eq!((play.phase(), play.condition("Ready")["reason"].clone()), ("Running".into(), json!("PodCompleted")), "the others run still");
-    let stops: Vec<usize> =
-        play.settle().iter().filter_map(|a| if let Action::Stop { container, .. } = a { Some(*container) } else { None }).collect();
-    assert_eq!(stops, [1, 0], "in reverse order, one after another");
+    let stop = |container, attempt| Action::Stop { container, attempt, grace: 30_000, why: Why::PodEnds, hook: true };
+    assert_eq!(play.next(), [stop(0, 0), stop(1, 1)], "within one grace");
+    let after: Vec<_> = (0..4).map(|index| step::stops_after(&play.pod, index)).collect();
+    assert_eq!(after, [1..4, 2..4, 0..0, 0..0], "in reverse order");
+    play.exit(1, 0);
+    play.exit(0, 0);
+    play.settle();
     assert_eq!(play.phase(), "Succeeded");
     assert_eq!(play.machine.sandbox, Sandbox::Gone);
 }
@@ -112,6 +116,26 @@ fn a_shorter_grace_is_passed_on_and_the_same_one_is_not() {
     assert_eq!(play.next(), []);
     play.pod.metadata.deletion_grace_period_seconds = Some(0);
     assert_eq!(play.next(), [Action::Stop { container: 0, attempt: 0, grace: 0, why: Why::PodEnds, hook: false }]);
+}
+
+#[test]
+fn a_pod_that_ends_is_asked_whether_it_is_ready_and_no_more() {
+    let probe = json!({ "tcpSocket": { "port": 1 }, "failureThreshold": 1 });
+    let mut play = Play::new(json!({ "containers": [{ "name": "c", "image": "i", "livenessProbe": probe, "readinessProbe": probe }] }));
+    play.settle();
+    play.pod.metadata.deletion_timestamp = Some("x".into());
+    play.pod.metadata.deletion_grace_period_seconds = Some(30);
+    assert!(matches!(&*play.next(), [Action::Stop { .. }]));
+    assert_eq!(play.condition("Ready")["status"], "True", "it answers still");
+    let wake = step::wake(&play.pod, &play.machine, play.now).unwrap();
+    play.now = wake;
+    assert_eq!(play.next(), [Action::Probe { container: 0, attempt: 0, kind: Kind::Readiness }]);
+    play.tell(Event::Probed { container: 0, attempt: 0, kind: Kind::Readiness, outcome: Err("no".into()) });
+    assert_eq!((play.condition("Ready")["status"].clone(), play.phase()), (json!("False"), "Running".into()));
+    // Nobody is to be told of one whose object is gone.
+    play.tell(Event::Gone);
+    play.wait(60_000);
+    assert!(!play.next().iter().any(|action| matches!(action, Action::Probe { .. })));
 }
 
 #[test]

@@ -7,14 +7,16 @@ use crate::pods::{
     probe,
     spec::{Container, Handler, Pod},
     time::Time,
+    views::View,
 };
 use std::{
     net::IpAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
-/// What a container has at least when its preStop hook took all of the grace: kubelet's minimum.
-const AFTER_HOOK: Duration = Duration::from_secs(2);
+/// What a container has at least to stop in, whatever its hook and those before it left of its grace, unless that was shorter: kubelet's minimum.
+const LEAST: Duration = Duration::from_secs(2);
 
 impl Work {
     /// A running container, for commands.
@@ -41,18 +43,28 @@ impl Work {
         }
     }
 
-    /// With `hook` the pod's address: its preStop hook is run first, on the grace's account.
-    pub(super) async fn stop(&self, pod: &Pod, container: usize, attempt: u32, grace: i64, hook: Option<IpAddr>) -> Event {
+    /// Waits for the end of these containers of a pod.
+    async fn turn(&self, uid: &str, before: Range<usize>) {
+        let mut changes = self.views.changes();
+        let runs = |view: &View| view.containers.get(before.clone()).is_some_and(|list| list.iter().any(|container| container.alive));
+        while self.views.get(uid).is_some_and(|view| runs(&view)) && changes.changed().await.is_ok() {}
+    }
+
+    /// With `hook` the pod's address: its preStop hook is run first. Then it waits for the end of those that go before it, `after`. Both on the grace's account.
+    pub(super) async fn stop(&self, pod: &Pod, container: usize, attempt: u32, grace: i64, hook: Option<IpAddr>, after: Range<usize>) -> Event {
         let name = pod.container(container).map_or("", |c| c.name.as_str());
         let id = format!("{}/{name}/{attempt}", pod.metadata.uid);
         let mut grace = Duration::from_millis(u64::try_from(grace).unwrap_or(0));
         let handler = pod.container(container).and_then(|c| Some((c, c.lifecycle.as_ref()?.pre_stop.as_ref()?)));
-        if let Some(((spec, handler), ip)) = handler.zip(hook).filter(|_| !grace.is_zero()) {
+        if !grace.is_zero() {
             let began = Instant::now();
-            if let Ok(false) = tokio::time::timeout(grace, self.hook(pod, (container, attempt), spec, handler, ip)).await {
+            if let Some(((spec, handler), ip)) = handler.zip(hook)
+                && let Ok(false) = tokio::time::timeout(grace, self.hook(pod, (container, attempt), spec, handler, ip)).await
+            {
                 self.note(pod, Some(container), true, "FailedPreStopHook", "PreStopHook failed");
             }
-            grace = grace.saturating_sub(began.elapsed()).max(AFTER_HOOK);
+            _ = tokio::time::timeout(grace.saturating_sub(began.elapsed()), self.turn(&pod.metadata.uid, after)).await;
+            grace = grace.saturating_sub(began.elapsed()).max(LEAST.min(grace));
         }
         let gone = |message: String| {
             let exit = Exit { code: 137, reason: "ContainerStatusUnknown".into(), message, started: None, finished: Time::now() };
