@@ -13,8 +13,10 @@ const SOURCES: &str = "configMap, secret, emptyDir, projected and downwardAPI";
 /// `Err` refuses the pod: it fails with that reason and message.
 pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
     let refuse = |message: String| Err(Verdict { reason: "UnsupportedByRuntime".into(), message });
+    // Not the ephemeral ones, which are refused one by one: the pod, which is set up again after a restart of the node, goes on without.
+    let containers = || pod.all_containers().take(pod.mains().end);
     if runtime != "wasm" {
-        for container in pod.all_containers() {
+        for container in containers() {
             if let Err(message) = process_can_run(container) {
                 return refuse(format!("container {}: {message}", container.name));
             }
@@ -31,7 +33,7 @@ pub fn admit(pod: &Pod, runtime: &str) -> Result<(), Verdict> {
             return refuse(format!("spec.{field} has no meaning for a wasm pod: {remedy}; remove the field"));
         }
     }
-    for container in pod.all_containers() {
+    for container in containers() {
         if let Err(message) = container_can_run(container) {
             return refuse(format!("container {}: {message}", container.name));
         }
@@ -159,6 +161,18 @@ pub fn unsupported_volume(name: &str, kind: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn what_an_ephemeral_container_asks_for_refuses_no_pod() {
+        let verdict = |field: &str| {
+            let mut spec = json!({ "containers": [{ "name": "c", "image": "i" }] });
+            spec[field] = json!([{ "name": "d", "image": "i", "stdin": true, "tty": true }]);
+            let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap();
+            admit(&pod, "wasm").err().map(|verdict| verdict.message)
+        };
+        assert_eq!(verdict("ephemeralContainers"), None, "kubectl debug -it was refused, and then the node began anew");
+        assert_eq!(verdict("initContainers").as_deref(), Some("container d: stdin and tty are not supported for wasm pods; remove both fields"));
+    }
 
     #[test]
     fn a_component_among_processes_stays_apart() {
