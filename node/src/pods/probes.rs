@@ -92,6 +92,8 @@ pub fn due(kind: Kind, container: &Container, state: &ContainerState) -> Option<
         _ => {}
     }
     let delay = probe.initial_delay_seconds.max(0).saturating_mul(1000);
+    // As with kubelet, whose first look at what lives is a turn of the clock after the start: a program that is still coming up is not told of as unhealthy, nor killed where one failure is enough.
+    let delay = if kind == Kind::Liveness { delay.max(probe.period()) } else { delay };
     Some(own.next.unwrap_or(Due { at: since.after(delay), delay }))
 }
 
@@ -160,6 +162,9 @@ mod tests {
         state.probes[Kind::Startup as usize].verdict = Some(true);
         assert_eq!(due(Kind::Startup, &container, &state), None);
         assert_eq!(due(Kind::Liveness, &container, &state).map(|d| d.at), Some(Time(8000)));
+        let container = Container { liveness_probe: Some(probe(3, 1)), readiness_probe: Some(probe(3, 1)), ..Container::default() };
+        assert_eq!(due(Kind::Liveness, &container, &state).map(|d| d.at), Some(Time(6000)), "a period after the start");
+        assert_eq!(due(Kind::Readiness, &container, &state).map(|d| d.at), Some(Time(1000)), "traffic waits for it");
         state.run = Run::Running { since: Time(1000), stopping: Some(Time(2000)) };
         assert_eq!(due(Kind::Liveness, &container, &state), None, "it is being stopped");
         container.readiness_probe = Some(probe(3, 1));
