@@ -38,6 +38,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, action: &Action, now: Time, notes
                 let exit = exit.clone();
                 state.back_off(exit.finished, now);
                 state.last = Some(exit);
+                state.created = false;
             }
             state.attempt = *attempt;
             state.run = Run::Starting;

@@ -238,9 +238,6 @@ fn exchange(pod: &mut Pod, granted: Vec<Option<Resources>>) -> Option<Vec<Resour
 /// `resources` and `allocatedResources` of a container's status, once it was made: as kubelet has it, the former is there (and empty) where nothing is asked for, too, so that a
 /// client may compare.
 pub fn status(container: &Container, state: &ContainerState, status: &mut Value) {
-    if !state.created {
-        return;
-    }
     status["resources"] = lists(if matches!(state.run, Run::Running { .. }) { &state.given } else { &container.resources });
     if !container.resources.requests.is_empty() {
         status["allocatedResources"] = json!(container.resources.requests);

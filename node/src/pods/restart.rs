@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Type of the condition that says so.
 pub const CONDITION: &str = "AllContainersRestarting";
 
+/// What the status says a container ended with that was removed for it.
+pub const REASON: &str = "RestartingAllContainers";
+
 /// Grace of those that are killed, milliseconds: kubelet's minimum.
 const GRACE: i64 = 2_000;
 
@@ -70,7 +73,7 @@ pub fn begin(pod: &Pod, machine: &mut Machine, now: Time) {
         }
         // As kubelet says of those it removes, whatever they ended with.
         let message = "The container is removed because RestartAllContainers in place".into();
-        state.last = Some(Exit { code: 137, reason: "RestartingAllContainers".into(), message, started, finished });
+        state.last = Some(Exit { code: 137, reason: REASON.into(), message, started, finished });
         state.attempt = state.next_attempt();
         state.created = false;
         state.run = Run::Idle;

@@ -63,7 +63,7 @@ pub fn status(pod: &Pod, machine: &mut Machine, host_ip: IpAddr, now: Time) -> V
         status.insert("podIPs".into(), only(ip));
     }
     status.insert("conditions".into(), conditions(pod, machine, now));
-    if verdict.is_some() && !machine.containers.iter().any(|c| c.created) {
+    if verdict.is_some() && !machine.containers.iter().any(|c| c.created || c.last.is_some()) {
         // Refused as a whole: kubelet says nothing of containers that never were, and kubectl then shows the reason.
         status.insert("containerStatuses".into(), Value::Null);
         status.insert("initContainerStatuses".into(), Value::Null);
@@ -171,7 +171,9 @@ fn gates(pod: &Pod, machine: &Machine) -> (bool, &'static str, String) {
 }
 
 fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, now: Time) -> Value {
-    let id = format!("coracle://{}/{}/{}", pod.metadata.uid, container.name, state.attempt);
+    // A container that is not made again yet is still the one before it.
+    let number = if remade(state) { state.attempt.saturating_sub(1) } else { state.attempt };
+    let id = format!("coracle://{}/{}/{number}", pod.metadata.uid, container.name);
     let (current, last) = states(pod, machine, index, container, state, &id, now);
     let init = index < pod.inits() && !container.is_sidecar();
     let ready = if init { matches!(&state.run, Run::Exited(exit) if exit.code == 0) } else { probes::ready(container, state) };
@@ -179,10 +181,11 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     let image = if state.image_ref.is_empty() || state.digest.is_empty() { &container.image } else { &state.image_ref };
     let mut status = json!({
         "name": container.name, "image": image, "imageID": image_id(image, &state.digest), "ready": ready, "started": started,
-        "restartCount": state.attempt, "state": current, "lastState": last,
+        "restartCount": number, "state": current, "lastState": last,
     });
-    if state.created {
+    if state.created || remade(state) {
         status["containerID"] = json!(id);
+        resize::status(container, state, &mut status);
     }
     if !container.volume_mounts.is_empty() {
         status["volumeMounts"] = container.volume_mounts.iter().map(volume_mount).collect();
@@ -194,8 +197,18 @@ fn container_status(pod: &Pod, machine: &Machine, index: usize, container: &Cont
     if let Some(user) = &state.user {
         status["user"] = json!({ "linux": user });
     }
-    resize::status(container, state, &mut status);
     status
+}
+
+/// It ended and is being made again, or could not be: the number is taken, and nothing has it yet. (Those that begin again all together are counted at once, as kubelet counts them.)
+fn remade(state: &ContainerState) -> bool {
+    let ended = state.last.as_ref().is_some_and(|last| last.reason != restart::REASON);
+    ended && !state.created && matches!(state.run, Run::Starting | Run::Refused { .. })
+}
+
+/// Why a container waits that nothing is wrong with.
+pub fn waiting(pod: &Pod) -> &'static str {
+    if pod.inits() == 0 { "ContainerCreating" } else { "PodInitializing" }
 }
 
 /// `VolumeMountStatus` (KEP-3857): what `IfPossible` came to is said, which is what can be had here.
@@ -225,7 +238,7 @@ fn image_id(image: &str, digest: &str) -> String {
 /// (state, lastState).
 fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
     let most = WORDS / pod.all_containers().count().max(1);
-    let previous = state.attempt.checked_sub(1).map(|n| format!("coracle://{}/{}/{n}", pod.metadata.uid, container.name));
+    let previous = state.attempt.checked_sub(1).filter(|_| !remade(state)).map(|n| format!("coracle://{}/{}/{n}", pod.metadata.uid, container.name));
     let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id), most));
     let wait = |reason: &str, message: &str| {
         let mut waiting = json!({ "reason": reason });
@@ -244,6 +257,10 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
         }),
         _ => None,
     };
+    let backs_off = |delay: i64| {
+        let message = format!("back-off {} restarting failed container={} pod={}", duration(delay), container.name, pod.long_name());
+        wait("CrashLoopBackOff", &message)
+    };
     match &state.run {
         Run::Running { since, .. } => (json!({ "running": { "startedAt": since.rfc3339() } }), last),
         Run::Exited(exit) => {
@@ -252,21 +269,17 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
                 return (waiting, terminated(exit, id, most));
             }
             if let Some(due) = state.restart_due(exit).filter(|due| restarts && !due.reached(now)) {
-                let message = format!("back-off {} restarting failed container={} pod={}", duration(due.delay), container.name, pod.long_name());
-                return (wait("CrashLoopBackOff", &message), terminated(exit, id, most));
+                return (backs_off(due.delay), terminated(exit, id, most));
             }
             (terminated(exit, id, most), last)
         }
         Run::Refused { reason, message, .. } => (wait(reason, message), last),
-        Run::Starting if state.last.is_some() => (wait("ContainerCreating", ""), last),
-        Run::Idle | Run::Starting => {
-            let reason = if machine.initialized || index < pod.inits() && !state.created && pod.inits() == 0 {
-                "ContainerCreating"
-            } else {
-                "PodInitializing"
-            };
-            (image.unwrap_or_else(|| wait(reason, "")), last)
-        }
+        Run::Starting if remade(state) => match (image, state.backoff.map_or(0, |backoff| backoff.waited)) {
+            (Some(waiting), _) => (waiting, last),
+            (None, 0) => (last, json!({})),
+            (None, waited) => (backs_off(waited), last),
+        },
+        Run::Idle | Run::Starting => (image.unwrap_or_else(|| wait(waiting(pod), "")), last),
     }
 }
 

@@ -171,11 +171,9 @@ impl ContainerState {
 
     /// It starts again now: what it will have to wait the next time.
     pub fn back_off(&mut self, finished: Time, now: Time) {
-        let delay = match self.backoff {
-            Some(old) if finished.since(old.updated) <= FORGIVEN => old.delay.saturating_mul(2).min(LONGEST_DELAY),
-            _ => FIRST_DELAY,
-        };
-        self.backoff = Some(Backoff { delay, updated: now });
+        let waited = self.backoff.filter(|old| finished.since(old.updated) <= FORGIVEN).map_or(0, |old| old.delay);
+        let delay = waited.saturating_mul(2).clamp(FIRST_DELAY, LONGEST_DELAY);
+        self.backoff = Some(Backoff { delay, waited, updated: now });
     }
 
     /// When a container that ended like this may start again; `None` is at once.
@@ -199,6 +197,8 @@ impl Default for ContainerState {
 pub struct Backoff {
     /// The wait before the next restart, milliseconds.
     pub delay: i64,
+    /// The wait before the last one, milliseconds; 0 when it was at once.
+    pub waited: i64,
     /// Last restart.
     pub updated: Time,
 }

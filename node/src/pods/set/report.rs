@@ -72,7 +72,7 @@ impl Set {
                 over: over || matches!(&state.run, Run::Exited(exit) if !step::restarts(&entry.pod, index, exit.code)),
                 waiting: match (&state.run, &state.image) {
                     (Run::Refused { reason, .. }, _) | (_, Image::Failed { reason, .. }) => Some(reason.clone()),
-                    (Run::Idle | Run::Starting, _) => Some("ContainerCreating".into()),
+                    (Run::Idle | Run::Starting, _) => Some(status::waiting(&entry.pod).into()),
                     _ => None,
                 },
                 started: match &state.run {
@@ -104,5 +104,8 @@ pub(super) fn about(pod: &Pod, uid: &Uid) -> report::About {
 fn being_made(pod: &Pod, machine: &Machine) -> bool {
     step::end(pod, machine).is_none()
         && !matches!(machine.sandbox, Sandbox::Failed(_))
-        && machine.containers.iter().all(|c| !matches!(c.image, Image::Failed { .. }) && !c.created && matches!(c.run, Run::Idle | Run::Starting))
+        && machine
+            .containers
+            .iter()
+            .all(|c| !matches!(c.image, Image::Failed { .. }) && !c.created && c.last.is_none() && matches!(c.run, Run::Idle | Run::Starting))
 }

@@ -57,6 +57,45 @@ fn waiting_reasons_and_phases_while_crashing() {
 }
 
 #[test]
+fn a_container_that_begins_again_is_the_one_before_until_it_runs() {
+    let mut play = Play::one();
+    play.settle();
+    let seen = |play: &mut Play| {
+        let one = play.status()["containerStatuses"][0].clone();
+        let state = one["state"]["terminated"]["reason"].as_str().or(one["state"]["waiting"]["reason"].as_str()).unwrap_or("Running").to_string();
+        (state, one["restartCount"].as_u64().unwrap(), one["containerID"].as_str().unwrap().to_string())
+    };
+    let start = |play: &mut Play| {
+        play.next();
+        play.tell(Event::ImageReady { container: 0, digest: "d".into() });
+        assert_eq!(Play::starts(&play.next()), [0]);
+    };
+    play.exit(0, 1);
+    assert_eq!(seen(&mut play), ("Error".into(), 0, "coracle://u/c/0".into()));
+    start(&mut play);
+    assert_eq!(seen(&mut play), ("Error".into(), 0, "coracle://u/c/0".into()), "the first restart is at once");
+    play.tell(Event::Started { container: 0, attempt: 1 });
+    assert_eq!(seen(&mut play), ("Running".into(), 1, "coracle://u/c/1".into()));
+    play.exit(0, 1);
+    play.settle();
+    play.wait(10_000);
+    start(&mut play);
+    assert_eq!(seen(&mut play), ("CrashLoopBackOff".into(), 1, "coracle://u/c/1".into()));
+    let message = play.status()["containerStatuses"][0]["state"]["waiting"]["message"].clone();
+    assert_eq!(message, "back-off 10s restarting failed container=c pod=p_ns(u)");
+    // One that cannot be made is none: the number stays its.
+    for _ in 0..3 {
+        play.tell(Event::Refused { container: 0, attempt: 2, reason: "CreateContainerError".into(), message: "no".into(), fatal: false });
+        assert_eq!(seen(&mut play), ("CreateContainerError".into(), 1, "coracle://u/c/1".into()));
+        assert_eq!(play.status()["containerStatuses"][0]["lastState"]["terminated"]["containerID"], "coracle://u/c/1");
+        play.wait(300_000);
+        start(&mut play);
+    }
+    play.tell(Event::Started { container: 0, attempt: 2 });
+    assert_eq!(seen(&mut play), ("Running".into(), 2, "coracle://u/c/2".into()));
+}
+
+#[test]
 fn liveness_restarts_startup_holds_back_readiness_takes_out() {
     let probe = |failures: i64| json!({ "httpGet": { "port": 80 }, "periodSeconds": 1, "failureThreshold": failures });
     let mut play = Play::new(

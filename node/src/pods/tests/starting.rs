@@ -33,7 +33,13 @@ fn init_containers_run_in_order_and_hold_the_others_back() {
     assert_eq!(Play::starts(&play.settle()), [1]);
     assert_eq!(play.condition("Initialized")["message"], "containers with incomplete status: [i2]");
     play.exit(1, 0);
-    assert_eq!(Play::starts(&play.settle()), [2]);
+    play.next();
+    play.tell(Event::ImageReady { container: 2, digest: "d".into() });
+    play.next();
+    assert_eq!(play.condition("Initialized")["status"], "True");
+    assert_eq!(play.status()["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing", "as long as it does not run");
+    assert_eq!(play.machine.containers[2].run, Run::Starting);
+    play.tell(Event::Started { container: 2, attempt: 0 });
     assert_eq!(play.condition("Initialized")["status"], "True");
     assert_eq!(play.phase(), "Running");
 }
