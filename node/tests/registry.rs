@@ -241,6 +241,16 @@ async fn a_private_ca_is_trusted_for_its_registry_only() {
     wrong.trust(&registry.address, stranger.ca_pem());
     let error = wrong.images().pull(&name, Keyring::default()).await.unwrap_err();
     assert!(error.message.contains("certificate"), "{error}");
+
+    // On loopback the CA is what says that it speaks https.
+    let untold = Node::new();
+    let error = untold.images().pull(&name, Keyring::default()).await.unwrap_err();
+    let at = untold.dir.path().join("certs.d").join(&registry.address).join("ca.crt");
+    assert!(error.message.contains("speaks https") && error.message.contains(&at.display().to_string()), "{error}");
+    let clear = Registry::start(With::default()).await;
+    to.trust(&clear.address, authority.ca_pem());
+    let error = to.images().pull(&clear.name("hello:v1"), Keyring::default()).await.unwrap_err();
+    assert!(error.message.contains("does not speak https"), "{error}");
 }
 
 #[tokio::test]

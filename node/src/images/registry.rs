@@ -222,11 +222,14 @@ impl<'a> Registry<'a> {
             Ok(response) => response.map_err(|why| {
                 let unreachable = why.is_connect();
                 let why = chain(&why);
-                // rustls' word for it.
+                // rustls' words for it.
                 let remedy = if why.contains("UnknownIssuer") {
                     format!("; if its CA is a private one, put that at {}", self.own_ca.display())
+                } else if why.contains("InvalidContentType") {
+                    "; it does not speak https, as registries have to but on this machine's loopback".to_owned()
                 } else if unreachable {
-                    format!("; registry {} cannot be reached: an image that is in none is made known by coracle image import", self.registry)
+                    let registry = self.registry;
+                    format!("; registry {registry} cannot be reached: `coracle image import` makes images known that are in no registry")
                 } else {
                     String::new()
                 };
@@ -295,7 +298,12 @@ impl<'a> Registry<'a> {
             self.denied.store(true, Relaxed);
             remedy = if self.login.is_some() { "; these credentials do not open it" } else { "; give credentials in the pod's imagePullSecrets" };
         }
+        let clear = response.url().scheme() == "http" && status == StatusCode::BAD_REQUEST;
         let body = self.whole(what, response, COMPLAINT).await.unwrap_or_default();
+        if clear && body.starts_with(b"Client sent an HTTP request to an HTTPS server") {
+            let at = self.own_ca.display();
+            return failed(format!("{what}: registry {} speaks https, which is used on loopback if its CA is at {at}", self.registry));
+        }
         let said = match serde_json::from_slice::<Complaints>(&body) {
             Ok(complaints) => {
                 complaints.errors.into_iter().map(|one| if one.message.is_empty() { one.code } else { one.message }).collect::<Vec<_>>().join(", ")
