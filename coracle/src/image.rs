@@ -3,7 +3,7 @@
 use crate::machine;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
-use coracle_node::images::{self, credentials::Keyring, store::LARGEST};
+use coracle_node::images::{self, collect::size, credentials::Keyring, store::LARGEST};
 use coracle_runtime_wasm::classify;
 use std::{
     collections::BTreeMap,
@@ -68,7 +68,7 @@ enum Action {
         credentials: Option<PathBuf>,
     },
     /// List the images on this machine.
-    #[command(after_help = LISTS)]
+    #[command(visible_alias = "ls", after_help = LISTS)]
     List,
     /// Remove an image's name; its content goes when no pod uses it.
     #[command(after_help = REMOVES)]
@@ -88,7 +88,7 @@ pub fn run(options: Options) -> Result<()> {
         Action::Import { file, name } => {
             can_run(&file)?;
             for named in images::import(&data, &file, name.as_deref())? {
-                println!("{} {} ({} bytes)", named.reference, named.manifest, named.size);
+                println!("{} {} ({})", named.reference, named.manifest, size(named.size));
             }
         }
         Action::Push { name, credentials } => {
@@ -99,7 +99,8 @@ pub fn run(options: Options) -> Result<()> {
             }
             let options = images::Options { data_dir: data, ..images::Options::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            println!("{}", runtime.block_on(images::push(options, &name, &keyring))?);
+            runtime.block_on(images::push(options, &name, &keyring))?;
+            println!("pushed {name}");
         }
         Action::List => {
             let list = images::list(&data)?;
@@ -108,7 +109,7 @@ pub fn run(options: Options) -> Result<()> {
             for named in list {
                 let id: String = named.manifest.chars().take(19).collect();
                 let kind = if named.wasm.is_empty() { "container" } else { "wasm" };
-                println!("{:width$}  {id:<19}  {kind:<9}  {}", named.reference, named.size);
+                println!("{:width$}  {id:<19}  {kind:<9}  {}", named.reference, size(named.size));
             }
         }
         Action::Rm { name } => {

@@ -166,7 +166,7 @@ impl Images {
 }
 
 /// Bytes for a human, as kubelet writes them.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
