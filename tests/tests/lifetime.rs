@@ -39,10 +39,28 @@ fn kill_and_restart_adopts_running_pods() -> Result {
     let before = cluster.get(&["pod", "ticker"])?;
     let since = || cluster.kubectl(&["get", "pod", "steady", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].lastTransitionTime}"])?.ok();
     let ready_since = since()?;
+    cluster.kubectl(&["label", "pod", "steady", "app=steady"])?.ok()?;
+    cluster.kubectl(&["expose", "pod", "steady", "--port=8080"])?.ok()?;
+    let service = cluster.kubectl(&["get", "service", "steady", "-o", "jsonpath={.spec.clusterIP}"])?.ok()?;
+    let by_service = format!("http://{service}:8080/served");
+    eventually("the Service's address answers", 10, || cluster.host.get(&by_service))?;
     cluster.kill()?;
     ensure!(cluster.host.get(&format!("http://{ip}:8080/served"))? == "1\n", "the function answers while nobody watches");
-    cluster.up()?;
-    ready_ip(&cluster, "ticker")?;
+    // Nor does who comes by its Service notice how the next agent begins.
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let refused = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut refused = Vec::new();
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                refused.extend(cluster.host.get(&by_service).err().map(|why| why.to_string()));
+            }
+            refused
+        });
+        let up = cluster.up().and_then(|()| ready_ip(&cluster, "ticker"));
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        up.map(|_| client.join().unwrap_or_else(|_| vec!["the client panicked".into()]))
+    })?;
+    ensure!(refused.is_empty(), "{refused:?}");
     let after = cluster.get(&["pod", "ticker"])?;
     ensure!(after["metadata"]["uid"] == before["metadata"]["uid"]);
     let (old, new) = (&before["status"]["containerStatuses"][0], &after["status"]["containerStatuses"][0]);

@@ -49,58 +49,71 @@ pub struct Places {
 /// The rules of one cluster on this host.
 pub struct Proxy {
     places: Places,
-    applied: Rules,
+    /// What the kernel has; of a table that an earlier agent made it is not known.
+    applied: Option<Rules>,
 }
 
 impl Proxy {
-    /// Makes the nft table anew, with nothing in it but the refusal of unknown Service addresses, and of connections to the addresses of
-    /// local pods (AnyIP) that would end in a program of the machine.
+    /// Makes the nft table, with nothing in it but the refusal of unknown Service addresses, and of connections to the addresses of
+    /// local pods (AnyIP) that would end in a program of the machine. One that a killed agent left stays until the first [`apply`](Self::apply) takes its place:
+    /// Services go on meanwhile.
     pub async fn start(places: Places) -> Result<Self, Error> {
-        let mut proxy = Self { places, applied: Rules::default() };
-        proxy.begin().await?;
+        let mut proxy = Self { places, applied: None };
+        match proxy.there().await {
+            Ok(()) => {}
+            Err(Error::Refused(_)) => proxy.begin(Rules::default()).await?,
+            Err(missing) => return Err(missing),
+        }
         Ok(proxy)
     }
 
-    async fn begin(&mut self) -> Result<(), Error> {
-        self.applied = Rules::default();
-        run(&base(&self.places)).await?;
+    /// Makes the table anew with these rules, all at once.
+    async fn begin(&mut self, rules: Rules) -> Result<(), Error> {
+        self.applied = None;
+        run(&format!("{}{}", base(&self.places), rules.changes(&self.places.table, &Rules::default()))).await?;
         // Apart, since not every kernel has nft_socket.
         if let Err(error) = run(&keep_apart(&self.places)).await {
             tracing::warn!(%error, "programs of this machine that listen on all addresses answer on pods' addresses too: the kernel lacks nft_socket");
         }
+        self.applied = Some(rules);
         Ok(())
+    }
+
+    /// Whether there is a table: an error of `nft` if not.
+    async fn there(&self) -> Result<(), Error> {
+        run(&format!("list chain ip {} dispatch\n", self.places.table)).await
     }
 
     /// Deletes the table.
     pub async fn end(&mut self) -> Result<(), Error> {
-        self.applied = Rules::default();
+        self.applied = None;
         run(&format!("add table ip {0}\ndelete table ip {0}\n", self.places.table)).await
     }
 
     /// Makes the table anew if somebody else deleted it; the rules of Services are for the next [`apply`](Self::apply).
     pub async fn look(&mut self) -> Result<(), Error> {
-        match run(&format!("list chain ip {} dispatch\n", self.places.table)).await {
+        match self.there().await {
             Err(Error::Refused(_)) => {
                 tracing::warn!("another program deleted the service rules; they are made anew");
-                self.begin().await
+                self.begin(Rules::default()).await
             }
             other => other,
         }
     }
 
     /// Makes the kernel's rules those of `wanted`; nothing is run when nothing changed. If the kernel has other rules than it was given (a firewall was
-    /// loaded anew, say), all are made anew. On an error the rules are as before, or those of no Service.
+    /// loaded anew, say), all are made anew. On an error the rules are as before.
     pub async fn apply(&mut self, wanted: Rules) -> Result<(), Error> {
-        let script = wanted.changes(&self.places.table, &self.applied);
+        let Some(applied) = &self.applied else { return self.begin(wanted).await };
+        let script = wanted.changes(&self.places.table, applied);
         if script.is_empty() {
             return Ok(());
         }
         if let Err(error) = run(&script).await {
             tracing::warn!(%error, "the service rules are made anew");
-            self.begin().await?;
-            run(&wanted.changes(&self.places.table, &self.applied)).await?;
+            return self.begin(wanted).await;
         }
-        self.applied = wanted;
+        self.applied = Some(wanted);
         Ok(())
     }
 }
