@@ -7,6 +7,7 @@ use coracle_link::{
     protocol::{Channel, Piece},
 };
 use coracle_runtime::{Resize, Session};
+use futures::FutureExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -102,7 +103,13 @@ async fn written(
         }
         let (channel, data) = tokio::select! {
             length = some(&mut stdout, &mut out) => match length {
-                Some(length) => (Channel::Stdout, out.get(..length).unwrap_or_default()),
+                Some(length) => {
+                    // What is wrong was said before: a client may be gone after the output that it waits for (kubectl cp, of a file that is not there).
+                    if let Some(Some(length)) = some(&mut stderr, &mut err).now_or_never() {
+                        send.send(Piece::Data(Channel::Stderr, Bytes::copy_from_slice(err.get(..length).unwrap_or_default())).encode()).await.ok()?;
+                    }
+                    (Channel::Stdout, out.get(..length).unwrap_or_default())
+                }
                 None => {
                     stdout = None;
                     continue;

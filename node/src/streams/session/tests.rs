@@ -45,6 +45,24 @@ async fn said(stream: &mut Box<dyn Stream>) -> (String, String, Value) {
 }
 
 #[tokio::test]
+async fn what_is_wrong_is_said_before_the_output_that_was_there_as_well() {
+    for _ in 0..20 {
+        let (stdout, stderr): (Output, Output) = (Some(Box::new(&b"an archive"[..])), Some(Box::new(&b"no such file"[..])));
+        let both = Session { stdin: None, stdout, stderr, resize: None, exit: Box::pin(std::future::ready(Ok(1))) };
+        let (a, b) = memory::pair(Subject::default(), Subject::default());
+        let mut ours = a.open().await.unwrap();
+        ours.send(Piece::Data(Channel::Stdin, Bytes::new()).encode()).await.unwrap();
+        let theirs = b.accept().await.unwrap();
+        let carried = tokio::spawn(async move { carry(Ok(both), Whose::Ours, theirs, LONG).await });
+        let first = Piece::decode(&ours.recv().await.unwrap().unwrap()).unwrap();
+        assert!(matches!(first, Piece::Data(Channel::Stderr, _)), "{first:?}");
+        let (out, err, _) = said(&mut ours).await;
+        assert_eq!((out.as_str(), err.as_str()), ("an archive", ""));
+        carried.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn output_errors_and_exit_codes_are_told_apart() {
     let (out, err, status) = said(&mut session("echo hello there", false).await).await;
     assert_eq!((out.as_str(), err.as_str(), &status["status"]), ("hello there\n", "", &json!("Success")));
