@@ -222,7 +222,7 @@ fn not_wasm(image: &LocalImage) -> Error {
     Error::fatal(
         "InvalidImage",
         format!(
-            "image {} holds an OCI file system, not one WebAssembly component; this node runs wasm only: build the image as a component, or use a node with the oci runtime",
+            "image {} is a container's, not one WebAssembly component, and the runtime of this pod is wasm: remove runtimeClassName where the node runs containers, or build it as a component",
             image.reference
         ),
     )

@@ -267,7 +267,7 @@ fn refusals_name_the_remedy(cluster: &Cluster) -> Result {
     cluster.apply(&pod(&ns, "hosted", "hello:v1", "ports: [{containerPort: 8080}]", "  volumes: [{name: root, hostPath: {path: /}}]\n"))?;
     eventually("an unsupported volume is named", 20, || {
         let text = cluster.kubectl(&["-n", &ns, "describe", "pod", "hosted"])?.ok()?;
-        has(&text, &["volumes of type hostPath are not supported on this node, which has configMap, secret, emptyDir"])
+        has(&text, &["volumes of type hostPath are for containers, not for WebAssembly components, which have configMap, secret, emptyDir"])
     })
 }
 

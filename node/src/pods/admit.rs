@@ -154,7 +154,11 @@ fn container_can_run(container: &Container) -> Result<(), String> {
 
 /// A volume source that nobody here can mount, as the `FailedMount` event words it.
 pub fn unsupported_volume(name: &str, kind: &str) -> String {
-    format!("MountVolume.SetUp failed for volume \"{name}\" : volumes of type {kind} are not supported on this node, which has {SOURCES}")
+    let why = match kind {
+        "hostPath" | "image" => format!("are for containers, not for WebAssembly components, which have {SOURCES}"),
+        _ => format!("are not supported on this node, which has {SOURCES}, and hostPath and image for containers"),
+    };
+    format!("MountVolume.SetUp failed for volume \"{name}\" : volumes of type {kind} {why}")
 }
 
 #[cfg(test)]
@@ -194,6 +198,16 @@ mod tests {
         ] {
             assert!(verdict(spec).unwrap_err().contains(why), "{why}");
         }
+    }
+
+    #[test]
+    fn volumes_that_cannot_be_had_are_told_with_those_that_can() {
+        let said = |kind: &str| unsupported_volume("v", kind);
+        assert!(said("hostPath").ends_with("volumes of type hostPath are for containers, not for WebAssembly components, which have configMap, secret, emptyDir, projected and downwardAPI"));
+        assert!(
+            said("nfs")
+                .ends_with("this node, which has configMap, secret, emptyDir, projected and downwardAPI, and hostPath and image for containers")
+        );
     }
 
     #[test]
