@@ -22,7 +22,9 @@ use crate::{
 use async_trait::async_trait;
 use coracle_runtime::{
     ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, Identity, ImageContent, LocalImage, PodStats, Programs, Resources, Runtime,
-    SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats, exec, stats,
+    SandboxId, SandboxSpec, SandboxStatus, Session, Standard, State, Stats,
+    program::RESIZED,
+    stats,
     wire::{connection, socket::AsyncLink},
 };
 use parking_lot::Mutex;
@@ -279,23 +281,18 @@ impl Runtime for OciRuntime {
         stopped.map(|_| ()).map_err(|why| Error::again("KillContainerError", why.message))
     }
 
-    fn resizable(&self, id: &str) -> Result<(), Error> {
-        match self.shared.shim_of(id) {
-            Ok(shim) if shim.known.lock().values().any(programs::hosted) => Err(exec::not_resizable()),
-            _ => Ok(()),
-        }
-    }
-
     async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
-        self.resizable(id)?;
         let shim = self.shared.shim_of(id)?;
-        let groups: Vec<(PathBuf, Resources)> = {
-            let known = shim.known.lock();
-            containers.into_iter().filter_map(|(id, resources)| Some((config::group(known.get(&id)?, &shim.spec), resources))).collect()
-        };
+        let programs::Groups { containers, programs, own } = programs::groups(&shim.known.lock(), &shim.spec, containers);
         let trees = self.shared.trees.clone();
-        let (group, given) = (cgroup::of_pod(id, shim.spec.linux.qos), whole.clone());
-        let done = tokio::task::spawn_blocking(move || trees.resize((&group, &given), &groups)).await;
+        let group = cgroup::of_pod(id, shim.spec.linux.qos);
+        let given = Resources { memory_limit: whole.memory_limit.map(|limit| limit.saturating_add(own)), ..whole.clone() };
+        let done = tokio::task::spawn_blocking(move || {
+            trees.resize((&group, &given), &containers)?;
+            programs.iter().for_each(|group| trees.signal(group, RESIZED));
+            Ok(())
+        })
+        .await;
         done.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Error::again("ResizeError", error.to_string()))?;
         if let Some(shim) = self.shared.shims.lock().get_mut(id) {
             Arc::make_mut(&mut shim.spec).linux.resources = whole;

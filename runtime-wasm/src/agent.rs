@@ -20,8 +20,8 @@ use crate::{
 use async_trait::async_trait;
 use contact::Contact;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, Identity, ImageContent, LocalImage, PodStats, Runtime, SandboxId, SandboxSpec,
-    SandboxStatus, Session, State, Stats, files, log, program::NOBODY,
+    ContainerId, ContainerSpec, Duplex, Error, Event, ExecSpec, Identity, ImageContent, LocalImage, PodStats, Resources, Runtime, SandboxId,
+    SandboxSpec, SandboxStatus, Session, State, Stats, files, log, program::NOBODY,
 };
 use group::Group;
 use parking_lot::Mutex;
@@ -195,14 +195,7 @@ impl Shared {
     async fn check(&self, spec: &ContainerSpec) -> Result<crate::artifact::Artifact, Error> {
         bounds::container(spec)?;
         let artifact = self.artifact(&spec.image).await?;
-        if let Some(limit) = spec.resources.memory_limit
-            && artifact.verdict.memory > limit
-        {
-            return Err(Error::fatal(
-                "CreateContainerError",
-                format!("an instance begins with {} bytes of memory, more than limits.memory ({limit}); raise the limit", artifact.verdict.memory),
-            ));
-        }
+        bounds::beginning(artifact.verdict.memory, &spec.resources).map_err(|why| Error::fatal("CreateContainerError", why))?;
         for mount in &spec.mounts {
             if !mount.layers.is_empty() {
                 return Err(volume::no_image(mount));
@@ -323,7 +316,7 @@ impl Runtime for WasmRuntime {
         self.shared.known.lock().insert(id.clone(), ListedContainer::new(&spec, State::Created));
         self.shared.weigh();
         let patience = spec.request_timeout + BEYOND_GRACE;
-        let start = Start { spec, kind: artifact.verdict.kind, artifact: artifact.key, ports };
+        let start = Start { spec, kind: artifact.verdict.kind, artifact: artifact.key, memory: artifact.verdict.memory, ports };
         let result = match tokio::time::timeout(patience, self.shared.ask(Ask::Start(Box::new(start)), fds)).await {
             Ok(result) => result,
             Err(_) => Err(Error::again(
@@ -336,6 +329,18 @@ impl Runtime for WasmRuntime {
             Err(_) => _ = self.shared.known.lock().remove(id),
         }
         result.map(|_| ())
+    }
+
+    async fn resize(&self, _: &SandboxId, _: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
+        let requests: Vec<_> = containers.iter().map(|(id, resources)| (id.clone(), resources.cpu_request_millis)).collect();
+        self.shared.ask_at_once(Ask::Resize(containers), Vec::new()).await?;
+        for (id, request) in requests {
+            if let Some(known) = self.shared.known.lock().get_mut(&id) {
+                known.cpu_request_millis = request;
+            }
+        }
+        self.shared.weigh();
+        Ok(())
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {

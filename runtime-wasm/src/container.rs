@@ -15,8 +15,9 @@ use crate::{
     wire::{Refusal, Said, Start},
 };
 use coracle_runtime::{
-    ContainerSpec, Identity, SandboxSpec,
-    program::{GIVEN, ORDER, WORDS, Word},
+    ContainerSpec, Identity, Resources, SandboxSpec,
+    cgroup::Limit,
+    program::{GIVEN, ORDER, RESIZED, WORDS, Word, of_container},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -92,10 +93,13 @@ fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
         let socket = listen::alone(SocketAddr::new(listening_ip(&sandbox), *port));
         listeners.push(socket.map_err(|why| trouble("RunContainerError", why))?);
     }
+    // Read when it changes; where there are no groups it never does.
+    let limit = Limit::own().ok();
     let engine = confine::container(&Identity::of(&spec.security), engine::host);
     let engine = engine.map_err(|error: wasmtime::Error| failed("give up its power")(&format!("{error:#}")))?;
     epoch::start(&engine).map_err(|error| failed("start its timer")(&error))?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(1).map_err(|error| failed("make its ledger")(&error))?));
+    ledger.allot(0, &spec.resources);
     let preopens = spec.mounts.iter().zip(volumes).map(|(mount, dir)| Preopen {
         dir: Arc::new(File::from(dir)),
         path: mount.container_path.clone(),
@@ -105,19 +109,26 @@ fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
     let pod = host::pod(&start, &sandbox, PodNet::of_namespace(sandbox.ip), preopens.collect(), log, Account::new(ledger, 0, 0));
     let ordered = Ordered { start: Box::new(start), pod, artifact, listeners };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
-    runtime.map_err(|error| failed("begin")(&error))?.block_on(serve(&engine, ordered, say))
+    let resized = move || {
+        if let Some(Ok(memory)) = limit.as_ref().map(Limit::now) {
+            ledger.allot(0, &Resources { memory_limit: of_container(memory), ..Resources::default() });
+        }
+    };
+    runtime.map_err(|error| failed("begin")(&error))?.block_on(serve(&engine, ordered, resized, say))
 }
 
-/// Runs the container to its end.
-async fn serve(engine: &wasmtime::Engine, ordered: Ordered, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
+/// Runs the container to its end. `resized`: its group has other limits.
+async fn serve(engine: &wasmtime::Engine, ordered: Ordered, resized: impl Fn(), say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
     let shelf = Shelf::new(engine).map_err(|error| failed("begin")(&format!("{error:#}")))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("listen for signals")(&error))?;
+    let listen = |kind| signal(kind).map_err(|error| failed("listen for signals")(&error));
+    let (mut terminate, mut resize) = (listen(SignalKind::terminate())?, listen(SignalKind::from_raw(RESIZED.as_raw()))?);
     let (stop, mouth) = (CancellationToken::new(), Mouth::default());
     // Whoever stops it kills it when its grace is over.
     host::run(&shelf, mouth.clone(), ordered, stop.clone(), CancellationToken::new())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => stop.cancel(),
+            _ = resize.recv() => resized(),
             said = mouth.heard() => {
                 for said in said {
                     match said {

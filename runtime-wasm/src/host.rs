@@ -271,7 +271,6 @@ pub fn pod(start: &Start, sandbox: &SandboxSpec, net: PodNet, preopens: Vec<Preo
         sockets: net.context(),
         resolver: resolve::Resolver::new(sandbox.dns.clone(), net),
         log,
-        memory_limit: spec.resources.memory_limit,
         account,
     })
 }

@@ -1,11 +1,12 @@
 //! What containers use, counted in memory that the supervisor and its hosts share.
 //!
-//! `limits.memory` bounds a pod's instances over all hosts, and a host that is killed cannot say what it held: so each host counts in a row of its own,
+//! `limits.memory` bounds a container's instances over all hosts, and a host that is killed cannot say what it held: so each host counts in a row of its own,
 //! the sum over rows is the use, and the supervisor zeroes the row of a dead host. Messages would be too slow for a request of some microseconds,
-//! and a lock could be held by a process that was just killed. A compromised host could write nonsense here; it is accounting, no pointer or
+//! and a lock could be held by a process that was just killed. The limits are here, too: the supervisor changes them, and all hosts go by them at once. A compromised host could write nonsense here; it is accounting, no pointer or
 //! length in any process depends on it.
 #![allow(unsafe_code, reason = "memory shared between processes")]
 
+use coracle_runtime::Resources;
 use std::{
     io,
     ptr::NonNull,
@@ -24,9 +25,20 @@ struct Cell {
     denied: AtomicU64,
 }
 
+/// What one container may have, over all hosts.
+#[repr(C, align(32))]
+struct Allowance {
+    memory: AtomicU64,
+}
+
+/// Where there is no limit. (Nothing at all may be had of a slot that was never allotted.)
+const UNLIMITED: u64 = u64::MAX;
+
 /// The whole table. Cloning it by `fork` shares it.
 pub struct Ledger {
     cells: NonNull<Cell>,
+    /// Behind the cells.
+    allowances: NonNull<Allowance>,
     hosts: usize,
 }
 
@@ -38,21 +50,30 @@ unsafe impl Sync for Ledger {}
 impl Ledger {
     /// A zeroed table, shared with every process forked later. Its pages are touched as slots are used: idle it costs nothing.
     pub fn new(hosts: usize) -> io::Result<Self> {
-        let length = hosts.max(1) * SLOTS * size_of::<Cell>();
+        let cells = hosts.max(1) * SLOTS;
+        let length = cells * size_of::<Cell>() + SLOTS * size_of::<Allowance>();
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         // SAFETY: a fresh anonymous mapping overlaps nothing; the result is checked.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), length, prot, flags, -1, 0) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let cells = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
-        Ok(Self { cells, hosts: hosts.max(1) })
+        let table: NonNull<Cell> = NonNull::new(at.cast()).ok_or_else(|| io::Error::other("mmap gave address zero"))?;
+        // SAFETY: within the mapping, by its length.
+        let allowances = unsafe { table.add(cells) }.cast();
+        Ok(Self { cells: table, allowances, hosts: hosts.max(1) })
     }
 
     fn cell(&self, host: usize, slot: usize) -> &Cell {
         assert!(host < self.hosts && slot < SLOTS, "no such cell in the ledger");
         // SAFETY: in bounds by the line above; zeroed memory is a valid Cell; all access is atomic.
         unsafe { self.cells.add(host * SLOTS + slot).as_ref() }
+    }
+
+    fn allowance(&self, slot: usize) -> &Allowance {
+        assert!(slot < SLOTS, "no such slot in the ledger");
+        // SAFETY: as above; the cells' size is a multiple of an allowance's alignment.
+        unsafe { self.allowances.add(slot).as_ref() }
     }
 
     fn sum(&self, slot: usize, of: impl Fn(&Cell) -> &AtomicU64) -> u64 {
@@ -85,6 +106,11 @@ impl Ledger {
         }
     }
 
+    /// What the slot's container may have from now on.
+    pub fn allot(&self, slot: usize, resources: &Resources) {
+        self.allowance(slot).memory.store(resources.memory_limit.unwrap_or(UNLIMITED), Relaxed);
+    }
+
     /// The slot starts anew for another container.
     pub fn clear(&self, slot: usize) {
         for host in 0..self.hosts {
@@ -110,11 +136,16 @@ impl Account {
         Self { ledger, host, slot }
     }
 
-    /// Takes `bytes` unless all hosts together would then hold more than `limit`. Two hosts that race for the last bytes may both be denied.
-    pub fn take(&self, bytes: u64, limit: Option<u64>) -> bool {
+    /// `limits.memory` as it is now.
+    pub fn memory_limit(&self) -> Option<u64> {
+        Some(self.ledger.allowance(self.slot).memory.load(Relaxed)).filter(|limit| *limit != UNLIMITED)
+    }
+
+    /// Takes `bytes` unless all hosts together would then hold more than the limit. Two hosts that race for the last bytes may both be denied.
+    pub fn take(&self, bytes: u64) -> bool {
         let cell = self.ledger.cell(self.host, self.slot);
         cell.memory.fetch_add(bytes, Relaxed);
-        if limit.is_some_and(|limit| self.ledger.memory(self.slot) > limit) {
+        if self.memory_limit().is_some_and(|limit| self.ledger.memory(self.slot) > limit) {
             cell.memory.fetch_sub(bytes, Relaxed);
             return false;
         }
@@ -126,9 +157,9 @@ impl Account {
         self.ledger.cell(self.host, self.slot).memory.fetch_sub(bytes, Relaxed);
     }
 
-    /// Bytes in use over all hosts.
-    pub fn memory(&self) -> u64 {
-        self.ledger.memory(self.slot)
+    /// There is nothing left to take.
+    pub fn is_full(&self) -> bool {
+        self.memory_limit().is_some_and(|limit| self.ledger.memory(self.slot) >= limit)
     }
 
     /// Counts CPU time.
@@ -157,19 +188,32 @@ impl Account {
 mod tests {
     use super::*;
 
+    fn limits(memory: Option<u64>) -> Resources {
+        Resources { memory_limit: memory, ..Resources::default() }
+    }
+
     #[test]
     fn the_limit_holds_over_all_hosts_and_death_gives_back() {
         let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(2).unwrap()));
         let (a, b) = (Account::new(ledger, 0, 7), Account::new(ledger, 1, 7));
-        assert!(a.take(60, Some(100)));
-        assert!(!b.take(50, Some(100)));
-        assert!(b.take(40, Some(100)));
+        assert!(!a.take(1), "not before it is allotted");
+        ledger.allot(7, &limits(Some(100)));
+        assert!(a.take(60));
+        assert!(!b.take(50));
+        assert!(b.take(40) && b.is_full());
         assert_eq!(ledger.memory(7), 100);
         a.spend(5);
         ledger.bury(0);
         assert_eq!((ledger.memory(7), ledger.cpu_nanos(7)), (40, 5));
-        assert!(b.take(60, Some(100)));
-        b.give(100);
+        assert!(b.take(60));
+        // Other limits hold at once, below what is used, too.
+        ledger.allot(7, &limits(Some(50)));
+        assert!(!b.take(1) && b.is_full());
+        ledger.allot(7, &limits(Some(101)));
+        assert!(b.take(1) && !b.take(1));
+        ledger.allot(7, &limits(None));
+        assert!(b.take(1 << 40) && !b.is_full());
+        b.give(101 + (1 << 40));
         ledger.clear(7);
         assert_eq!((ledger.memory(7), ledger.cpu_nanos(7)), (0, 0));
     }

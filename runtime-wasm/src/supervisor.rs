@@ -302,6 +302,7 @@ impl Supervisor {
                         let fds = fds.into_iter().map(Arc::new).collect();
                         let commands = match request.ask {
                             Ask::Stats(sandbox) => vec![self.stats(request.id, &sandbox)],
+                            Ask::Resize(wanted) => self.state.resize(request.id, wanted, |slot| self.ledger.memory(slot)),
                             ask => self.state.ask(request.id, ask, fds),
                         };
                         if self.obey(commands) {
@@ -462,6 +463,7 @@ impl Supervisor {
                     }
                 }
                 Command::ClearSlot(slot) => self.ledger.clear(slot),
+                Command::Allot(slot, resources) => self.ledger.allot(slot, &resources),
                 Command::Quit => return true,
             }
         }

@@ -8,7 +8,7 @@
 
 pub mod bounds;
 
-use coracle_runtime::{ContainerSpec, ContainerStatus, Mount, SandboxSpec, State, wire};
+use coracle_runtime::{ContainerSpec, ContainerStatus, Mount, Resources, SandboxSpec, State, wire};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Raised when an old supervisor could not understand a new agent.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// What an artifact is, which decides how it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub enum Ask {
     Start(Box<Start>),
     /// Stops a container, with this many milliseconds for what is in flight. Answered when it is over.
     Stop(String, u64),
+    /// Gives containers that run other limits and requests: all of them, or none.
+    Resize(Vec<(String, Resources)>),
     /// Forgets an exited container.
     RemoveContainer(String),
     /// One page of what is there: what comes after this id, or from the beginning. Answered by [`Answer::List`].
@@ -80,6 +82,9 @@ pub struct Start {
     pub kind: Kind,
     /// Names the artifact: containers with the same key share it within a host.
     pub artifact: String,
+    /// Bytes of memory that an instance of it begins with.
+    #[serde(default)]
+    pub memory: u64,
     /// Ports with listeners, for [`Kind::Http`].
     pub ports: Vec<u16>,
 }

@@ -5,6 +5,7 @@
 
 use crate::{Qos, Reclaim, Resources};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     collections::BTreeSet,
     fs,
@@ -16,6 +17,8 @@ use std::{
 pub mod pages;
 mod resize;
 mod stats;
+
+pub use resize::{Limit, room};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Kernel's period of CPU quotas, microseconds.
@@ -166,21 +169,6 @@ impl Trees {
         }
     }
 
-    /// Gives a group that has a limit of memory this one instead, which is higher.
-    ///
-    /// # Errors
-    /// The kernel refuses it.
-    pub fn raise_memory(&self, group: &Path, bytes: u64) -> io::Result<()> {
-        match self {
-            Self::V1(_) => {
-                // Never less than memory alone.
-                self.set(group, "memory.memsw.limit_in_bytes", bytes)?;
-                self.set(group, "memory.limit_in_bytes", bytes)
-            }
-            Self::V2(_) => self.set(group, "memory.max", bytes),
-        }
-    }
-
     /// Its share of the CPU beside its neighbours, by what is requested.
     ///
     /// # Errors
@@ -223,17 +211,21 @@ impl Trees {
     /// Moves this process to where it is, and so waits for the kernel's lock on the making of processes, as whoever moves another one does. To be had for the first time it takes a
     /// grace period, some 15 ms; who asks for it soon after does not wait.
     pub fn rehearse(&self) {
+        _ = self.own().map(|own| fs::write(own.join("cgroup.procs"), "0"));
+    }
+
+    /// Where this process is, in one of the trees.
+    fn own(&self) -> Option<PathBuf> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let own = groups.lines().find_map(|line| {
+        groups.lines().find_map(|line| {
             let (_, rest) = line.split_once(':')?;
             let (controllers, path) = rest.split_once(':')?;
             let tree = match self {
                 Self::V1(trees) => trees.iter().find(|tree| tree.file_name().is_some_and(|name| name == controllers))?,
                 Self::V2(root) => Some(root).filter(|_| controllers.is_empty())?,
             };
-            Some(tree.join(path.trim_start_matches('/')).join("cgroup.procs"))
-        });
-        _ = own.map(|members| fs::write(members, "0"));
+            Some(tree.join(path.trim_start_matches('/')))
+        })
     }
 
     /// As [`enter`](Self::enter), beside the container's first process `pid`: version 2 takes no process into a group that hands controllers down, so where the container has
@@ -278,19 +270,16 @@ impl Trees {
         _ = self.set(group, "freezer.state", "FROZEN");
         found.append(&mut self.processes(group));
         for pid in &found {
-            self.kill_member(group, *pid);
+            signal_member(group, *pid, Signal::KILL);
         }
         _ = self.set(group, "freezer.state", "THAWED");
         false
     }
 
-    /// Kills that process if it is still one of the group's: its number may have been given away.
-    fn kill_member(&self, group: &Path, pid: i32) {
-        let held = rustix::process::Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-        let Some(held) = held else { return };
-        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        if groups.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|path| Path::new(path).starts_with(group))) {
-            _ = rustix::process::pidfd_send_signal(held, rustix::process::Signal::KILL);
+    /// Sends a signal to all processes of the group.
+    pub fn signal(&self, group: &Path, signal: Signal) {
+        for pid in self.processes(group) {
+            signal_member(group, pid, signal);
         }
     }
 
@@ -391,6 +380,16 @@ fn refused(events: &str) -> u64 {
 fn unified_group(groups: &str) -> Option<&Path> {
     let path = Path::new(groups.lines().find_map(|line| line.strip_prefix("0::"))?);
     path.components().all(|part| !matches!(part, std::path::Component::ParentDir)).then_some(path)
+}
+
+/// Signals that process if it is still one of the group's: its number may have been given away.
+fn signal_member(group: &Path, pid: i32, signal: Signal) {
+    let held = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(held) = held else { return };
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if groups.lines().any(|line| line.splitn(3, ':').nth(2).is_some_and(|path| Path::new(path).starts_with(group))) {
+        _ = pidfd_send_signal(held, signal);
+    }
 }
 
 fn collect(dir: &Path, found: &mut BTreeSet<i32>) {

@@ -67,11 +67,6 @@ pub fn no_programs(container: &str) -> Error {
     Error::fatal("ExecError", format!("container {container}: {why}"))
 }
 
-/// What is said of a pod with a component, whose host does not learn of another limit while it runs.
-pub fn not_resizable() -> Error {
-    Error::fatal("ResizeError", "a wasm component cannot be given other resources while it runs; create the pod anew".into())
-}
-
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()

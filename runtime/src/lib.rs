@@ -449,22 +449,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn create_container(&self, spec: ContainerSpec) -> Result<ContainerId, Error>;
     /// Starts it; returns once it runs (its exit may follow at once) or could not be started.
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error>;
-    /// Whether containers of that sandbox can be given other limits and requests while they run.
-    ///
-    /// # Errors
-    /// They cannot: the message says why, and the remedy.
-    fn resizable(&self, id: &str) -> Result<(), Error> {
-        _ = id;
-        Err(exec::not_resizable())
-    }
     /// Gives containers that run other limits and requests, without their noticing, and the pod as a whole what it has with them.
     ///
     /// # Errors
     /// A limit below what is used, which is not set then; or the kernel refuses.
-    async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
-        _ = (id, whole, containers);
-        Err(exec::not_resizable())
-    }
+    async fn resize(&self, id: &SandboxId, whole: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error>;
     /// Ask to stop, then kill after `grace`. Returns once it has exited.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error>;
     /// Forgets an exited container (one that still runs is killed). Logs stay.

@@ -384,10 +384,6 @@ impl Runtime for MockRuntime {
         Ok(PodStats { containers, ..PodStats::default() })
     }
 
-    fn resizable(&self, _: &str) -> Result<(), Error> {
-        if self.name == "wasm" { Err(crate::exec::not_resizable()) } else { Ok(()) }
-    }
-
     async fn resize(&self, id: &SandboxId, _: Resources, containers: Vec<(ContainerId, Resources)>) -> Result<(), Error> {
         self.call("resize", id)?;
         let mut machine = self.machine.lock();

@@ -3,8 +3,9 @@
 //! This is how a component runs in a pod of processes. One runtime knows what to run ([`Programs`]), the other how a pod's process is run; neither knows the other.
 //! What they agree on is here: a [`Program`] as plain data, the numbers of its descriptors, and the [`Word`]s it says.
 
-use crate::{ContainerSpec, Error, LocalImage, SandboxSpec, Security, wire::Refusal};
+use crate::{ContainerSpec, Error, LocalImage, Resources, SandboxSpec, Security, wire::Refusal};
 use async_trait::async_trait;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -46,6 +47,19 @@ impl Identity {
 
 /// Memory that the program itself may take, beside what the container may.
 pub const OWN_MEMORY: u64 = 32 << 20;
+
+/// What the program's control group may have, for what its container may.
+pub fn of_group(resources: Resources) -> Resources {
+    Resources { memory_limit: resources.memory_limit.map(|limit| limit.saturating_add(OWN_MEMORY)), ..resources }
+}
+
+/// What the container may have of memory, for what the program's control group may.
+pub fn of_container(group: Option<u64>) -> Option<u64> {
+    group.map(|limit| limit.saturating_sub(OWN_MEMORY))
+}
+
+/// Tells the program that its control group has another limit. A signal that is ignored by who knows nothing of it.
+pub const RESIZED: Signal = Signal::WINCH;
 
 /// What is run. It begins as root in the pod's network, IPC and host-name namespaces and in the container's control group, with nothing open but the descriptors above.
 #[derive(Clone, Debug)]

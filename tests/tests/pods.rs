@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 use coracle_tests::{Case, Cluster, Mode, Result, eventually, has, main as suite};
+use serde_json::json;
 use std::process::ExitCode;
 
 const CASES: &[Case] = &[
@@ -12,6 +13,7 @@ const CASES: &[Case] = &[
     ("exit_codes_and_restart_policies", exit_codes_and_restart_policies),
     ("init_containers_run_in_order", init_containers_run_in_order),
     ("memory_limits_hold", memory_limits_hold),
+    ("components_are_resized_in_place", components_are_resized_in_place),
     ("an_endless_loop_stays_alone", an_endless_loop_stays_alone),
     ("probes_decide", probes_decide),
     ("sockets_have_the_pods_address", sockets_have_the_pods_address),
@@ -181,6 +183,38 @@ fn memory_limits_hold(cluster: &Cluster) -> Result {
     ensure!(cluster.host.get(&format!("http://{ip}:8080/allocate?4"))? == "4\n", "the pod goes on serving");
     let after = cluster.status(&ns, "web")?;
     ensure!(after["containerStatuses"][0]["ready"] == true && after["containerStatuses"][0]["restartCount"] == 0, "{after}");
+    Ok(())
+}
+
+/// `kubectl patch --subresource resize` (KEP-1287) of a pod of components.
+fn components_are_resized_in_place(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("resize")?;
+    let limits = "ports: [{containerPort: 8080}], resources: {requests: {cpu: 10m, memory: 8Mi}, limits: {memory: 32Mi}}";
+    cluster.apply(&pod(&ns, "web", "web:v1", limits, ""))?;
+    let ip = cluster.ready(&ns, "web")?;
+    let resize = |cpu: &str, memory: &str| {
+        let container = json!({ "name": "main", "resources": { "requests": { "cpu": cpu }, "limits": { "memory": memory } } });
+        let patch = json!({ "spec": { "containers": [container] } }).to_string();
+        cluster.kubectl_in(&ns, &["patch", "pod", "web", "--subresource", "resize", "-p", &patch])?.ok().map(drop)
+    };
+    let becomes = |cpu: &str, memory: &str| {
+        eventually(&format!("it has {cpu} and {memory}"), 60, || {
+            let status = cluster.status(&ns, "web")?;
+            let main = &status["containerStatuses"][0];
+            ensure!(main["resources"]["limits"]["memory"] == memory && main["resources"]["requests"]["cpu"] == cpu, "{status}");
+            ensure!(main["allocatedResources"]["cpu"] == cpu && main["restartCount"] == 0 && main["ready"] == true, "{status}");
+            Ok(())
+        })
+    };
+    let allocate = || cluster.host.get(&format!("http://{ip}:8080/allocate?100"));
+    ensure!(allocate().expect_err("beyond the limit").to_string().contains("500"));
+    resize("20m", "256Mi")?;
+    becomes("20m", "256Mi")?;
+    ensure!(allocate()? == "100\n");
+    // And less again.
+    resize("20m", "8Mi")?;
+    becomes("20m", "8Mi")?;
+    ensure!(allocate().expect_err("beyond the limit").to_string().contains("500"));
     Ok(())
 }
 

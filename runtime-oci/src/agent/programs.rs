@@ -1,9 +1,17 @@
 //! Containers whose images are not file systems: what runs them is made elsewhere ([`coracle_runtime::Programs`]), and run by the pod's shim.
 
 use super::Shared;
-use crate::wire::Ask;
-use coracle_runtime::{ContainerSpec, Error, ImageContent, LocalImage, Program, Programs, SandboxSpec};
-use std::{os::fd::OwnedFd, sync::Arc};
+use crate::{config, wire::Ask};
+use coracle_runtime::{
+    ContainerId, ContainerSpec, Error, ImageContent, LocalImage, Program, Programs, Resources, SandboxSpec,
+    program::{OWN_MEMORY, of_group},
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// Whether its process is a program of ours.
 pub fn hosted(spec: &ContainerSpec) -> bool {
@@ -18,6 +26,33 @@ impl Shared {
             Error::fatal("InvalidImage", message)
         })
     }
+}
+
+/// What is given to a pod's groups, for what is given to its containers.
+pub struct Groups {
+    /// Of the containers.
+    pub containers: Vec<(PathBuf, Resources)>,
+    /// Those of them in which a program is to be told.
+    pub programs: Vec<PathBuf>,
+    /// What all programs of the pod may take themselves: the pod's own group has that on top.
+    pub own: u64,
+}
+
+/// Of those `containers` that are there.
+pub fn groups(known: &HashMap<ContainerId, ContainerSpec>, sandbox: &SandboxSpec, containers: Vec<(ContainerId, Resources)>) -> Groups {
+    let names: BTreeSet<&str> = known.values().filter(|spec| hosted(spec)).map(|spec| spec.name.as_str()).collect();
+    let mut groups = Groups { containers: Vec::new(), programs: Vec::new(), own: OWN_MEMORY * names.len() as u64 };
+    for (id, resources) in containers {
+        let Some(spec) = known.get(&id) else { continue };
+        let group = config::group(spec, sandbox);
+        if hosted(spec) {
+            groups.programs.push(group.clone());
+            groups.containers.push((group, of_group(resources)));
+        } else {
+            groups.containers.push((group, resources));
+        }
+    }
+    groups
 }
 
 /// What the shim is asked for to start the container.

@@ -208,9 +208,9 @@ impl Container {
     }
 }
 
-/// All of them, ended ones included until they are removed.
+/// All of them, ended ones included until they are removed; and the names of those for whose programs the pod has room.
 #[derive(Default)]
-pub struct Containers(Vec<Container>);
+pub struct Containers(Vec<Container>, BTreeSet<String>);
 
 impl Containers {
     fn find(&mut self, id: &str) -> Option<&mut Container> {
@@ -385,16 +385,16 @@ impl Containers {
         true
     }
 
-    /// Widens the pod's limit of memory, if it has one, by what programs of ours take themselves: those that are here and the one that comes.
+    /// Widens the pod's limit of memory, if it has one, by what a program of ours takes itself that was not here before. (The limit may be another one by now than the pod began with.)
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn make_room(&self, trees: &Trees, sandbox: &SandboxSpec, next: &ContainerSpec) -> io::Result<()> {
-        let Some(limit) = sandbox.linux.resources.memory_limit else { return Ok(()) };
-        let hosted = |spec: &&ContainerSpec| matches!(spec.image.content, ImageContent::Wasm { .. });
-        let names: BTreeSet<&str> =
-            self.0.iter().map(|container| &container.spec).chain([next]).filter(hosted).map(|spec| spec.name.as_str()).collect();
-        trees.raise_memory(&cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos), limit.saturating_add(OWN_MEMORY * names.len() as u64))
+    pub fn make_room(&mut self, trees: &Trees, sandbox: &SandboxSpec, next: &ContainerSpec) -> io::Result<()> {
+        if !self.1.contains(&next.name) {
+            trees.widen(&cgroup::of_pod(&sandbox.pod.uid, sandbox.linux.qos), OWN_MEMORY)?;
+            self.1.insert(next.name.clone());
+        }
+        Ok(())
     }
 
     /// For the agent and the disk.

@@ -5,10 +5,7 @@
 
 use super::{Order, Outcome, Streams, create_error, reset};
 use crate::{config, shim::sandbox::unshare};
-use coracle_runtime::{
-    Resources,
-    program::{GIVEN, ORDER, OWN_MEMORY, WORDS, Word, Words},
-};
+use coracle_runtime::program::{GIVEN, ORDER, WORDS, Word, Words, of_group};
 use nix::{
     sys::signal::{Signal, kill},
     sys::wait::waitpid,
@@ -45,9 +42,7 @@ fn start(order: Order<'_>, hosted: Hosted<'_>) -> io::Result<Outcome> {
     let Hosted { subcommand, descriptors, words: (hear, say) } = hosted;
     reset();
     let group = config::group(spec, sandbox);
-    // Its own memory comes on top of what the container may have.
-    let memory_limit = spec.resources.memory_limit.map(|limit| limit.saturating_add(OWN_MEMORY));
-    trees.make(&group, &Resources { memory_limit, ..spec.resources.clone() }, None)?;
+    trees.make(&group, &of_group(spec.resources.clone()), None)?;
     trees.enter(&group)?;
     // Lower than our own is refused without CAP_SYS_RESOURCE: it stays what it is then.
     _ = fs::write("/proc/self/oom_score_adj", spec.resources.oom_score_adj.to_string());

@@ -17,7 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Nothing a test waits for takes this long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// What these tests need and this machine has not.

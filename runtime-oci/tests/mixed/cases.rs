@@ -19,6 +19,7 @@ pub fn all() -> Vec<(&'static str, Case)> {
         ("a_component_and_a_server_reach_each_other_on_localhost", || Box::pin(a_component_and_a_server_reach_each_other_on_localhost())),
         ("volumes_logs_and_exit_codes_are_as_of_any_container", || Box::pin(volumes_logs_and_exit_codes_are_as_of_any_container())),
         ("memory_is_bounded_and_its_end_has_a_reason", || Box::pin(memory_is_bounded_and_its_end_has_a_reason())),
+        ("limits_change_while_a_component_runs", || Box::pin(limits_change_while_a_component_runs())),
         ("a_host_has_no_power", || Box::pin(a_host_has_no_power())),
         ("components_are_among_the_processes_of_pods_that_share_theirs", || Box::pin(components_are_among_the_processes_of_pods_that_share_theirs())),
         ("components_outlive_the_agent_and_end_with_their_shim", || Box::pin(components_outlive_the_agent_and_end_with_their_shim())),
@@ -196,6 +197,31 @@ async fn memory_is_bounded_and_its_end_has_a_reason() {
     world.start(&victim).await.unwrap();
     kill(Pid::from_raw(pid(&sandbox, &victim.id()).await), Signal::SIGKILL).unwrap();
     assert_eq!(world.exit(&victim.id()).await, (137, "Error".to_owned()));
+}
+
+async fn limits_change_while_a_component_runs() {
+    let world = world().await;
+    let bounded = |mebibytes: u64| Resources { memory_limit: Some(mebibytes << 20), ..Resources::default() };
+    let sandbox = world.pod(|pod| pod.linux.resources = bounded(32)).await;
+    let up = world.container(&sandbox, &["ip", "link", "set", "lo", "up"]);
+    let up = ContainerSpec { security: coracle_runtime::Security { privileged: true, ..Default::default() }, ..up };
+    assert_eq!(world.finish(&up).await.0, 0);
+    let mut spec = component(&world, &sandbox, "web", &[]);
+    spec.resources = bounded(32);
+    world.start(&spec).await.unwrap();
+    let resize = async |mebibytes: u64| world.runtime.resize(&sandbox.pod.uid, bounded(mebibytes), vec![(spec.id(), bounded(mebibytes))]).await;
+    for (limit, status) in [(None, "HTTP/1.1 500"), (Some(256), "HTTP/1.1 200"), (Some(32), "HTTP/1.1 500")] {
+        if let Some(limit) = limit {
+            resize(limit).await.unwrap();
+        }
+        // Told by a signal, it may take another request meanwhile.
+        tokio::time::timeout(crate::world::PATIENCE, async { while !get(&world, &sandbox, "/allocate?100").await.starts_with(status) {} })
+            .await
+            .unwrap_or_else(|_| panic!("never {status} with {limit:?}"));
+    }
+    let list = world.runtime.list().await.unwrap();
+    let status = list[0].containers.iter().find(|status| status.id == spec.id()).unwrap();
+    assert!(matches!(status.state, State::Running { .. }), "{status:?}");
 }
 
 async fn a_host_has_no_power() {

@@ -31,7 +31,7 @@ impl Programs for WasmRuntime {
         bounds::descriptors(spec, 2 + spec.mounts.len())?;
         let code = File::open(&artifact.path).map_err(|error| failed("opening artifact", &artifact.path, &error))?;
         let ports = ports(spec, artifact.verdict.kind);
-        let start = Start { spec: spec.clone(), kind: artifact.verdict.kind, artifact: artifact.key, ports };
+        let start = Start { spec: spec.clone(), kind: artifact.verdict.kind, artifact: artifact.key, memory: artifact.verdict.memory, ports };
         let order = Order { start, sandbox: bounds::sandbox(sandbox.clone())? };
         let order = told(&order).map_err(|error| failed("writing the order of", Path::new(&spec.name), &error))?;
         let mut descriptors = vec![Arc::new(order), Arc::new(code.into())];

@@ -97,7 +97,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     let mut store = Store::new(shelf.engine(), Guest::new(pod.clone(), true));
     store.limiter(|guest| &mut guest.limits);
     yield_at_ticks(&mut store);
-    let (limit, account, denied) = (pod.memory_limit, pod.account, store.data().limits.denied());
+    let (account, denied) = (pod.account, store.data().limits.denied());
     let patience = start.spec.request_timeout;
     mouth.say(Said::Started(id.clone()));
     tokio::spawn(async move {
@@ -111,7 +111,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
         let ended = match stop.run_until_cancelled(Metered::new(run, account)).await {
             None => Ended::stopped(),
             Some(Ok(code)) => Ended::exit(code),
-            Some(Err(error)) => Ended::from_error(&error, denied.load(Relaxed), limit),
+            Some(Err(error)) => Ended::from_error(&error, denied.load(Relaxed), account.memory_limit()),
         };
         mouth.say(ended.said(id));
     });

@@ -62,9 +62,7 @@ pub struct Pod {
     pub resolver: Arc<super::resolve::Resolver>,
     /// Where output goes.
     pub log: Arc<Log>,
-    /// `limits.memory`.
-    pub memory_limit: Option<u64>,
-    /// The container's row in the ledger.
+    /// The container's row in the ledger, with its limits.
     pub account: Account,
 }
 
@@ -108,7 +106,7 @@ impl Guest {
             stdout: None,
             stderr: None,
             alone,
-            limits: Limits::new(pod.account, pod.memory_limit),
+            limits: Limits::new(pod.account),
             pod,
         }
     }
@@ -155,15 +153,14 @@ impl WasiHttpView for Guest {
 /// Memory of one instance, counted in the ledger.
 pub struct Limits {
     account: Account,
-    limit: Option<u64>,
     held: u64,
     denied: Arc<AtomicBool>,
 }
 
 impl Limits {
     /// Nothing held yet.
-    pub fn new(account: Account, limit: Option<u64>) -> Self {
-        Self { account, limit, held: 0, denied: Arc::default() }
+    pub fn new(account: Account) -> Self {
+        Self { account, held: 0, denied: Arc::default() }
     }
 
     /// Set once a growth was denied: if the guest traps afterwards, it ran out of memory.
@@ -181,7 +178,7 @@ impl Drop for Limits {
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
         let more = desired.saturating_sub(current) as u64;
-        if maximum.is_some_and(|maximum| desired > maximum) || !self.account.take(more, self.limit) {
+        if maximum.is_some_and(|maximum| desired > maximum) || !self.account.take(more) {
             self.denied.store(true, Relaxed);
             return Ok(false);
         }

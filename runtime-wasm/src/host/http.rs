@@ -253,7 +253,7 @@ impl Served {
         }
         let in_flight = InFlight(self.clone());
         self.pod.account.request();
-        if self.pod.memory_limit.is_some_and(|limit| self.pod.account.memory() >= limit) {
+        if self.pod.account.is_full() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "the pod's memory is in use by other requests; try again");
         }
         let mut store = self.store();
@@ -336,8 +336,8 @@ impl Served {
     fn complain(&self, error: &wasmtime::Error, denied: &AtomicBool) {
         let (reason, message) = if denied.load(Relaxed) {
             let count = self.pod.account.deny();
-            let limit =
-                self.pod.memory_limit.map_or_else(|| "the utmost size of a memory".to_owned(), |limit| format!("limits.memory ({limit} bytes)"));
+            let limit = self.pod.account.memory_limit();
+            let limit = limit.map_or_else(|| "the utmost size of a memory".to_owned(), |limit| format!("limits.memory ({limit} bytes)"));
             ("MemoryLimitExceeded", format!("a request ran out of memory: instances of this container may together hold {limit}; {count} so far"))
         } else if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
             ("RequestFailed", format!("a request ended in a trap: {trap}"))

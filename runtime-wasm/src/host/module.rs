@@ -51,8 +51,8 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
         let path = format!("/proc/self/fd/{}", preopen.dir.as_raw_fd());
         builder.preopened_dir(path, &preopen.path, perms).map_err(failed)?;
     }
-    let limits = Limits::new(pod.account, pod.memory_limit);
-    let (limit, account, denied) = (pod.memory_limit, pod.account, limits.denied());
+    let limits = Limits::new(pod.account);
+    let (account, denied) = (pod.account, limits.denied());
     let mut store = Store::new(engine, State { wasi: builder.build_p1(), limits });
     store.limiter(|state| &mut state.limits);
     yield_at_ticks(&mut store);
@@ -68,7 +68,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
         let ended = match stop.run_until_cancelled(Metered::new(run, account)).await {
             None => Ended::stopped(),
             Some(Ok(())) => Ended::exit(0),
-            Some(Err(error)) => Ended::from_error(&error, denied.load(Relaxed), limit),
+            Some(Err(error)) => Ended::from_error(&error, denied.load(Relaxed), account.memory_limit()),
         };
         mouth.say(ended.said(id));
     });

@@ -4,13 +4,14 @@
 //! host replaceable. Its listeners were never closed, connections wait in them, and the new host is told what the old one was.
 
 mod hosts;
+mod resize;
 
 use crate::{
     host::no_room,
     ledger::SLOTS,
     wire::{Answer, Answered, Ask, Happened, Kind, Listed, ListedContainer, Order, PAGE, Page, Refusal, Reply, Start, VERSION},
 };
-use coracle_runtime::{SandboxSpec, State};
+use coracle_runtime::{Resources, SandboxSpec, State};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -30,6 +31,8 @@ pub enum Command {
     Answer(Answered),
     /// A slot of the ledger starts anew.
     ClearSlot(usize),
+    /// What a slot's container may have.
+    Allot(usize, Resources),
     /// End the process and all hosts.
     Quit,
 }
@@ -185,7 +188,7 @@ impl<F> Supervision<F> {
         None
     }
 
-    /// The agent asks. (`Stats` is the shell's: it reads the ledger.)
+    /// The agent asks. (`Stats` is the shell's: it reads the ledger. So does [`resize`](Self::resize).)
     pub fn ask(&mut self, id: u64, ask: Ask, fds: Vec<Arc<F>>) -> Vec<Command> {
         match ask {
             Ask::Hello { .. } => {
@@ -220,6 +223,7 @@ impl<F> Supervision<F> {
                 commands.push(reply(id, Ok(Answer::Done)));
                 commands
             }
+            Ask::Resize(_) => vec![reply(id, Err(refusal("ResizeError", "what is used is not known".to_owned(), false)))],
             Ask::Stats(_) => vec![reply(id, Ok(Answer::Stats(Vec::new())))],
             Ask::Shutdown => vec![Command::Quit],
         }
@@ -270,7 +274,7 @@ impl<F> Supervision<F> {
             failure: None,
             start,
         };
-        let mut commands = vec![Command::ClearSlot(slot)];
+        let mut commands = vec![Command::ClearSlot(slot), Command::Allot(slot, container.start.spec.resources.clone())];
         commands.extend(each(on.intersection(&self.up), &Due::Start(name.clone())));
         sandbox.containers.insert(name, container);
         Ok(commands)

@@ -3,7 +3,7 @@
 //! Arguments and environment are bounded as Linux bounds a program's (execve(2)): what starts as a process elsewhere starts here.
 
 use coracle_runtime::{
-    ContainerSpec, Error, SandboxSpec,
+    ContainerSpec, Error, Resources, SandboxSpec,
     wire::socket::{MAX_BODY, MAX_WAITING_FDS},
 };
 use serde::Serialize;
@@ -68,6 +68,17 @@ pub fn descriptors(spec: &ContainerSpec, count: usize) -> Result<(), Error> {
         return Err(Error::fatal("CreateContainerConfigError", message));
     }
     Ok(())
+}
+
+/// Refuses limits with which no instance could be made that begins with so many bytes of memory.
+///
+/// # Errors
+/// Says so.
+pub fn beginning(memory: u64, resources: &Resources) -> Result<(), String> {
+    match resources.memory_limit.filter(|limit| memory > *limit) {
+        Some(limit) => Err(format!("an instance begins with {memory} bytes of memory, more than limits.memory ({limit}); raise the limit")),
+        None => Ok(()),
+    }
 }
 
 /// A sandbox without what nothing here reads; refuses one that is too large even so.

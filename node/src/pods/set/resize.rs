@@ -15,20 +15,15 @@ impl Set {
         }
         let pod = resize::with(&entry.pod, wanted);
         let asks = fit::asks(&pod);
-        let refused = match self.work.resizable(&pod) {
-            Err(why) => Some((resize::INFEASIBLE, why)),
-            Ok(()) => {
-                let (mut used, mut others) = (Amounts::default(), 0);
-                for (_, other) in self.pods.iter().filter(|(id, other)| *id != uid && step::end(&other.pod, &other.machine).is_none()) {
-                    used.add(&other.asks);
-                    others += 1;
-                }
-                let (room, node) = (self.work.room(), self.work.node());
-                let never = fit::lacks(&asks, &Amounts::default(), 0, &room).map(|verdict| (resize::INFEASIBLE, verdict.message));
-                let now = || fit::fits(&pod, &asks, &used, others, &room, node.as_ref()).err();
-                never.or_else(|| now().map(|verdict| (resize::DEFERRED, verdict.message)))
-            }
-        };
+        let (mut used, mut others) = (Amounts::default(), 0);
+        for (_, other) in self.pods.iter().filter(|(id, other)| *id != uid && step::end(&other.pod, &other.machine).is_none()) {
+            used.add(&other.asks);
+            others += 1;
+        }
+        let (room, node) = (self.work.room(), self.work.node());
+        let never = fit::lacks(&asks, &Amounts::default(), 0, &room).map(|verdict| (resize::INFEASIBLE, verdict.message));
+        let now = || fit::fits(&pod, &asks, &used, others, &room, node.as_ref()).err();
+        let refused = never.or_else(|| now().map(|verdict| (resize::DEFERRED, verdict.message)));
         let Some(entry) = self.pods.get_mut(uid) else { return };
         let note = match refused {
             Some((reason, message)) => entry.machine.resize.refuse(&pod, reason, message),

@@ -4,11 +4,6 @@ use super::{Work, linux};
 use crate::pods::spec::{Pod, Resources};
 
 impl Work {
-    /// Whether the pod's runtime can do that, or why not.
-    pub fn resizable(&self, pod: &Pod) -> Result<(), String> {
-        self.runtime(pod)?.resizable(&pod.metadata.uid).map_err(|why| why.message)
-    }
-
     /// Gives what the pod says to these containers (place, number) and to the pod as a whole; what they have been given.
     pub(super) async fn resize(&self, pod: &Pod, containers: &[(usize, u32)]) -> Result<Vec<(usize, u32, Resources)>, String> {
         let runtime = self.runtime(pod)?;

@@ -19,7 +19,7 @@ pub fn start(name: &str, kind: Kind) -> Start {
     };
     let spec = coracle_runtime::ContainerSpec::new("u", name, image);
     let ports = if kind == Kind::Http { vec![80] } else { Vec::new() };
-    Start { spec, kind, artifact: "a".into(), ports }
+    Start { spec, kind, artifact: "a".into(), memory: 1 << 20, ports }
 }
 
 fn fds(names: &[Fake]) -> Vec<Arc<Fake>> {
@@ -49,6 +49,7 @@ fn words(commands: Vec<Command>) -> Vec<String> {
         Command::Answer(Answered::Event(Happened::State { state: State::Exited { code, reason, .. }, .. })) => format!("exited {code} {reason}"),
         Command::Answer(Answered::Event(other)) => format!("{other:?}"),
         Command::ClearSlot(_) => "clear".into(),
+        Command::Allot(_, resources) => format!("allot {}", resources.memory_limit.map_or_else(|| "all".into(), |limit| limit.to_string())),
         Command::Quit => "quit".into(),
     };
     commands.into_iter().map(word).collect()
@@ -67,7 +68,7 @@ fn exited(name: &str, code: i32, reason: &str) -> Said {
 fn serving() -> Supervision<Fake> {
     let mut state = ready();
     let commands = state.ask(2, Ask::Start(Box::new(start("web", Kind::Http))), fds(&["log", "code", "l0", "l1"]));
-    assert_eq!(words(commands), ["clear", "0: start u/web/0", "1: start u/web/0"]);
+    assert_eq!(words(commands), ["clear", "allot all", "0: start u/web/0", "1: start u/web/0"]);
     assert_eq!(carried(&state, 0, Due::Start("u/web/0".into())).as_deref(), Some("log,code,l0"));
     assert_eq!(carried(&state, 1, Due::Start("u/web/0".into())).as_deref(), Some("log,code,l1"));
     assert!(state.said(0, Said::Started("u/web/0".into())).is_empty(), "not before both serve");
@@ -89,12 +90,30 @@ fn a_dead_host_is_given_back_what_it_served() {
 fn a_dead_host_ends_its_processes() {
     let mut state = ready();
     let commands = state.ask(2, Ask::Start(Box::new(start("job", Kind::Command))), fds(&["log", "code"]));
-    assert_eq!(words(commands), ["clear", "0: start u/job/0"]);
+    assert_eq!(words(commands), ["clear", "allot all", "0: start u/job/0"]);
     state.said(0, Said::Started("u/job/0".into()));
     let commands = state.ask(3, Ask::Start(Box::new(start("other", Kind::Command))), fds(&["log", "code"]));
-    assert_eq!(words(commands), ["clear", "1: start u/other/0"], "to the host with less to do");
+    assert_eq!(words(commands), ["clear", "allot all", "1: start u/other/0"], "to the host with less to do");
     assert_eq!(words(state.host_died(0, "signal 9")), ["exited 137 Error"]);
     assert!(state.said(0, Said::Up).is_empty(), "a process is not started twice");
+}
+
+#[test]
+fn other_limits_are_given_to_all_or_to_none() {
+    let mut state = serving();
+    let web = |memory: u64| ("u/web/0".to_owned(), Resources { memory_limit: Some(memory), cpu_request_millis: Some(70), ..Resources::default() });
+    assert_eq!(words(state.resize(3, vec![web(4 << 20)], |_| 2 << 20)), ["allot 4194304", "reply 3"]);
+    assert_eq!(words(state.resize(4, vec![web(2 << 20)], |_| 2 << 20)), ["refuse 4 ResizeError"], "that is used");
+    assert_eq!(words(state.resize(5, vec![web(1 << 19)], |_| 0)), ["refuse 5 ResizeError"], "an instance begins with more");
+    state.ask(6, Ask::Start(Box::new(start("job", Kind::Command))), fds(&["log", "code"]));
+    let job = |memory: u64| ("u/job/0".to_owned(), Resources { memory_limit: Some(memory), ..Resources::default() });
+    assert_eq!(words(state.resize(7, vec![web(8 << 20), job(1 << 20)], |_| 2 << 20)), ["refuse 7 ResizeError"], "neither");
+    state.said(0, exited("u/job/0", 0, "Completed"));
+    assert_eq!(words(state.resize(8, vec![web(8 << 20), job(1 << 20)], |_| 2 << 20)), ["allot 8388608", "reply 8"], "what has ended needs none");
+    // What comes after this agent, or this host, learns of it.
+    let page = state.page(None);
+    let requests = page.items.iter().filter_map(|item| if let Listed::Container(one) = item { one.cpu_request_millis } else { None });
+    assert_eq!(requests.collect::<Vec<_>>(), [70]);
 }
 
 #[test]

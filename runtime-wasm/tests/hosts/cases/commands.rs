@@ -1,8 +1,9 @@
 //! Pods that are processes.
 
 use crate::{cases, world::*};
-use coracle_runtime::{Mount, Runtime};
+use coracle_runtime::{Mount, Resources, Runtime};
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
+use tokio::io::AsyncWriteExt;
 
 cases![
     cli_hello,
@@ -10,6 +11,7 @@ cases![
     cli_args_env_stdio,
     cli_volumes,
     cli_memory_limit,
+    cli_memory_limit_changes_while_it_runs,
     cli_sockets_are_the_pods,
     cli_stops,
     cli_module_of_preview_1,
@@ -76,6 +78,37 @@ async fn cli_memory_limit() {
     spec.resources.memory_limit = Some(64 << 10);
     let error = world.runtime.create_container(spec).await.unwrap_err();
     assert!(error.fatal && error.message.contains("limits.memory"), "{error}");
+}
+
+async fn cli_memory_limit_changes_while_it_runs() {
+    let world = World::new().await;
+    // It takes more whenever it is told to go on.
+    let teller = tokio::net::TcpListener::bind((address(), 0)).await.unwrap();
+    let at = teller.local_addr().unwrap().to_string();
+    let args = ["allocate", "8", "--", "connect", &at, "--", "allocate", "40", "--", "connect", &at, "--", "allocate", "120"];
+    let image = world.built("probe");
+    let run = world.run(&image, |spec| {
+        spec.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        spec.resources.memory_limit = Some(32 << 20);
+    });
+    let (sandbox, id) = run.await;
+    let waits = async || tokio::time::timeout(PATIENCE, teller.accept()).await.unwrap().unwrap().0;
+    let resize = async |memory: u64| {
+        let resources = Resources { memory_limit: Some(memory), ..Resources::default() };
+        world.runtime.resize(&sandbox.pod.uid, Resources::default(), vec![(id.clone(), resources)]).await
+    };
+    let mut waiting = waits().await;
+    let error = resize(4 << 20).await.unwrap_err();
+    assert!(error.message.contains("container \"main\" memory limit (4194304) below current usage ("), "{error}");
+    assert_eq!(error.reason, "ResizeError");
+    resize(100 << 20).await.unwrap();
+    waiting.write_all(b"go on\n").await.unwrap();
+    let mut waiting = waits().await;
+    assert!(world.log(&sandbox).contains("allocated 40\n"), "{}", world.log(&sandbox));
+    waiting.write_all(b"go on\n").await.unwrap();
+    let (code, reason, message) = world.exit(&id).await;
+    assert_eq!((code, reason.as_str()), (137, "OOMKilled"));
+    assert!(message.contains(&(100u64 << 20).to_string()), "{message}");
 }
 
 async fn cli_sockets_are_the_pods() {

@@ -1,7 +1,7 @@
 //! Pods that answer requests.
 
 use crate::{cases, world::*};
-use coracle_runtime::{Mount, Runtime, State};
+use coracle_runtime::{Mount, Resources, Runtime, State};
 use std::{net::SocketAddr, time::Duration};
 
 cases![
@@ -12,6 +12,7 @@ cases![
     http_slow_request_gets_504,
     http_a_loop_does_not_hold_the_host,
     http_memory_limit,
+    http_memory_limit_changes_while_it_serves,
     http_failures_are_500_and_noticed,
     http_output_goes_to_the_log,
     http_sockets_and_fetch_leave_from_the_pod,
@@ -141,6 +142,26 @@ async fn http_memory_limit() {
     assert!(seen.contains(&200) && seen.contains(&503), "{seen:?}");
     assert!(seen.iter().all(|status| [200, 503].contains(status)), "{seen:?}");
     until("all memory is given back", async || world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.memory_bytes == 0).await;
+}
+
+async fn http_memory_limit_changes_while_it_serves() {
+    let world = World::new().await;
+    let (sandbox, id) = world.run(&world.built("web"), |spec| spec.resources.memory_limit = Some(32 << 20)).await;
+    let resize = async |memory: u64| {
+        let resources = Resources { memory_limit: Some(memory), ..Resources::default() };
+        world.runtime.resize(&sandbox.pod.uid, Resources::default(), vec![(id.clone(), resources)]).await
+    };
+    for (limit, status) in [(None, 500), (Some(128 << 20), 200), (Some(32 << 20), 500)] {
+        if let Some(limit) = limit {
+            resize(limit).await.unwrap();
+        }
+        // In each of the hosts.
+        for _ in 0..8 {
+            assert_eq!(get(sandbox.ip, 8080, "/allocate?64").await.unwrap().0, status, "{limit:?}");
+        }
+    }
+    let error = resize(64 << 10).await.unwrap_err();
+    assert!(error.message.contains("an instance begins with"), "{error}");
 }
 
 async fn http_failures_are_500_and_noticed() {
