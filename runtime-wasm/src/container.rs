@@ -99,7 +99,9 @@ fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
     let engine = engine.map_err(|error: wasmtime::Error| failed("give up its power")(&format!("{error:#}")))?;
     epoch::start(&engine).map_err(|error| failed("start its timer")(&error))?;
     let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(1).map_err(|error| failed("make its ledger")(&error))?));
-    ledger.allot(0, &spec.resources);
+    // Its CPU is its group's business.
+    let bounded = |memory_limit| Resources { memory_limit, ..Resources::default() };
+    ledger.allot(0, &bounded(spec.resources.memory_limit));
     let preopens = spec.mounts.iter().zip(volumes).map(|(mount, dir)| Preopen {
         dir: Arc::new(File::from(dir)),
         path: mount.container_path.clone(),
@@ -111,7 +113,7 @@ fn run(given: Given, say: &mut impl FnMut(Word)) -> Result<i32, Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
     let resized = move || {
         if let Some(Ok(memory)) = limit.as_ref().map(Limit::now) {
-            ledger.allot(0, &Resources { memory_limit: of_container(memory), ..Resources::default() });
+            ledger.allot(0, &bounded(of_container(memory)));
         }
     };
     runtime.map_err(|error| failed("begin")(&error))?.block_on(serve(&engine, ordered, resized, say))

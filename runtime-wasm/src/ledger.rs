@@ -6,11 +6,14 @@
 //! length in any process depends on it.
 #![allow(unsafe_code, reason = "memory shared between processes")]
 
+mod quota;
+
 use coracle_runtime::Resources;
 use std::{
     io,
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 /// Containers at once; more are refused.
@@ -29,6 +32,10 @@ struct Cell {
 #[repr(C, align(32))]
 struct Allowance {
     memory: AtomicU64,
+    /// Thousandths of a core; 0 where there is no limit.
+    cpu_millis: AtomicU64,
+    /// See [`quota`].
+    paid: AtomicU64,
 }
 
 /// Where there is no limit. (Nothing at all may be had of a slot that was never allotted.)
@@ -108,7 +115,10 @@ impl Ledger {
 
     /// What the slot's container may have from now on.
     pub fn allot(&self, slot: usize, resources: &Resources) {
-        self.allowance(slot).memory.store(resources.memory_limit.unwrap_or(UNLIMITED), Relaxed);
+        let allowance = self.allowance(slot);
+        allowance.memory.store(resources.memory_limit.unwrap_or(UNLIMITED), Relaxed);
+        allowance.cpu_millis.store(resources.cpu_limit_millis.unwrap_or(0), Relaxed);
+        allowance.paid.store(0, Relaxed);
     }
 
     /// The slot starts anew for another container.
@@ -165,6 +175,21 @@ impl Account {
     /// Counts CPU time.
     pub fn spend(&self, nanos: u64) {
         self.ledger.cell(self.host, self.slot).cpu_nanos.fetch_add(nanos, Relaxed);
+        let Allowance { cpu_millis, paid, .. } = self.ledger.allowance(self.slot);
+        let millis = cpu_millis.load(Relaxed);
+        if millis > 0 {
+            let now = quota::now();
+            _ = paid.fetch_update(Relaxed, Relaxed, |paid| Some(quota::pay(paid, now, nanos, millis)));
+        }
+    }
+
+    /// How long the container has to wait, because it has used as much of the CPU as `limits.cpu` lets it; none: it has not.
+    pub fn in_debt(&self) -> Option<Duration> {
+        let Allowance { cpu_millis, paid, .. } = self.ledger.allowance(self.slot);
+        if cpu_millis.load(Relaxed) == 0 {
+            return None;
+        }
+        quota::wait(paid.load(Relaxed), quota::now())
     }
 
     /// CPU time over all hosts.
@@ -190,6 +215,22 @@ mod tests {
 
     fn limits(memory: Option<u64>) -> Resources {
         Resources { memory_limit: memory, ..Resources::default() }
+    }
+
+    #[test]
+    fn what_one_host_uses_of_the_cpu_all_wait_for() {
+        let ledger: &'static Ledger = Box::leak(Box::new(Ledger::new(2).unwrap()));
+        let (a, b) = (Account::new(ledger, 0, 7), Account::new(ledger, 1, 7));
+        let hour = 3_600_000_000_000;
+        ledger.allot(7, &limits(None));
+        a.spend(hour);
+        assert_eq!((a.in_debt(), b.in_debt()), (None, None), "there is no limit");
+        ledger.allot(7, &Resources { cpu_limit_millis: Some(500), ..Resources::default() });
+        assert_eq!(b.in_debt(), None);
+        a.spend(hour);
+        assert!([a, b].iter().all(|account| account.in_debt() > Some(Duration::from_secs(3600))), "two for one");
+        ledger.allot(7, &Resources { cpu_limit_millis: Some(1000), ..Resources::default() });
+        assert_eq!(a.in_debt(), None, "another limit begins anew");
     }
 
     #[test]

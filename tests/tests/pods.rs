@@ -13,6 +13,7 @@ const CASES: &[Case] = &[
     ("exit_codes_and_restart_policies", exit_codes_and_restart_policies),
     ("init_containers_run_in_order", init_containers_run_in_order),
     ("memory_limits_hold", memory_limits_hold),
+    ("cpu_limits_hold", cpu_limits_hold),
     ("components_are_resized_in_place", components_are_resized_in_place),
     ("an_endless_loop_stays_alone", an_endless_loop_stays_alone),
     ("probes_decide", probes_decide),
@@ -184,6 +185,19 @@ fn memory_limits_hold(cluster: &Cluster) -> Result {
     let after = cluster.status(&ns, "web")?;
     ensure!(after["containerStatuses"][0]["ready"] == true && after["containerStatuses"][0]["restartCount"] == 0, "{after}");
     Ok(())
+}
+
+/// A component in a loop uses a tenth of a core if that is what it may.
+fn cpu_limits_hold(cluster: &Cluster) -> Result {
+    let ns = cluster.namespace("cpu")?;
+    cluster.apply(&pod(&ns, "eager", "probe:v1", "args: [loop], resources: {limits: {cpu: 100m}}", ""))?;
+    cluster.ready(&ns, "eager")?;
+    eventually("what it uses", 60, || {
+        let top = cluster.kubectl_in(&ns, &["top", "pods", "--no-headers"])?.ok()?;
+        let millis = top.split_whitespace().nth(1).and_then(|cpu| cpu.strip_suffix('m')?.parse::<u64>().ok());
+        ensure!(millis.is_some_and(|millis| (1..=150).contains(&millis)), "{top}");
+        Ok(())
+    })
 }
 
 /// `kubectl patch --subresource resize` (KEP-1287) of a pod of components.

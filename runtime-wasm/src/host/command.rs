@@ -6,11 +6,14 @@
 use super::{
     Mouth, Ordered,
     guest::Guest,
-    metered::Metered,
+    metered::{Metered, throttle},
     shelf::{Code, Shelf},
     trouble,
 };
-use crate::wire::{Refusal, Said};
+use crate::{
+    ledger::Account,
+    wire::{Refusal, Said},
+};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, SystemTime},
@@ -80,11 +83,16 @@ pub async fn begin<T>(patience: Duration, instance: impl Future<Output = wasmtim
     }
 }
 
-/// Lets everybody else run at each tick of the epoch.
-pub fn yield_at_ticks<T: 'static>(store: &mut Store<T>) {
+/// Lets everybody else run at each tick of the epoch, and has the guest wait where it has used what it may.
+pub fn yield_at_ticks<T: 'static>(store: &mut Store<T>, account: Account) {
     store.set_epoch_deadline(1);
-    // Tokio's own yield: it looks for I/O before it runs the guest again, which waking oneself does not.
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.epoch_deadline_callback(move |_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(rest(account)))));
+}
+
+async fn rest(account: Account) {
+    // Tokio's own yield: it looks for I/O before it runs the guest again, which waking oneself does not. After it, what was used until now is counted.
+    tokio::task::yield_now().await;
+    throttle(account).await;
 }
 
 /// Starts the process; how it ends is said later.
@@ -96,7 +104,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     let pre = CommandPre::new(pre.clone()).map_err(|error| trouble("RunContainerError", format!("{id} cannot run: {error:#}")))?;
     let mut store = Store::new(shelf.engine(), Guest::new(pod.clone(), true));
     store.limiter(|guest| &mut guest.limits);
-    yield_at_ticks(&mut store);
+    yield_at_ticks(&mut store, pod.account);
     let (account, denied) = (pod.account, store.data().limits.denied());
     let patience = start.spec.request_timeout;
     mouth.say(Said::Started(id.clone()));

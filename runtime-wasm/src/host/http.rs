@@ -8,7 +8,7 @@ use super::{
     Mouth, Ordered,
     command::{Ended, yield_at_ticks},
     guest::{Guest, Pod},
-    metered::Metered,
+    metered::{Metered, throttle},
     shelf::{Code, Shelf},
     trouble,
 };
@@ -242,7 +242,7 @@ impl Served {
     fn store(&self) -> Store<Guest> {
         let mut store = Store::new(self.pre.engine(), Guest::new(self.pod.clone(), false));
         store.limiter(|guest| &mut guest.limits);
-        yield_at_ticks(&mut store);
+        yield_at_ticks(&mut store, self.pod.account);
         store
     }
 
@@ -253,6 +253,13 @@ impl Served {
         }
         let in_flight = InFlight(self.clone());
         self.pod.account.request();
+        // Most are done before the first tick, so that they wait here or nowhere.
+        if self.pod.account.in_debt().is_some() && tokio::time::timeout(self.timeout, throttle(self.pod.account)).await.is_err() {
+            return plain(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the pod has used what limits.cpu lets it, and others were first; raise the limit, or ask less often",
+            );
+        }
         if self.pod.account.is_full() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "the pod's memory is in use by other requests; try again");
         }

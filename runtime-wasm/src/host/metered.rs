@@ -39,6 +39,13 @@ fn thread_nanos() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Waits while the container has used as much of the CPU as `limits.cpu` lets it.
+pub async fn throttle(account: Account) {
+    while let Some(debt) = account.in_debt() {
+        tokio::time::sleep(debt).await;
+    }
+}
+
 impl<F: Future + Unpin> Future for Metered<F> {
     type Output = F::Output;
 

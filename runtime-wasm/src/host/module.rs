@@ -55,7 +55,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
     let (account, denied) = (pod.account, limits.denied());
     let mut store = Store::new(engine, State { wasi: builder.build_p1(), limits });
     store.limiter(|state| &mut state.limits);
-    yield_at_ticks(&mut store);
+    yield_at_ticks(&mut store, account);
     let patience = start.spec.request_timeout;
     mouth.say(Said::Started(id.clone()));
     tokio::spawn(async move {

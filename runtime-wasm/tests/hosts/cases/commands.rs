@@ -12,6 +12,7 @@ cases![
     cli_volumes,
     cli_memory_limit,
     cli_memory_limit_changes_while_it_runs,
+    cli_cpu_limit,
     cli_sockets_are_the_pods,
     cli_stops,
     cli_module_of_preview_1,
@@ -109,6 +110,34 @@ async fn cli_memory_limit_changes_while_it_runs() {
     let (code, reason, message) = world.exit(&id).await;
     assert_eq!((code, reason.as_str()), (137, "OOMKilled"));
     assert!(message.contains(&(100u64 << 20).to_string()), "{message}");
+}
+
+async fn cli_cpu_limit() {
+    let world = World::new().await;
+    let looping = |limit: Option<u64>| {
+        move |spec: &mut coracle_runtime::ContainerSpec| (spec.args, spec.resources.cpu_limit_millis) = (vec!["loop".to_owned()], limit)
+    };
+    let image = world.built("probe");
+    let begun = std::time::Instant::now();
+    let (sandbox, id) = world.run(&image, looping(Some(100))).await;
+    let used = async || Duration::from_nanos(world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.cpu_nanos);
+    until("it has used some of the CPU", async || used().await > Duration::from_millis(300)).await;
+    // Nine tenths of the time it waited, but for what it may use at once and one tick.
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?} for {:?}", used().await, begun.elapsed());
+    // Another limit holds at once, and it can be stopped while it waits.
+    let resize = |limit: u64| {
+        world.runtime.resize(
+            &sandbox.pod.uid,
+            Resources::default(),
+            vec![(id.clone(), Resources { cpu_limit_millis: Some(limit), ..Resources::default() })],
+        )
+    };
+    resize(2000).await.unwrap();
+    let before = used().await;
+    until("it has used much more", async || used().await > before + Duration::from_secs(1)).await;
+    resize(1).await.unwrap();
+    world.runtime.stop_container(&id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(world.exit(&id).await.0, 143);
 }
 
 async fn cli_sockets_are_the_pods() {

@@ -13,6 +13,7 @@ cases![
     http_a_loop_does_not_hold_the_host,
     http_memory_limit,
     http_memory_limit_changes_while_it_serves,
+    http_cpu_limit,
     http_failures_are_500_and_noticed,
     http_output_goes_to_the_log,
     http_sockets_and_fetch_leave_from_the_pod,
@@ -162,6 +163,19 @@ async fn http_memory_limit_changes_while_it_serves() {
     }
     let error = resize(64 << 10).await.unwrap_err();
     assert!(error.message.contains("an instance begins with"), "{error}");
+}
+
+async fn http_cpu_limit() {
+    let world = World::new().await;
+    let begun = std::time::Instant::now();
+    let (sandbox, _) = world.run(&world.built("web"), |spec| spec.resources.cpu_limit_millis = Some(20)).await;
+    let used = async || Duration::from_nanos(world.runtime.stats(&sandbox.pod.uid).await.unwrap().containers[0].1.cpu_nanos);
+    until("they have used some of the CPU", async || {
+        assert_eq!(get(sandbox.ip, 8080, "/allocate?16").await.unwrap().0, 200);
+        used().await > Duration::from_millis(100)
+    })
+    .await;
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?} for {:?}", used().await, begun.elapsed());
 }
 
 async fn http_failures_are_500_and_noticed() {
