@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod progress;
 pub mod pull;
 mod push;
+mod reference;
 mod registry;
 mod snapshots;
 pub mod store;
@@ -205,8 +206,8 @@ impl Images {
 /// Reads a reference as Docker does: `hello` is `docker.io/library/hello:latest`.
 pub fn parse(reference: &str) -> Result<Reference, Error> {
     let invalid = |why: &str| Error::new("InvalidImageName", format!("couldn't parse image name \"{reference}\": {why}"));
-    let parsed: Reference = reference.parse().map_err(|_| invalid("invalid reference format"))?;
-    // The grammar's own rule, which the crate forgets where it puts a registry in front.
+    let parsed = reference::read(reference).ok_or_else(|| invalid("invalid reference format"))?;
+    // The grammar's own rule, which is lost where a registry is put in front.
     match parsed.repository().bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Err(invalid("invalid reference format: repository name must be lowercase")),
         false => Ok(parsed),
