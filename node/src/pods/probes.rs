@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn probes_wait_for_the_start_and_for_the_startup_probe() {
-        let mut container = Container {
+        let container = Container {
             startup_probe: Some(probe(3, 1)),
             liveness_probe: Some(Probe { initial_delay_seconds: 7, ..probe(3, 1) }),
             ..Container::default()
@@ -167,7 +167,6 @@ mod tests {
         assert_eq!(due(Kind::Readiness, &container, &state).map(|d| d.at), Some(Time(1000)), "traffic waits for it");
         state.run = Run::Running { since: Time(1000), stopping: Some(Time(2000)) };
         assert_eq!(due(Kind::Liveness, &container, &state), None, "it is being stopped");
-        container.readiness_probe = Some(probe(3, 1));
         assert_eq!(due(Kind::Readiness, &container, &state).map(|d| d.at), Some(Time(1000)), "which its readiness may tell");
     }
 }
