@@ -138,7 +138,7 @@ async fn what_is_missing_unsupported_or_unsafe_is_refused_by_name() {
         (json!({ "name": "v", "configMap": { "name": "none" } }), "volume \"v\" : configmap \"none\" not found"),
         (json!({ "name": "v", "secret": { "secretName": "none" } }), "secret \"none\" not found"),
         (json!({ "name": "v", "configMap": { "name": "c", "items": [{ "key": "q", "path": "q" }] } }), "non-existent configmap key: q"),
-        (json!({ "name": "v", "hostPath": { "path": "/etc" } }), "volumes of type hostPath are not supported"),
+        (json!({ "name": "v", "hostPath": { "path": "/etc" } }), "volumes of type hostPath are for containers"),
         (json!({ "name": "v", "configMap": { "name": "c", "items": [{ "key": "x", "path": "../../etc/x" }] } }), "must be relative"),
         (json!({ "name": "../v", "emptyDir": {} }), "is no name for a directory"),
     ] {
