@@ -113,9 +113,13 @@ impl Resize {
     }
 }
 
+fn runs(state: &ContainerState) -> bool {
+    matches!(state.run, Run::Running { stopping: None, .. })
+}
+
 /// What a container that runs needs.
 pub fn need(container: &Container, state: &ContainerState) -> Need {
-    if !matches!(state.run, Run::Running { stopping: None, .. }) {
+    if !runs(state) {
         return Need::None;
     }
     let mut need = Need::None;
@@ -146,10 +150,16 @@ pub fn action(pod: &Pod, machine: &Machine, now: Time) -> Option<Action> {
         match need(container, state) {
             Need::Restart => return None,
             Need::Update => containers.push((index, state.attempt)),
+            Need::None if !progress.whole && goes_by(pod, container) && runs(state) => containers.push((index, state.attempt)),
             Need::None => {}
         }
     }
     (!progress.whole || !containers.is_empty()).then_some(Action::Resize(containers))
+}
+
+/// A limit that it has not itself is the pod's, and changes with it.
+fn goes_by(pod: &Pod, container: &Container) -> bool {
+    NAMES.iter().any(|name| pod.spec.resources.limits.contains_key(*name) && !container.resources.limits.contains_key(*name))
 }
 
 /// It was given, or not.

@@ -119,17 +119,23 @@ pub fn whole_pods_change_in_place(cluster: &Cluster) -> Result {
     cluster.apply(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "one", "namespace": ns }, "spec": spec }).to_string())?;
     cluster.ready(&ns, "one")?;
     let uid = cluster.get(&["-n", &ns, "pod", "one"])?["metadata"]["uid"].as_str().context("no uid")?.to_owned();
-    let memory = || of_group(&uid, "memory.max").or_else(|| of_group(&uid, "memory.limit_in_bytes"));
-    ensure!(memory() == Some((32 << 20).to_string()), "{:?}", memory());
-    let patch = json!({ "spec": { "resources": whole("200m", "64Mi") } }).to_string();
-    cluster.kubectl_in(&ns, &["patch", "pod", "one", "--subresource", "resize", "-p", &patch])?.ok()?;
-    eventually("it has what it wants", 60, || {
-        let status = cluster.status(&ns, "one")?;
-        ensure!(status["resources"] == whole("200m", "64Mi") && status["allocatedResources"] == whole("200m", "64Mi")["limits"], "{status}");
-        ensure!(memory() == Some((64 << 20).to_string()), "{:?}", memory());
-        ensure!(status["containerStatuses"][0]["restartCount"] == 0, "{status}");
-        has(&events(cluster, &ns, "one")?, &["ResizeStarted", "ResizeCompleted"])
-    })
+    let limit = || of_group(&uid, "memory.max").or_else(|| of_group(&uid, "memory.limit_in_bytes"));
+    ensure!(limit() == Some((32 << 20).to_string()), "{:?}", limit());
+    // What has no limits of its own has the pod's, whether it grows or shrinks.
+    for (cpu, memory, bytes) in [("200m", "64Mi", 64 << 20), ("100m", "48Mi", 48 << 20)] {
+        let patch = json!({ "spec": { "resources": whole(cpu, memory) } }).to_string();
+        cluster.kubectl_in(&ns, &["patch", "pod", "one", "--subresource", "resize", "-p", &patch])?.ok()?;
+        eventually("it has what it wants", 60, || {
+            let status = cluster.status(&ns, "one")?;
+            ensure!(status["resources"] == whole(cpu, memory) && status["allocatedResources"] == whole(cpu, memory)["limits"], "{status}");
+            ensure!(limit() == Some(bytes.to_string()), "{:?}", limit());
+            ensure!(status["containerStatuses"][0]["restartCount"] == 0, "{status}");
+            has(&events(cluster, &ns, "one")?, &["ResizeStarted", "ResizeCompleted"])
+        })?;
+        let own = cluster.kubectl_in(&ns, &["exec", "one", "--", "sh", "-c", LIMIT])?.ok()?;
+        ensure!(own.trim() == bytes.to_string(), "{own}");
+    }
+    Ok(())
 }
 
 /// A file of the control group of a pod whose class is Guaranteed.

@@ -76,7 +76,7 @@ fn what_the_pod_says_of_itself_is_granted_and_given_too() {
 
     let after = with(&after, machine.resize.wanted().expect("a change"));
     machine.resize.grant(&after);
-    assert_eq!(action(&after, &machine, START), Some(Action::Resize(Vec::new())), "no container has another");
+    assert_eq!(action(&after, &machine, START), Some(Action::Resize(vec![(1, 0)])), "one has limits of its own, the other the pod's");
     machine.resize.begin();
     let notes = tell(&after, &mut machine, Event::Resized(Ok(Vec::new())));
     assert_eq!(notes.iter().map(|note| note.reason.as_str()).collect::<Vec<_>>(), ["ResizeCompleted"]);
