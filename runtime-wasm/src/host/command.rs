@@ -72,7 +72,9 @@ impl Ended {
 
 /// A start function that does not come to its end.
 #[derive(Debug, thiserror::Error)]
-#[error("the guest does not start: its start function ran for {0:?} and was not done; do such work in its main function")]
+#[error(
+    "the guest does not start: its start function ran for {0:?} and was not done; do such work in its main function, or raise limits.cpu if it has one"
+)]
 struct Stuck(Duration);
 
 /// Bounds the making of an instance: before it is made nothing of it is a process yet, so this is no way to run for long.

@@ -124,7 +124,7 @@ pub fn start(shelf: &Arc<Shelf>, mouth: Mouth, ordered: Ordered, stop: Cancellat
             Some(Ok(Err(error))) if error.is::<PoolConcurrencyLimitError>() => None,
             Some(Ok(Err(error))) => Some(format!("the component does not start: {error:#}")),
             Some(Err(_)) => Some(format!(
-                "the component does not start: it ran for {:?} without being ready for a request; do less when it starts, or raise the node's request time-out",
+                "the component does not start: it ran for {:?} without being ready for a request; do less when it starts, raise limits.cpu if it has one, or the node's request time-out",
                 probe.timeout
             )),
             None => Some("stopped while it started".to_owned()),
