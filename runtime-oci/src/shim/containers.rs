@@ -222,9 +222,9 @@ impl Containers {
         self.0.push(container);
     }
 
-    /// Is it known?
-    pub fn has(&self, id: &str) -> bool {
-        self.0.iter().any(|container| container.spec.id() == id)
+    /// What to tell of one, if it is known.
+    pub fn happened(&self, id: &str) -> Option<Happened> {
+        self.0.iter().find(|container| container.spec.id() == id).map(Container::happened)
     }
 
     /// Whose process that is.

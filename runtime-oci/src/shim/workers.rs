@@ -83,10 +83,13 @@ impl Shim {
     /// Starts a container, for request `id`: of its image, or of a program of ours with its descriptors.
     pub(super) fn start(&mut self, id: u64, spec: ContainerSpec, program: Option<(String, Vec<OwnedFd>)>) {
         let name = spec.id();
-        if self.containers.has(&name) {
+        if let Some(happened) = self.containers.happened(&name) {
+            // An agent asked for it that was killed meanwhile, and the one after it may not have heard what became of it.
+            self.tell(&Answered::Event(happened));
             self.answer(id, Ok(Answer::Done));
-        } else if self.workers.iter().any(|worker| worker.makes(&name)) {
-            self.answer(id, Err(refusal("RunContainerError", format!("container {name} is being started"))));
+        } else if let Some(worker) = self.workers.iter_mut().find(|worker| worker.makes(&name)) {
+            // As before; the answer is this agent's.
+            worker.id = id;
         } else if let Err(error) = self.work(id, spec, program) {
             self.answer(id, Err(refusal("RunContainerError", error.to_string())));
         }

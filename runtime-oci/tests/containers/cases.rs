@@ -67,6 +67,7 @@ cases![
     resources::a_program_has_as_many_descriptors_as_elsewhere,
     resources::an_idle_shim_is_small,
     survival::containers_outlive_the_agent,
+    survival::what_was_being_made_is_the_next_agents,
     survival::a_killed_shim_takes_its_pod_with_it,
     survival::a_shim_killed_while_nobody_looks_is_cleaned_up,
     survival::a_removed_directory_ends_the_shim,

@@ -1,5 +1,5 @@
 use crate::world::{World, left, lines, shims, until};
-use coracle_runtime::{Event, Runtime, State};
+use coracle_runtime::{ContainerSpec, Event, Mount, Runtime, State};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -34,6 +34,34 @@ pub async fn containers_outlive_the_agent() {
     let numbers: Vec<u32> = lines(&counting.log_path).iter().map(|line| line[9..].parse().unwrap()).collect();
     assert!(numbers.len() > 5 && numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no line is missing: {numbers:?}");
     assert_eq!(world.finish(&world.container(&sandbox, &["true"])).await.0, 0);
+}
+
+pub async fn what_was_being_made_is_the_next_agents() {
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    // It takes its time.
+    let mount = |number| Mount { host_path: world.path("layer"), container_path: format!("/many/{number}"), ..Mount::default() };
+    let slow = |code| ContainerSpec { mounts: (0..500).map(mount).collect(), ..world.container(&sandbox, &["sh", "-c", code]) };
+    let (soon, late) = (slow("exit 4"), slow("exit 6"));
+    let begun = async {
+        while !soon.log_path.exists() || !late.log_path.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        started = async { tokio::join!(world.start(&soon), world.start(&late)) } => panic!("too fast: {started:?}"),
+        () = begun => {}
+    }
+    let dir = world.dir.clone();
+    drop(world.runtime);
+    let world = World::again(dir).await;
+    assert_eq!(world.runtime.list().await.unwrap()[0].containers.len(), 0, "nothing is there yet");
+    world.start(&soon).await.expect("the one that is being made");
+    assert_eq!(world.exit(&soon.id()).await.0, 4);
+    until("the end of the other", || fs::read_to_string(sandbox.dir.join("runtime/oci/state.json")).is_ok_and(|text| text.contains("\"code\":6")))
+        .await;
+    world.start(&late).await.expect("the one that is over");
+    assert_eq!(world.exit(&late.id()).await.0, 6, "which its agent hears");
 }
 
 pub async fn a_killed_shim_takes_its_pod_with_it() {
