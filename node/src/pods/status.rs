@@ -268,7 +268,7 @@ fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, sta
             if let Some(waiting) = image.filter(|_| restarts) {
                 return (waiting, terminated(exit, id, most));
             }
-            if let Some(due) = state.restart_due(exit).filter(|due| restarts && !due.reached(now)) {
+            if let Some(due) = state.restart_due(exit).filter(|_| restarts) {
                 return (backs_off(due.delay), terminated(exit, id, most));
             }
             (terminated(exit, id, most), last)

@@ -79,6 +79,7 @@ fn a_container_that_begins_again_is_the_one_before_until_it_runs() {
     play.exit(0, 1);
     play.settle();
     play.wait(10_000);
+    assert_eq!(seen(&mut play), ("CrashLoopBackOff".into(), 1, "coracle://u/c/1".into()), "its time has come, and its image is looked for first");
     start(&mut play);
     assert_eq!(seen(&mut play), ("CrashLoopBackOff".into(), 1, "coracle://u/c/1".into()));
     let message = play.status()["containerStatuses"][0]["state"]["waiting"]["message"].clone();
