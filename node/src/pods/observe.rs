@@ -319,7 +319,7 @@ fn exited(pod: &Pod, machine: &mut Machine, container: usize, attempt: u32, exit
     let code = exit.code;
     state.run = Run::Exited(exit);
     restart::ended(pod, machine, container, code);
-    let ends = machine.gone || machine.leaving.is_some() || pod.deletion_grace().is_some();
+    let ends = machine.gone || machine.leaving.is_some() || machine.verdict.is_some() || pod.deletion_grace().is_some();
     if waits && !ends {
         let name = pod.container(container).map_or("", |c| c.name.as_str());
         let message = format!("Back-off restarting failed container {name} in pod {}", pod.long_name());

@@ -205,8 +205,12 @@ fn a_deadline_fails_the_pod() {
     let mut play = Play::new(json!({ "activeDeadlineSeconds": 60, "containers": [{ "name": "c", "image": "i" }] }));
     play.settle();
     assert_eq!(step::wake(&play.pod, &play.machine, play.now), Some(play.now.after(60_000)));
+    play.exit(0, 1);
+    play.settle();
+    assert!(!play.reasons().contains(&"BackOff"), "the first restart is at once");
     play.wait(60_000);
     let actions = play.settle();
+    assert!(!play.reasons().contains(&"BackOff"), "what ends with its pod is not started again");
     assert!(matches!(actions.as_slice(), [Action::Fail(_), Action::Stop { .. }, Action::Teardown]), "{actions:?}");
     let status = play.status();
     assert_eq!((status["phase"].as_str(), status["reason"].as_str()), (Some("Failed"), Some("DeadlineExceeded")));
