@@ -30,7 +30,10 @@ Examples:
   coracle up                                                                     until Ctrl-C
   coracle up --data-dir /tmp/other --api-addr 127.0.0.1:7443 --node-name other   another cluster, as an ordinary user
   coracle up --eviction-hard 'memory.available<200Mi,nodefs.available<5%'        a node that keeps more for the machine
-  coracle up --audit-log-path /var/log/coracle-audit.log                         who asked for what";
+  coracle up --audit-log-path /var/log/coracle-audit.log                         who asked for what
+
+Environment:
+  RUST_LOG   what is told on standard error besides warnings, such as info, or warn,coracle_node=debug for one part";
 
 /// Flags of `coracle up`.
 #[derive(Args)]
