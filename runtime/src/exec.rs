@@ -61,14 +61,36 @@ pub struct Session {
     pub exit: Exit,
 }
 
+/// The name in a container's id, which is what its user knows it by.
+fn name(id: &str) -> &str {
+    id.split('/').nth(1).unwrap_or(id)
+}
+
+/// What is said of a container that is a component in a pod of its own, and has nothing that one could be attached to.
+pub fn not_attachable(container: &str) -> Error {
+    let container = name(container);
+    Error::fatal("AttachError", format!("container {container}: wasm containers cannot be attached to; follow their output with kubectl logs -f"))
+}
+
 /// What is said of a container that is a component, in which nothing can be run.
 pub fn no_programs(container: &str) -> Error {
     let why = "nothing can be run in a wasm container: it is one component, without a shell or other programs; its output is in kubectl logs, and files of its volumes are reached with kubectl cp, and with tar, ls, cat and test";
-    Error::fatal("ExecError", format!("container {container}: {why}"))
+    Error::fatal("ExecError", format!("container {}: {why}", name(container)))
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_told_by_their_names() {
+        assert!(no_programs("9c1f-uid/web/3").message.starts_with("container web: nothing can be run"));
+        assert!(not_attachable("9c1f-uid/web/3").message.starts_with("container web: wasm containers cannot"));
     }
 }

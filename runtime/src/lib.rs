@@ -484,7 +484,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// The container does not run.
     async fn attach(&self, id: &ContainerId, streams: Standard) -> Result<Session, Error> {
         _ = streams;
-        Err(Error::fatal("AttachError", format!("container {id}: wasm containers cannot be attached to; follow their output with kubectl logs -f")))
+        Err(exec::not_attachable(id))
     }
     /// A connection to a TCP port of a sandbox: on localhost in a network of its own, on its address where it has none.
     ///
