@@ -71,7 +71,10 @@ pub fn find(data_dir: &Path, view: &View, container: &str, options: &LogOptions)
     if let Some(before) = found.attempt.checked_sub(1).map(source).filter(|s| s.current().exists()) {
         return Ok(before);
     }
-    let reason = found.waiting.as_deref().unwrap_or("ContainerCreating");
+    let reason = match found.waiting.as_deref().unwrap_or("ContainerCreating") {
+        "ErrImagePull" => "trying and failing to pull image",
+        other => other,
+    };
     Err(Status::bad_request(format!("container \"{}\" in pod \"{}\" is waiting to start: {reason}", found.name, view.name)))
 }
 

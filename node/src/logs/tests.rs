@@ -116,6 +116,13 @@ async fn previous_and_waiting_are_told_apart() {
     assert_eq!(log.read(previous).await, "first life\n");
     let error = find(log.dir.path(), &view, "x", &LogOptions::default()).unwrap_err();
     assert_eq!(error.message, "container x is not valid for pod p");
+    let none = tempfile::tempdir().unwrap();
+    for (waiting, said) in [("ErrImagePull", "trying and failing to pull image"), ("CreateContainerError", "CreateContainerError")] {
+        let mut view = (*view).clone();
+        (view.containers[0].waiting, view.containers[0].created) = (Some(waiting.into()), false);
+        let error = find(none.path(), &view, "c", &LogOptions::default()).unwrap_err();
+        assert_eq!(error.message, format!("container \"c\" in pod \"p\" is waiting to start: {said}"));
+    }
 }
 
 #[tokio::test]
