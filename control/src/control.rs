@@ -68,11 +68,19 @@ pub struct Settings {
     pub seats: usize,
     /// How long the server's own certificates live; they are made anew at two thirds of it.
     pub certificate_life: Duration,
+    /// Names and addresses by which the API is reached, besides the one it is served at and those that every cluster's has: they are in its certificate, too.
+    pub names: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { profiles: vec![Profile::default()], audit: None, seats: http::inflight::SEATS, certificate_life: Authority::LEAF_VALID }
+        Self {
+            profiles: vec![Profile::default()],
+            audit: None,
+            seats: http::inflight::SEATS,
+            certificate_life: Authority::LEAF_VALID,
+            names: Vec::new(),
+        }
     }
 }
 
@@ -128,7 +136,9 @@ fn server_names(options: &Options) -> Vec<String> {
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1", "::1"]
             .map(String::from)
             .to_vec();
-    names.push(options.api_addr.ip().to_string());
+    let at = options.api_addr.ip();
+    names.extend((!at.is_unspecified()).then(|| at.to_string()));
+    names.extend(options.settings.names.iter().cloned());
     names.extend(first_address(&options.service_cidr).map(|ip| ip.to_string()));
     names.sort();
     names.dedup();

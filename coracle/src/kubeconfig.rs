@@ -3,7 +3,14 @@
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use coracle_link::pki::{Authority, KeyPair};
-use std::{fs, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::Duration,
+};
 
 const VALID: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -46,7 +53,16 @@ fn is_ours(text: &[u8]) -> bool {
     text.trim_ascii().is_empty() || serde_norway::from_slice::<Config>(text).is_ok_and(|config| config.clusters.iter().all(|it| it.name == "coracle"))
 }
 
+/// Where clients on this machine reach what listens there.
+fn here(mut server: SocketAddr) -> SocketAddr {
+    if server.ip().is_unspecified() {
+        server.set_ip(if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    server
+}
+
 fn document(ca: &str, admin: &KeyPair, server: SocketAddr) -> String {
+    let server = here(server);
     let data = |bytes: &[u8]| BASE64.encode(bytes);
     format!(
         "apiVersion: v1
@@ -88,6 +104,8 @@ mod tests {
         write(&path, false, &authority, server).expect("again");
         assert!(fs::read_to_string(&path).expect("it").contains("server: https://127.0.0.1:6443\n"));
         assert_eq!(fs::read_to_string(&other).expect("untouched"), "keep");
+        write(&path, false, &authority, "0.0.0.0:6443".parse().expect("an address")).expect("everywhere");
+        assert!(fs::read_to_string(&path).expect("it").contains("server: https://127.0.0.1:6443\n"), "which is here, too");
         fs::write(&path, "apiVersion: v1\nkind: Config\nclusters:\n- name: production\n").expect("somebody else's");
         let why = write(&path, false, &authority, server).expect_err("not ours").to_string();
         assert!(why.contains("prod.yaml") && why.contains("--kubeconfig"), "{why}");

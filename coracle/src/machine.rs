@@ -8,6 +8,7 @@ use nix::{
 use std::{
     fs::{self, File},
     io::{Read, Seek, Write},
+    net::IpAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -26,6 +27,24 @@ pub fn default_data_dir() -> PathBuf {
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
     data.unwrap_or_else(|| home().join(".local/share")).join("coracle")
+}
+
+/// This machine's name.
+pub fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_lowercase();
+    if name.is_empty() { "node".into() } else { name }
+}
+
+/// Addresses at which others may reach this machine.
+pub fn addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v6 = || address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip()));
+        address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip())).or_else(v6)
+    };
+    let alone = |ip: &IpAddr| ip.is_loopback() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    interfaces.filter_map(address).filter(|ip| !alone(ip)).collect()
 }
 
 /// With fewer descriptors than this a cluster does not even start well.

@@ -1,10 +1,11 @@
 //! Flags that few need: those of Kubernetes' own servers, under their names.
 
+use crate::machine;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use coracle_apiserver::audit;
 use coracle_control::{Settings, scheduler::profile};
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 /// Flags of the control plane.
 #[derive(Args)]
@@ -30,14 +31,36 @@ pub struct Flags {
     /// Requests that write and are worked on at once.
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     max_mutating_requests_inflight: usize,
+    /// Names and addresses by which clients reach the API, for its certificate, with commas between; this machine's own are in it where --api-addr is 0.0.0.0.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = host)]
+    tls_san: Vec<String>,
+}
+
+/// An address, or a name as DNS has them.
+fn host(text: &str) -> Result<String, String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) => crate::up::node_name(text),
+    }
+}
+
+/// What the API's certificate is to name besides the address it is served at: of all addresses of the machine each, and its name.
+fn names(at: IpAddr, machine: &[IpAddr], hostname: &str, more: &[String]) -> Vec<String> {
+    let mut names = more.to_vec();
+    if at.is_unspecified() {
+        names.extend(machine.iter().map(ToString::to_string));
+        names.extend(host(hostname).ok());
+    }
+    names
 }
 
 impl Flags {
-    /// What the flags say; files are read.
-    pub fn settings(&self) -> Result<Settings> {
+    /// What the flags say for an API that is served at this address; files are read.
+    pub fn settings(&self, at: IpAddr) -> Result<Settings> {
         let seats = self.max_requests_inflight.saturating_add(self.max_mutating_requests_inflight).max(1);
         let mut settings = Settings { seats, ..Settings::default() };
         settings.audit = self.audit()?;
+        settings.names = names(at, &machine::addresses(), &machine::hostname(), &self.tls_san);
         if let Some(path) = &self.scheduler_config {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --scheduler-config {}", path.display()))?;
             settings.profiles = profile::read(&text).map_err(|error| anyhow!("--scheduler-config {}: {error}", path.display()))?;
@@ -57,5 +80,20 @@ impl Flags {
         let max_bytes = self.audit_log_maxsize.saturating_mul(1024 * 1024);
         let file = audit::sink::Options { path: path.clone(), max_bytes, max_backups: self.audit_log_maxbackup };
         Ok(Some(audit::Options { policy, file }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_everywhere_is_known_by_all_addresses() {
+        let machine: [IpAddr; 2] = [[10, 1, 1, 1].into(), [192, 168, 0, 7].into()];
+        let more = [host("api.example.com").unwrap(), host("203.0.113.9").unwrap()];
+        assert_eq!(names([0, 0, 0, 0].into(), &machine, "box", &more), ["api.example.com", "203.0.113.9", "10.1.1.1", "192.168.0.7", "box"]);
+        assert_eq!(names([0, 0, 0, 0].into(), &machine, "no_name", &[]), ["10.1.1.1", "192.168.0.7"], "no name in DNS");
+        assert_eq!(names([127, 0, 0, 1].into(), &machine, "box", &more), more);
+        assert!(host("https://api").is_err());
     }
 }

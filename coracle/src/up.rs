@@ -42,14 +42,14 @@ pub struct Options {
     /// Everything the cluster keeps: state, keys, images, pods' volumes and logs.
     #[arg(long, env = "CORACLE_DATA_DIR", default_value_os_t = machine::default_data_dir())]
     data_dir: PathBuf,
-    /// Where the API is served (HTTPS).
+    /// Where the API is served (HTTPS); 0.0.0.0:6443 is at all of the machine's addresses, for clients elsewhere.
     #[arg(long, default_value = "127.0.0.1:6443")]
     api_addr: SocketAddr,
     /// Where the link between control plane and nodes is served (QUIC over UDP); port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     link_addr: SocketAddr,
     /// Name of this machine's node.
-    #[arg(long, default_value_t = hostname(), value_parser = node_name)]
+    #[arg(long, default_value_t = machine::hostname(), value_parser = node_name)]
     pub node_name: String,
     /// Where to write the administrator's kubeconfig; by default `kubeconfig` in the data directory.
     #[arg(long)]
@@ -73,14 +73,9 @@ pub struct Options {
 }
 
 /// A name that an object may have.
-fn node_name(text: &str) -> Result<String, String> {
+pub fn node_name(text: &str) -> Result<String, String> {
     let wrong = names::dns_subdomain(text);
     if wrong.is_empty() { Ok(text.into()) } else { Err(wrong.join("; ")) }
-}
-
-fn hostname() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default().to_lowercase();
-    if name.is_empty() { "node".into() } else { name }
 }
 
 /// Runs the cluster until it is told to stop.
@@ -163,7 +158,7 @@ async fn serve(options: Options, data: &DataDir) -> Result<()> {
         pod_cidr: ranges.pods.clone(),
         service_cidr: ranges.services.clone(),
         authority: authority.clone(),
-        settings: options.flags.settings()?,
+        settings: options.flags.settings(options.api_addr.ip())?,
     })
     .await?;
     let _network = root.then(NetworkLock::take).transpose()?;
