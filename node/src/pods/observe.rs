@@ -283,7 +283,9 @@ fn image_failed(pod: &Pod, machine: &mut Machine, container: usize, reason: Stri
     let Some(state) = machine.containers.get_mut(container) else { return };
     state.pull_failures = state.pull_failures.saturating_add(1);
     let delay = doubling(state.pull_failures);
-    notes.push(note(Some(container), true, "Failed", format!("Error: {reason}")));
+    // Why an image is not to be had has an event of its own; of what is wrong with the container this is the only one.
+    let why = if reason == "CreateContainerConfigError" { &message } else { &reason };
+    notes.push(note(Some(container), true, "Failed", format!("Error: {why}")));
     if reason == "ErrImagePull" {
         let image = pod.container(container).map_or("", |c| c.image.as_str());
         notes.push(note(Some(container), false, "BackOff", format!("Back-off pulling image \"{image}\"")));

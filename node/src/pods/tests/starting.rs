@@ -120,6 +120,16 @@ fn images_that_are_not_to_be_had_are_asked_for_again_with_back_off() {
 }
 
 #[test]
+fn events_say_why_a_container_waits() {
+    for (reason, said) in [("CreateContainerConfigError", "Error: not in such a pod"), ("InvalidImage", "Error: InvalidImage")] {
+        let mut play = Play::one();
+        play.next();
+        play.tell(Event::ImageFailed { container: 0, reason: reason.into(), message: "not in such a pod".into() });
+        assert_eq!(play.notes.iter().map(|note| note.message.as_str()).collect::<Vec<_>>(), [said]);
+    }
+}
+
+#[test]
 fn what_cannot_be_created_waits_and_what_never_can_waits_for_the_spec() {
     let mut play = Play::one();
     for action in play.next() {
