@@ -171,10 +171,17 @@ impl Store {
         (named.version == 1).then_some(named)
     }
 
-    /// By name.
+    /// By name; by digest also an image of that repository which came by another name, as the Node's status lists it.
     pub fn find(&self, reference: &str) -> Result<Option<Named>, Error> {
-        let whole = parse(reference)?.whole();
-        Ok(Self::read(&self.name(&whole)).filter(|n| n.reference == whole))
+        let wanted = parse(reference)?;
+        let whole = wanted.whole();
+        let found = Self::read(&self.name(&whole)).filter(|n| n.reference == whole);
+        let (None, Some(digest)) = (&found, wanted.digest()) else { return Ok(found) };
+        let same = |named: &Named| {
+            let repository = |name: &oci_client::Reference| (name.registry().to_owned(), name.repository().to_owned());
+            named.manifest == digest && parse(&named.reference).is_ok_and(|name| repository(&name) == repository(&wanted))
+        };
+        Ok(self.list()?.into_iter().find(same))
     }
 
     /// The image, if it is here, whole.

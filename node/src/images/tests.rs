@@ -258,3 +258,15 @@ fn hostile_tars_write_nowhere_and_end() {
     let error = find(&[(&encoder.finish().unwrap(), GZIP)]).unwrap_err();
     assert!(error.message.contains("unpack to more than"), "{error}");
 }
+
+#[test]
+fn what_was_imported_by_a_name_is_there_by_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = import(dir.path(), &wasm_file(dir.path(), b"one"), Some("team/hello:v1")).unwrap().remove(0).manifest;
+    let images = Images::open(Options { data_dir: dir.path().into(), ..Options::default() }).unwrap();
+    let by = |name: String| images.lookup(&name).unwrap().map(|image| image.digest);
+    assert_eq!(by(format!("team/hello@{digest}")), Some(digest.clone()));
+    assert_eq!(by(format!("docker.io/team/hello@{digest}")), Some(digest.clone()));
+    assert_eq!(by(format!("team/other@{digest}")), None, "another repository may not give it to everybody");
+    assert_eq!(by(format!("team/hello@sha256:{}", "0".repeat(64))), None);
+}
