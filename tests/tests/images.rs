@@ -92,6 +92,9 @@ fn images_that_cannot_be_had(cluster: &Cluster) -> Result {
     waiting(cluster, &ns, "missing", &["ImagePullBackOff"], &["Back-off pulling image"])?;
     run(cluster, &ns, "refused", "127.0.0.1:9/x/y:v1", "IfNotPresent")?;
     waiting(cluster, &ns, "refused", &["ErrImagePull", "ImagePullBackOff"], &["127.0.0.1:9 cannot be reached", "coracle image import"])?;
+    cluster.import("web", "127.0.0.1:9/here:v1")?;
+    run(cluster, &ns, "always", "127.0.0.1:9/here:v1", "Always")?;
+    waiting(cluster, &ns, "always", &["ErrImagePull", "ImagePullBackOff"], &["is on this machine", "imagePullPolicy IfNotPresent"])?;
     run(cluster, &ns, "misnamed", "UPPER/Case:v1", "IfNotPresent")?;
     waiting(cluster, &ns, "misnamed", &["InvalidImageName"], &["UPPER/Case:v1"])?;
     let pod = cluster.get(&["-n", &ns, "pod", "misnamed"])?;

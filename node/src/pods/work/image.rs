@@ -81,6 +81,7 @@ impl Work {
             "" => "IfNotPresent",
             policy => policy,
         };
+        let here = present.is_some();
         match (policy, present) {
             ("Never" | "IfNotPresent", Some(image)) => {
                 let message = format!("Container image \"{reference}\" already present on machine and can be accessed by the pod");
@@ -107,8 +108,10 @@ impl Work {
                 Ok(pulled.image)
             }
             Err(why) => {
-                self.note(pod, Some(index), true, "Failed", &format!("Failed to pull image \"{reference}\": {}", why.message));
-                Err(failure(why.reason, why.message))
+                let hint = if here { "; an image of that name is on this machine: imagePullPolicy IfNotPresent takes it" } else { "" };
+                let message = format!("{}{hint}", why.message);
+                self.note(pod, Some(index), true, "Failed", &format!("Failed to pull image \"{reference}\": {message}"));
+                Err(failure(why.reason, message))
             }
         }
     }
