@@ -1,6 +1,8 @@
 //! A container's variables: sources, order and expansion as the Kubernetes API documents them
 //! (<https://kubernetes.io/docs/tasks/inject-data-application/>), and the service variables.
 
+mod file;
+
 use super::{
     downward::{self, Facts},
     spec::{Container, EnvSource, KeyRef, Pod},
@@ -8,7 +10,10 @@ use super::{
 use crate::mirror::Objects;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 /// Variables in order of definition; the last definition of a name wins and keeps its first place.
 pub type Env = Vec<(String, String)>;
@@ -56,8 +61,8 @@ pub fn data(objects: &dyn Objects, resource: &'static str, namespace: &str, name
     Ok(data)
 }
 
-/// All variables of a container, services' included.
-pub fn resolve(pod: &Pod, container: &Container, facts: &Facts, services: &Env, objects: &dyn Objects) -> Result<Env, Error> {
+/// All variables of a container, services' included. `volumes` is the directory of its pod's volumes.
+pub fn resolve(pod: &Pod, container: &Container, facts: &Facts, services: &Env, objects: &dyn Objects, volumes: &Path) -> Result<Env, Error> {
     let namespace = pod.metadata.namespace.as_str();
     let mut result = Vars::default();
     for from in &container.env_from {
@@ -80,7 +85,7 @@ pub fn resolve(pod: &Pod, container: &Container, facts: &Facts, services: &Env, 
     for variable in &container.env {
         let value = match &variable.value_from {
             None => expand(&variable.value, |name| result.get(name).or_else(|| services.get(name).copied())),
-            Some(source) => match from_source(pod, container, facts, source, objects)? {
+            Some(source) => match from_source(pod, container, facts, source, objects, volumes)? {
                 Some(value) => value,
                 None => continue,
             },
@@ -95,7 +100,14 @@ pub fn resolve(pod: &Pod, container: &Container, facts: &Facts, services: &Env, 
     Ok(result.list)
 }
 
-fn from_source(pod: &Pod, container: &Container, facts: &Facts, source: &EnvSource, objects: &dyn Objects) -> Result<Option<String>, Error> {
+fn from_source(
+    pod: &Pod,
+    container: &Container,
+    facts: &Facts,
+    source: &EnvSource,
+    objects: &dyn Objects,
+    volumes: &Path,
+) -> Result<Option<String>, Error> {
     if let Some(reference) = &source.field_ref {
         return downward::field(pod, facts, &reference.field_path).map(Some).map_err(Error::Invalid);
     }
@@ -108,8 +120,11 @@ fn from_source(pod: &Pod, container: &Container, facts: &Facts, source: &EnvSour
     if let Some(reference) = &source.secret_key_ref {
         return key(pod, reference, "secrets", "Secret", objects);
     }
+    if let Some(reference) = &source.file_key_ref {
+        return file::read(pod, reference, volumes);
+    }
     Err(Error::Invalid(
-        "valueFrom names a source that this node does not know; use configMapKeyRef, secretKeyRef, fieldRef or resourceFieldRef".into(),
+        "valueFrom names a source that this node does not know; use configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef or fileKeyRef".into(),
     ))
 }
 

@@ -14,7 +14,7 @@ mod volume;
 
 pub use container::{Container, ContainerPort, ResizePolicy, Resources, VolumeMount};
 pub use dns::{DnsConfig, DnsOption};
-pub use env::{EnvFrom, EnvSource, EnvVar, FieldRef, KeyRef, ObjectRef, ResourceFieldRef};
+pub use env::{EnvFrom, EnvSource, EnvVar, FieldRef, FileKeyRef, KeyRef, ObjectRef, ResourceFieldRef};
 pub use lifecycle::{ExecAction, GrpcAction, Handler, HttpGet, HttpHeader, Lifecycle, Probe, SleepAction, TcpSocket};
 pub use placement::{Affinity, NodeAffinity, NodeSelector, NodeTerm, Toleration};
 pub use security::{Capabilities, HostAlias, PodSecurityContext, SeccompProfile, SecurityContext, Sysctl};

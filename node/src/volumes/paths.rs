@@ -6,13 +6,17 @@ use rustix::{
 };
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::{DirBuilderExt, PermissionsExt},
     },
     path::{Component, Path, PathBuf},
 };
+
+/// How a path in a volume is followed.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// A volume's or container's name as one path component.
 pub fn name(name: &str) -> Result<&str, String> {
@@ -76,10 +80,32 @@ pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, String> {
     Ok(place)
 }
 
+/// What an ordinary file in a volume holds, which containers may change or make a link meanwhile: no link leads out.
+///
+/// # Errors
+/// There is none, or it has more than `most` bytes.
+pub fn read(volume: &Path, path: &str, most: u64) -> io::Result<Vec<u8>> {
+    let root = open(volume, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let path = relative(path).map_err(io::Error::other)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = openat2(&root, path, flags, Mode::empty(), BENEATH).map_err(|error| match error {
+        Errno::XDEV => io::Error::other("it leads out of the volume"),
+        error => error.into(),
+    })?;
+    let file = fs::File::from(file);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no ordinary file"));
+    }
+    let mut bytes = Vec::new();
+    if file.take(most + 1).read_to_end(&mut bytes)? as u64 > most {
+        return Err(io::Error::other(format!("it is longer than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// What is at `walked`; `part` is its last component, in `parent`, where a directory is made if there is nothing.
 fn step(root: &OwnedFd, parent: &OwnedFd, walked: &Path, part: &OsStr) -> Result<OwnedFd, Errno> {
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match openat2(root, walked, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath) {
+    match openat2(root, walked, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), BENEATH) {
         Err(Errno::NOENT) => {}
         other => return other,
     }

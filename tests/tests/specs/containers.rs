@@ -64,6 +64,26 @@ pub fn environments(cluster: &Cluster) -> Result {
     arguments.as_object_mut().context("an object")?.remove("command");
     let both = json!({ "name": "both", "image": IMAGE, "command": ["sh", "-c", "echo $0 $1 $(VALUE) > /dev/termination-log"], "args": ["$(VALUE)", "two"], "env": [{ "name": "VALUE", "value": "one" }] });
     let commands = pod(&ns, "commands", &[both], json!({}));
+    // As common/node/file_key_ref: an init container writes what the others are given.
+    let mount = json!([{ "name": "config", "mountPath": "/data" }]);
+    let writes = container(
+        "writes",
+        "printf \"# of mine\\nONE='val 1' # more\\nTWO='it is \\$HOME,\\n2'\\n\" > /data/config.env",
+        json!({ "volumeMounts": mount }),
+    );
+    let from_file = |name: &str, key: &str, more: Value| {
+        let mut reference = json!({ "volumeName": "config", "path": "config.env", "key": key });
+        super::merge(&mut reference, more);
+        json!({ "name": name, "valueFrom": { "fileKeyRef": reference } })
+    };
+    let optional = from_file("NONE", "NONE", json!({ "optional": true }));
+    let variables = [from_file("A", "ONE", json!({})), from_file("B", "TWO", json!({})), optional];
+    let files = pod(
+        &ns,
+        "files",
+        &[container("given", "echo \"$A/$B/${NONE-none}\"", json!({ "env": variables }))],
+        json!({ "initContainers": [writes], "volumes": [{ "name": "config", "emptyDir": {} }] }),
+    );
     let hosts = format!("{host} {host}");
     all_say(
         cluster,
@@ -71,6 +91,7 @@ pub fn environments(cluster: &Cluster) -> Result {
         &[
             (values, vec!["foo-value;;bar-value $(FOO) $(NONE)", "test-value", "value-1", "value-1", prefixed, prefixed]),
             (told, vec![&format!("told {ns} told default"), &hosts, "2 67108864 1 33554432", "same", "some"]),
+            (files, vec!["val 1/it is $HOME,\n2/none"]),
             (commands, vec!["one two one"]),
         ],
     )

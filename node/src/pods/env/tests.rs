@@ -18,7 +18,7 @@ impl Objects for Fixed {
 
 fn run(container: Value, objects: Vec<(Key, Value)>, services: Env) -> Result<Env, Error> {
     let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": { "containers": [container] } })).unwrap();
-    resolve(&pod, &pod.spec.containers[0], &Facts::sample(), &services, &Fixed(objects))
+    resolve(&pod, &pod.spec.containers[0], &Facts::sample(), &services, &Fixed(objects), Path::new("/nowhere"))
 }
 
 #[test]

@@ -27,6 +27,22 @@ pub struct EnvSource {
     pub field_ref: Option<FieldRef>,
     /// Resource of a container.
     pub resource_field_ref: Option<ResourceFieldRef>,
+    /// Key of a file in an emptyDir.
+    pub file_key_ref: Option<FileKeyRef>,
+}
+
+/// `FileKeySelector`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FileKeyRef {
+    /// The volume.
+    pub volume_name: String,
+    /// Of the file, within the volume.
+    pub path: String,
+    /// Key.
+    pub key: String,
+    /// May be absent.
+    pub optional: bool,
 }
 
 /// `ConfigMapKeySelector` and `SecretKeySelector`.

@@ -39,10 +39,11 @@ impl Work {
             return refused(Failure { reason: "CreateContainerConfigError".into(), message, fatal: true });
         }
         let facts = self.facts(ip);
+        let volumes = volumes::directory(&self.directory(&pod.metadata.uid));
         let services = env::services(pod, &*self.objects, self.options.api_server);
         let variables = self
             .patiently(
-                || async { env::resolve(pod, container, &facts, &services, &*self.objects) },
+                || async { env::resolve(pod, container, &facts, &services, &*self.objects, &volumes) },
                 |error| matches!(error, env::Error::Missing { .. }),
             )
             .await;
