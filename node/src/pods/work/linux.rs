@@ -131,7 +131,7 @@ pub fn resources(pod: &Pod, container: &Container, node: Node) -> Result<Resourc
         memory_limit: limit("memory")?.and_then(|q| u64::try_from(q.units()).ok()),
         cpu_limit_millis: limit("cpu")?.and_then(|q| u64::try_from(q.millis()).ok()),
         cpu_request_millis: quantity(requests, "cpu")?.and_then(|q| u64::try_from(q.millis()).ok()),
-        oom_score_adj: oom_score(if node_critical(pod) { Qos::Guaranteed } else { qos(pod) }, asked, node.memory),
+        oom_score_adj: oom_score(if node_critical(pod) { Qos::Guaranteed } else { qos(pod) }, weight(pod, container), node.memory),
         huge_pages: pages
             .map(|(size, value)| Ok((size, u64::try_from(downward::parse(value)?.units()).unwrap_or(0))))
             .collect::<Result<_, String>>()?,
@@ -142,6 +142,22 @@ pub fn resources(pod: &Pod, container: &Container, node: Node) -> Result<Resourc
 /// What the node cannot do without goes last, whatever it asks for.
 fn node_critical(pod: &Pod) -> bool {
     pod.spec.priority >= CRITICAL && pod.spec.priority_class_name == "system-node-critical"
+}
+
+/// Memory that a container counts as having asked for when there is none left: a sidecar goes no sooner than those it serves (KEP-753), and what the pod asks for beyond its
+/// containers is theirs in equal parts (KEP-2837).
+fn weight(pod: &Pod, container: &Container) -> i64 {
+    let (inits, mains) = (&pod.spec.init_containers, &pod.spec.containers);
+    let asked = |container: &Container| container.resources.requests.get("memory").map_or(0, |memory| quantity(memory).units());
+    let sidecar = container.is_sidecar() && inits.iter().any(|init| init.name == container.name);
+    let least = if sidecar { mains.iter().map(asked).min() } else { None };
+    let share = pod.spec.resources.requests.get("memory").map_or(0, |whole| {
+        let amounts = |container: &Container| Amounts { memory: asked(container), ..Amounts::default() };
+        let together = of_containers(mains.iter().map(amounts), inits.iter().map(|init| (amounts(init), init.is_sidecar()))).memory;
+        let count = i64::try_from(inits.len() + mains.len()).unwrap_or(1);
+        quantity(whole).units().saturating_sub(together).max(0).checked_div(count).unwrap_or(0)
+    });
+    asked(container).max(least.unwrap_or(0)).saturating_add(share)
 }
 
 /// kubelet's rule: guaranteed pods go last, best-effort ones first, others the earlier the less of the node's memory they asked for.
@@ -295,5 +311,18 @@ mod tests {
     fn who_goes_first_when_memory_ends_is_kubelets_rule() {
         assert_eq!([oom_score(Qos::Guaranteed, 5, 10), oom_score(Qos::BestEffort, 0, 10)], [-997, 1000]);
         assert_eq!([oom_score(Qos::Burstable, 0, 1000), oom_score(Qos::Burstable, 500, 1000), oom_score(Qos::Burstable, 1000, 1000)], [999, 500, 3]);
+        let memory = |amount: &str| json!({ "requests": { "memory": amount } });
+        let init = |name: &str, policy: &str| json!({ "name": name, "restartPolicy": policy });
+        let mains = json!([{ "name": "a", "resources": memory("300") }, { "name": "b", "resources": memory("200"), "restartPolicy": "Always" }]);
+        let spec = json!({ "initContainers": [init("first", ""), init("sidecar", "Always")], "containers": mains });
+        let scores = |spec: &Value| {
+            let pod = pod(spec.clone());
+            let node = Node { memory: 1000, ..Node::default() };
+            pod.all_containers().map(|container| resources(&pod, container, node).unwrap().oom_score_adj).collect::<Vec<_>>()
+        };
+        assert_eq!(scores(&spec), [999, 800, 700, 800], "a sidecar is as dear as the cheapest that it serves");
+        let mut whole = spec;
+        whole["resources"] = memory("900");
+        assert_eq!(scores(&whole), [900, 700, 600, 700], "each has a quarter of what is left of the pod's");
     }
 }
