@@ -109,7 +109,9 @@ impl Ledger {
             }
         }
         let (tokens, at) = self.buckets.entry(record.about.uid.clone()).or_insert((BURST.0, record.at));
-        let earned = record.at.since(*at).max(0) / BURST.1;
+        // Where the clock was set back it begins there.
+        *at = record.at.min(*at);
+        let earned = record.at.since(*at) / BURST.1;
         *tokens = tokens.saturating_add(earned).min(BURST.0);
         *at = at.after(earned * BURST.1);
         if *tokens == 0 {
@@ -248,5 +250,8 @@ mod tests {
         assert_eq!(passed, 25);
         assert!(matches!(ledger.judge(&record("later", BURST.1)), Verdict::Create { .. }));
         assert!(matches!(ledger.judge(&record("again", BURST.1)), Verdict::Drop));
+        // The clock is set back by a day.
+        assert!(matches!(ledger.judge(&record("before", -86_400_000)), Verdict::Drop));
+        assert!(matches!(ledger.judge(&record("after", BURST.1 - 86_400_000)), Verdict::Create { .. }));
     }
 }
