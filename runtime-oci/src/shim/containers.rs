@@ -49,6 +49,8 @@ struct Output {
 struct Log {
     file: Option<File>,
     size: u64,
+    /// The last line was not written, or a part of it alone.
+    torn: bool,
 }
 
 impl Log {
@@ -59,12 +61,14 @@ impl Log {
                 Err(error) => eprintln!("coracle shim: rotate {}: {error}", spec.log_path.display()),
             }
         }
-        let line = log::record(stream, whole, text);
-        // A full disk must not stop the container; the line is lost.
-        if let Some(file) = &mut self.file
-            && file.write_all(&line).is_ok()
-        {
-            self.size += line.len() as u64;
+        let mut line = log::record(stream, whole, text);
+        if self.torn {
+            line.insert(0, b'\n');
+        }
+        // A full disk must not stop the container; the line is lost, and the next one begins anew.
+        if let Some(file) = &mut self.file {
+            self.torn = file.write_all(&line).is_err();
+            self.size += if self.torn { 0 } else { line.len() as u64 };
         }
     }
 }
@@ -101,7 +105,7 @@ impl Container {
         let file = log::open(&spec.log_path)?;
         let size = file.metadata()?.len();
         let outputs = pipes.map(|pipe| Output { pipe: pipe.map(File::from), lines: Lines::default() });
-        let log = Log { file: Some(file), size };
+        let log = Log { file: Some(file), size, torn: false };
         let (clients, told) = (Clients::default(), Told::default());
         Ok(Self {
             spec,

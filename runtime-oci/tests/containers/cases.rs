@@ -87,4 +87,5 @@ cases![
     unruly::a_bomb_of_forks_is_its_pods_alone,
     unruly::what_nobody_waits_for_goes_with_its_container,
     unruly::a_log_without_end_takes_no_more_than_it_may,
+    unruly::a_log_on_a_full_disk_goes_on_when_there_is_room,
 ];

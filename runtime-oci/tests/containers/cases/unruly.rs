@@ -1,7 +1,7 @@
 //! Containers that misbehave: the node and their neighbours do not notice, and they go when they are told to.
 
 use crate::world::{World, left, lines, shims, until};
-use coracle_runtime::Runtime;
+use coracle_runtime::{Mount, Runtime};
 use std::{fs, path::Path, time::Duration};
 
 /// Processes of a control group and those below, by the first hierarchy that has it.
@@ -85,4 +85,30 @@ pub async fn a_log_without_end_takes_no_more_than_it_may() {
     assert_eq!(lines(&neighbour.log_path), ["stdout F heard"]);
     world.runtime.stop_container(&endless.id(), Duration::ZERO).await.unwrap();
     assert_eq!(world.exit(&endless.id()).await.0, 137);
+}
+
+pub async fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
+    let disk = tempfile::tempdir().unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("log", disk.path(), "tmpfs", flags, Some(c"size=128k")).unwrap();
+    fs::write(disk.path().join("filler"), vec![0; 64 << 10]).unwrap();
+    let world = World::new().await;
+    let sandbox = world.pod(|_| ()).await;
+    let says = "awk 'BEGIN { for (i = 0; i < 2000; i++) print \"a line that has a number, which is\", i }'";
+    let script = format!("{says}; touch /signs/full; until test -f /signs/room; do sleep 0.05; done; echo room again");
+    let mut spec = world.container(&sandbox, &["sh", "-c", &script]);
+    let signs = sandbox.dir.join("signs");
+    fs::create_dir_all(&signs).unwrap();
+    spec.mounts.push(Mount { host_path: signs.clone(), container_path: "/signs".into(), ..Mount::default() });
+    spec.log_path = disk.path().join("0.log");
+    let id = world.start(&spec).await.unwrap();
+    until("it has said all", || signs.join("full").exists()).await;
+    fs::remove_file(disk.path().join("filler")).unwrap();
+    fs::write(signs.join("room"), "").unwrap();
+    assert_eq!(world.exit(&id).await.0, 0);
+    let log = fs::read_to_string(&spec.log_path).unwrap();
+    rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!((100..2000).contains(&log.lines().count()) && log.ends_with(" stdout F room again\n"), "{log}");
+    let merged = log.lines().find(|line| line.matches(" stdout F ").count() > 1);
+    assert_eq!(merged, None, "every line begins anew");
 }
