@@ -59,7 +59,7 @@ pub fn find(data_dir: &Path, view: &View, container: &str, options: &LogOptions)
     let dir = data_dir.join("pods").join(&*view.uid).join("logs").join(&found.name);
     let source = |attempt| Source { dir: dir.clone(), container: found.name.clone(), attempt };
     if options.previous {
-        let before = found.attempt.checked_sub(1).map(source).filter(|s| s.current().exists());
+        let before = found.previous.map(source).filter(|s| s.current().exists());
         return before
             .ok_or_else(|| Status::bad_request(format!("previous terminated container \"{}\" in pod \"{}\" not found", found.name, view.name)));
     }
@@ -71,9 +71,10 @@ pub fn find(data_dir: &Path, view: &View, container: &str, options: &LogOptions)
     if let Some(before) = found.attempt.checked_sub(1).map(source).filter(|s| s.current().exists()) {
         return Ok(before);
     }
-    let reason = match found.waiting.as_deref().unwrap_or("ContainerCreating") {
-        "ErrImagePull" => "trying and failing to pull image",
-        other => other,
+    let reason = match found.waiting.as_deref() {
+        Some("ErrImagePull") => "image can't be pulled",
+        Some("ImagePullBackOff") => "trying and failing to pull image",
+        reason => reason.unwrap_or("ContainerCreating"),
     };
     Err(Status::bad_request(format!("container \"{}\" in pod \"{}\" is waiting to start: {reason}", found.name, view.name)))
 }

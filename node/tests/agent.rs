@@ -228,6 +228,11 @@ async fn crashes_back_off_as_kubernetes_does() {
     assert_eq!(container["lastState"]["terminated"]["exitCode"], 3);
     assert_eq!(container["state"]["waiting"]["message"], "back-off 10s restarting failed container=c pod=a_default(uid-a)");
     assert_eq!(status["phase"], "Running");
+    let logs = dir.path().join("pods/uid-a/logs/c");
+    for number in 0..2 {
+        std::fs::write(logs.join(format!("{number}.log")), format!("2026-01-01T00:00:00.000000000Z stdout F life {number}\n")).unwrap();
+    }
+    assert_eq!(control.logs("a", true).await, (200, "life 1\n".to_string()), "the one that lastState tells of");
     node.kill().await;
 }
 

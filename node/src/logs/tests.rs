@@ -30,13 +30,18 @@ impl Log {
     }
 
     fn view(&self, attempt: u32, alive: bool) {
+        self.set(attempt, alive, None);
+    }
+
+    fn set(&self, attempt: u32, alive: bool, waiting: Option<&str>) {
         let container = ContainerView {
             name: "c".into(),
             attempt,
-            created: true,
+            created: waiting.is_none(),
+            previous: attempt.checked_sub(1),
             alive,
             over: false,
-            waiting: None,
+            waiting: waiting.map(str::to_owned),
             started: None,
             image: String::new(),
             memory_limit: None,
@@ -114,15 +119,18 @@ async fn previous_and_waiting_are_told_apart() {
     assert_eq!(error.message, "previous terminated container \"c\" in pod \"p\" not found");
     log.view(1, true);
     assert_eq!(log.read(previous).await, "first life\n");
+    for (reason, words) in [
+        ("PodInitializing", "PodInitializing"),
+        ("CreateContainerError", "CreateContainerError"),
+        ("ErrImagePull", "image can't be pulled"),
+        ("ImagePullBackOff", "trying and failing to pull image"),
+    ] {
+        log.set(7, false, Some(reason));
+        let error = find(log.dir.path(), &log.views.get("u").unwrap(), "c", &LogOptions::default()).unwrap_err();
+        assert_eq!(error.message, format!("container \"c\" in pod \"p\" is waiting to start: {words}"));
+    }
     let error = find(log.dir.path(), &view, "x", &LogOptions::default()).unwrap_err();
     assert_eq!(error.message, "container x is not valid for pod p");
-    let none = tempfile::tempdir().unwrap();
-    for (waiting, said) in [("ErrImagePull", "trying and failing to pull image"), ("CreateContainerError", "CreateContainerError")] {
-        let mut view = (*view).clone();
-        (view.containers[0].waiting, view.containers[0].created) = (Some(waiting.into()), false);
-        let error = find(none.path(), &view, "c", &LogOptions::default()).unwrap_err();
-        assert_eq!(error.message, format!("container \"c\" in pod \"p\" is waiting to start: {said}"));
-    }
 }
 
 #[tokio::test]

@@ -206,11 +206,6 @@ fn remade(state: &ContainerState) -> bool {
     ended && !state.created && matches!(state.run, Run::Starting | Run::Refused { .. })
 }
 
-/// Why a container waits that nothing is wrong with.
-pub fn waiting(pod: &Pod) -> &'static str {
-    if pod.inits() == 0 { "ContainerCreating" } else { "PodInitializing" }
-}
-
 /// `VolumeMountStatus` (KEP-3857): what `IfPossible` came to is said, which is what can be had here.
 fn volume_mount(mount: &VolumeMount) -> Value {
     let mut status = json!({ "name": mount.name, "mountPath": mount.mount_path });
@@ -235,51 +230,55 @@ fn image_id(image: &str, digest: &str) -> String {
     format!("{repository}@{digest}")
 }
 
-/// (state, lastState).
-fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
-    let most = WORDS / pod.all_containers().count().max(1);
-    let previous = state.attempt.checked_sub(1).filter(|_| !remade(state)).map(|n| format!("coracle://{}/{}/{n}", pod.metadata.uid, container.name));
-    let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id), most));
-    let wait = |reason: &str, message: &str| {
-        let mut waiting = json!({ "reason": reason });
-        if !message.is_empty() {
-            waiting["message"] = json!(message);
-        }
-        json!({ "waiting": waiting })
-    };
+/// Why a container waits, and in which words; none while it runs or when it is over.
+pub fn waiting(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, now: Time) -> Option<(String, String)> {
     let over = step::end(pod, machine).is_some() || pod.deletion_grace().is_some();
     let image = match &state.image {
-        Image::Pulling | Image::Ready if !over => state.complaint.as_ref().map(|(reason, message)| wait(reason, message)),
+        Image::Pulling | Image::Ready if !over => state.complaint.clone(),
         Image::Failed { reason, message, fresh, .. } if !over => Some(if reason == "ErrImagePull" && fresh.reached(now) {
-            wait("ImagePullBackOff", &format!("Back-off pulling image \"{}\": {reason}: {message}", container.image))
+            ("ImagePullBackOff".into(), format!("Back-off pulling image \"{}\": {reason}: {message}", container.image))
         } else {
-            wait(reason, message)
+            (reason.clone(), message.clone())
         }),
         _ => None,
     };
     let backs_off = |delay: i64| {
         let message = format!("back-off {} restarting failed container={} pod={}", duration(delay), container.name, pod.long_name());
-        wait("CrashLoopBackOff", &message)
+        ("CrashLoopBackOff".to_owned(), message)
     };
     match &state.run {
-        Run::Running { since, .. } => (json!({ "running": { "startedAt": since.rfc3339() } }), last),
-        Run::Exited(exit) => {
-            let restarts = !over && step::restarts(pod, index, exit.code);
-            if let Some(waiting) = image.filter(|_| restarts) {
-                return (waiting, terminated(exit, id, most));
-            }
-            if let Some(due) = state.restart_due(exit).filter(|_| restarts) {
-                return (backs_off(due.delay), terminated(exit, id, most));
-            }
-            (terminated(exit, id, most), last)
+        Run::Running { .. } => None,
+        Run::Exited(exit) if over || !step::restarts(pod, index, exit.code) => None,
+        Run::Exited(exit) => image.or_else(|| state.restart_due(exit).map(|due| backs_off(due.delay))),
+        Run::Refused { reason, message, .. } => Some((reason.clone(), message.clone())),
+        Run::Starting if remade(state) => image.or_else(|| state.backoff.map(|backoff| backoff.waited).filter(|waited| *waited > 0).map(backs_off)),
+        Run::Idle | Run::Starting => image.or_else(|| {
+            let reason = if pod.inits() == 0 { "ContainerCreating" } else { "PodInitializing" };
+            Some((reason.to_owned(), String::new()))
+        }),
+    }
+}
+
+/// (state, lastState).
+fn states(pod: &Pod, machine: &Machine, index: usize, container: &Container, state: &ContainerState, id: &str, now: Time) -> (Value, Value) {
+    let most = WORDS / pod.all_containers().count().max(1);
+    let previous = state.attempt.checked_sub(1).filter(|_| !remade(state)).map(|n| format!("coracle://{}/{}/{n}", pod.metadata.uid, container.name));
+    let last = state.last.as_ref().map_or_else(|| json!({}), |exit| terminated(exit, previous.as_deref().unwrap_or(id), most));
+    let waits = waiting(pod, machine, index, container, state, now).map(|(reason, message)| {
+        let mut waiting = json!({ "reason": reason });
+        if !message.is_empty() {
+            waiting["message"] = json!(message);
         }
-        Run::Refused { reason, message, .. } => (wait(reason, message), last),
-        Run::Starting if remade(state) => match (image, state.backoff.map_or(0, |backoff| backoff.waited)) {
-            (Some(waiting), _) => (waiting, last),
-            (None, 0) => (last, json!({})),
-            (None, waited) => (backs_off(waited), last),
-        },
-        Run::Idle | Run::Starting => (image.unwrap_or_else(|| wait(waiting(pod), "")), last),
+        json!({ "waiting": waiting })
+    });
+    match (&state.run, waits) {
+        (Run::Running { since, .. }, _) => (json!({ "running": { "startedAt": since.rfc3339() } }), last),
+        // The one that ended is the last one already.
+        (Run::Exited(exit), Some(waits)) => (waits, terminated(exit, id, most)),
+        (Run::Exited(exit), None) => (terminated(exit, id, most), last),
+        // Made again at once: the one that ended is what there is.
+        (Run::Starting, None) => (last, json!({})),
+        (_, waits) => (waits.unwrap_or_default(), last),
     }
 }
 

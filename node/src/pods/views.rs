@@ -14,11 +14,13 @@ pub struct ContainerView {
     pub attempt: u32,
     /// A container with that number has existed.
     pub created: bool,
+    /// The number of the one that its last state tells of.
+    pub previous: Option<u32>,
     /// It runs, or is about to.
     pub alive: bool,
     /// Nothing more will be run under that name.
     pub over: bool,
-    /// Waiting reason, for errors.
+    /// Its waiting reason, while it waits.
     pub waiting: Option<String>,
     /// Since when it runs, milliseconds since 1970.
     pub started: Option<Time>,

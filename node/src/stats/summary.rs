@@ -159,6 +159,7 @@ pub(super) mod tests {
             name: "main".into(),
             attempt: 1,
             created: true,
+            previous: None,
             alive: true,
             over: false,
             waiting: None,

@@ -1,7 +1,7 @@
 //! Init containers and sidecars among the others: who begins when, and who ends when.
 
 use anyhow::ensure;
-use coracle_tests::{Cluster, Result, eventually};
+use coracle_tests::{Cluster, Result, eventually, has};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -55,6 +55,10 @@ pub fn containers_begin_and_end_in_order(cluster: &Cluster) -> Result {
     let list = &status["initContainerStatuses"];
     ensure!(list[1]["started"] == false && list[2]["state"]["waiting"]["reason"] == "PodInitializing", "{status}");
     ensure!(status["containerStatuses"][0]["state"]["waiting"]["reason"] == "PodInitializing" && status["phase"] == "Pending", "{status}");
+    has(
+        &cluster.kubectl_in(&ns, &["logs", "steps", "-c", "main"])?.err()?,
+        &["container \"main\" in pod \"steps\" is waiting to start: PodInitializing"],
+    )?;
     side("touch /order/go")?;
     let status = cluster.finished(&ns, "steps")?;
     ensure!(status["phase"] == "Succeeded", "{status}");

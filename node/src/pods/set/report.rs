@@ -59,22 +59,22 @@ impl Set {
     pub(super) fn show(&self, uid: &Uid) {
         let Some(entry) = self.pods.get(uid) else { return };
         let over = step::end(&entry.pod, &entry.machine).is_some() || entry.pod.deletion_grace().is_some();
+        let now = Time::now();
         let containers = entry
             .pod
             .all_containers()
             .zip(&entry.machine.containers)
             .enumerate()
-            .map(|(index, (container, state))| ContainerView {
+            .map(|(index, (container, state))| (index, container, state, status::waiting(&entry.pod, &entry.machine, index, container, state, now)))
+            .map(|(index, container, state, waiting)| ContainerView {
                 name: container.name.clone(),
                 attempt: state.attempt,
                 created: state.created,
+                // One that has ended and waits to be started again is the last one already.
+                previous: if matches!(state.run, Run::Exited(_)) && waiting.is_some() { Some(state.attempt) } else { state.attempt.checked_sub(1) },
                 alive: state.alive(),
                 over: over || matches!(&state.run, Run::Exited(exit) if !step::restarts(&entry.pod, index, exit.code)),
-                waiting: match (&state.run, &state.image) {
-                    (Run::Refused { reason, .. }, _) | (_, Image::Failed { reason, .. }) => Some(reason.clone()),
-                    (Run::Idle | Run::Starting, _) => Some(status::waiting(&entry.pod).into()),
-                    _ => None,
-                },
+                waiting: waiting.map(|(reason, _)| reason),
                 started: match &state.run {
                     Run::Running { since, .. } => Some(*since),
                     _ => None,
