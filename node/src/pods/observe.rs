@@ -1,7 +1,9 @@
 //! What an action or an event does to a pod's machine, and what it says on the pod's event list. Pure.
 
 use super::{
-    machine::{Action, ContainerState, Deletion, Event, Eviction, Exit, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why, doubling},
+    machine::{
+        Action, ContainerState, Deletion, Event, Eviction, Exit, FIRST_DELAY, Hook, Image, LONGEST_DELAY, Machine, Note, Run, Sandbox, Why, doubling,
+    },
     probe::Trouble,
     probes, resize, restart,
     spec::{Container, Pod},
@@ -119,8 +121,8 @@ fn take_in(pod: &Pod, machine: &mut Machine, event: Event, now: Time, notes: &mu
                 return;
             }
             notes.push(note(Some(container), true, "Failed", format!("Error: {message}")));
-            state.refusals = state.refusals.saturating_add(1);
-            let retry = (!fatal).then(|| Due::in_millis(now, doubling(state.refusals)));
+            // Nothing has begun that could crash: kubelet's pace for what could not be done (`backOffPeriod`).
+            let retry = (!fatal).then(|| Due::in_millis(now, FIRST_DELAY));
             state.complaint = Some((reason.clone(), message.clone()));
             state.run = Run::Refused { reason, message, retry };
             state.image = Image::Unknown;
@@ -270,7 +272,6 @@ fn renewal(machine: &mut Machine, next: Option<Due>, now: Time) -> Option<Due> {
 
 fn running(state: &mut ContainerState, container: Option<&Container>, since: Time) {
     state.created = true;
-    state.refusals = 0;
     state.complaint = None;
     if state.run == Run::Starting {
         state.run = Run::Running { since, stopping: None };

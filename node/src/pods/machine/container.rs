@@ -123,8 +123,6 @@ pub struct ContainerState {
     pub backoff: Option<Backoff>,
     /// Failed pulls in a row.
     pub pull_failures: u32,
-    /// Failed creations in a row.
-    pub refusals: u32,
     /// What went wrong last, (reason, message): shown while it is tried again, so that a status does not flicker.
     pub complaint: Option<(String, String)>,
     /// Startup, liveness, readiness.
@@ -150,7 +148,6 @@ impl ContainerState {
             last: None,
             backoff: None,
             pull_failures: 0,
-            refusals: 0,
             complaint: None,
             probes: Default::default(),
             hook: Hook::Done,

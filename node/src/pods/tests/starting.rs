@@ -147,6 +147,15 @@ fn what_cannot_be_created_waits_and_what_never_can_waits_for_the_spec() {
     assert_eq!(play.status()["containerStatuses"][0]["restartCount"], 0);
     assert_eq!(play.notes.last().unwrap().message, "Error: configmap \"x\" not found");
     assert_eq!(play.next(), []);
+    for _ in 0..3 {
+        assert_eq!(step::wake(&play.pod, &play.machine, play.now), Some(play.now.after(10_000)), "however often");
+        play.wait(10_000);
+        let pulled = play.next();
+        play.tell(success(&pulled[0], play.now).unwrap());
+        assert_eq!(Play::starts(&play.next()), [0]);
+        let (reason, message) = ("CreateContainerConfigError".into(), "configmap \"x\" not found".into());
+        play.tell(Event::Refused { container: 0, attempt: 0, reason, message, fatal: false });
+    }
     play.tell(Event::DependencyChanged { volume: false });
     // While it is tried again, the reason stays.
     for _ in 0..2 {
