@@ -369,7 +369,8 @@ fn modules_that_misbehave() -> Result {
         cluster.apply(&pod(name, &format!("{name}:v1"), container))?;
     }
     for (name, _, _, words) in bad.into_iter().filter(|(_, _, container, _)| !container.is_empty()) {
-        warned(&cluster, name, 60, words)?;
+        // Two starts of 30 s, and the restart between them, come before the first warning.
+        warned(&cluster, name, 90, words)?;
         let state = cluster.get(&["pod", name])?["status"]["containerStatuses"][0].clone();
         ensure!(state["ready"] == false, "{name}: {state}");
         answers(&cluster, &ip)?;
