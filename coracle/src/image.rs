@@ -89,6 +89,12 @@ pub fn run(options: Options) -> Result<()> {
             can_run(&file)?;
             for named in images::import(&data, &file, name.as_deref())? {
                 println!("{} {} ({})", named.reference, named.manifest, size(named.size));
+                if images::floating(&named.reference) {
+                    eprintln!(
+                        "note: pods ask a registry for {} nevertheless, unless they say imagePullPolicy: IfNotPresent; a tag of its own spares them that",
+                        named.reference
+                    );
+                }
             }
         }
         Action::Push { name, credentials } => {

@@ -172,6 +172,9 @@ fn import_list_and_remove(cluster: &Cluster) -> Result {
     let list = cluster.coracle(&["image", "list"])?.ok()?;
     let line = list.lines().find(|line| line.contains("other/probe:v9")).unwrap_or_default();
     ensure!(line.ends_with(" KiB"), "{list}");
+    let floating = cluster.coracle(&["image", "import", &cluster.dir().join("probe.wasm").to_string_lossy(), "--name", "other/floats"])?;
+    ensure!(floating.code == 0 && floating.stderr.contains("docker.io/other/floats:latest nevertheless"), "{}", floating.stderr);
+    cluster.coracle(&["image", "rm", "other/floats"])?.ok()?;
     cluster.coracle(&["image", "rm", "other/probe:v9"])?.ok()?;
     let list = cluster.coracle(&["image", "list"])?.ok()?;
     ensure!(!list.contains("other/probe"), "{list}");
