@@ -38,7 +38,7 @@ async fn images_that_cannot_run_are_refused_with_a_reason() {
     assert!(refusal(&world, "neither", &neither).await.contains("neither"));
     let mut oci = world.image("oci", &neither);
     oci.content = ImageContent::Oci { layers: Vec::new() };
-    assert!(world.runtime.supports(&oci).unwrap_err().message.contains("oci runtime"));
+    assert!(world.runtime.supports(&oci).unwrap_err().message.contains("remove runtimeClassName"));
     // Nothing is left of the attempts.
     assert_eq!(std::fs::read_dir(world.dir.path().join("wasm/artifacts")).unwrap().count(), 0);
 }
