@@ -90,11 +90,12 @@ pub async fn a_log_without_end_takes_no_more_than_it_may() {
 pub async fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
     let disk = tempfile::tempdir().unwrap();
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("log", disk.path(), "tmpfs", flags, Some(c"size=128k")).unwrap();
-    fs::write(disk.path().join("filler"), vec![0; 64 << 10]).unwrap();
+    rustix::mount::mount("log", disk.path(), "tmpfs", flags, Some(c"size=512k")).unwrap();
+    fs::write(disk.path().join("filler"), vec![0; 448 << 10]).unwrap();
     let world = World::new().await;
     let sandbox = world.pod(|_| ()).await;
-    let says = "awk 'BEGIN { for (i = 0; i < 2000; i++) print \"a line that has a number, which is\", i }'";
+    // More than the disk and a pipe hold together, and less than it holds without the filler.
+    let says = "awk 'BEGIN { for (i = 0; i < 4000; i++) print \"a line that has a number, which is\", i }'";
     let script = format!("{says}; touch /signs/full; until test -f /signs/room; do sleep 0.05; done; echo room again");
     let mut spec = world.container(&sandbox, &["sh", "-c", &script]);
     let signs = sandbox.dir.join("signs");
@@ -108,7 +109,7 @@ pub async fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
     assert_eq!(world.exit(&id).await.0, 0);
     let log = fs::read_to_string(&spec.log_path).unwrap();
     rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
-    assert!((100..2000).contains(&log.lines().count()) && log.ends_with(" stdout F room again\n"), "{log}");
+    assert!((100..4000).contains(&log.lines().count()) && log.ends_with(" stdout F room again\n"), "{log}");
     let merged = log.lines().find(|line| line.matches(" stdout F ").count() > 1);
     assert_eq!(merged, None, "every line begins anew");
 }
